@@ -1,0 +1,297 @@
+"""The contracts between rooms: a model that can be sampled, data that can be counted, a metric.
+
+Images are float tensors (N, C, H, W) with values in [-1, 1] wherever a model sees them. On disk, on
+the way to the device and in metrics they are uint8 level indices 0 .. levels - 1.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+
+Split = Literal["train", "validation", "test"]
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Player(NamedTuple):
+    """Modules that one optimizer moves."""
+
+    modules: Sequence[nn.Module]
+    optimizer: MakeOptimizer
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every parameter of the player, once."""
+        return [p for module in self.modules for p in module.parameters()]
+
+
+class Elbo(NamedTuple):
+    """The two halves of the evidence lower bound in nats, (N,) each; elbo = -(rate + distortion)."""
+
+    rate: Tensor
+    distortion: Tensor
+
+
+class GenerativeModel(LightningModule, ABC):
+    """Anything that can be sampled; what trains it is its `step`.
+
+    A subclass writes `players`, `step` and `sample`, and where it can `reconstruct` and `elbo`.
+    The rest of this class is what a fair comparison needs to be equal for all of them: one counted
+    step per step, randomness that depends on (seed, step) alone, one place where gradients meet
+    an optimizer.
+    """
+
+    counted: ClassVar[str] = ""  # the player that owns the decoder: its steps are the clock
+    latent_dim: int
+    discriminator_steps: int = 1  # pieces in which `step` takes its images
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.seed = 0
+        self.images_per_step = 0  # on this rank, all pieces together; 0 = the batch is one step
+        self.steps = 0  # steps done, the position of the run
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._by_player: dict[str, Any] = {}
+        self._generator: torch.Generator | None = None
+
+    # --- written by a model ---------------------------------------------------------------------
+
+    @abstractmethod
+    def players(self) -> dict[str, Player]:
+        """Who moves, in the order of `step`; empty for a model that is not trained."""
+
+    @abstractmethod
+    def step(self, images: Tensor) -> None:
+        """One step of every player on images (N, C, H, W); N / discriminator_steps go to the decoder."""
+
+    @abstractmethod
+    def sample(self, z: Tensor) -> Tensor:
+        """Turn latents, as drawn by `latents`, into images (N, C, H, W) in [-1, 1]."""
+
+    def latents(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `n` latents on the CPU from the prior N(0, I)."""
+        return torch.randn(n, self.latent_dim, generator=generator)
+
+    def observe(self, data: "ImageData") -> None:  # noqa: B027
+        """See the data before training; for models that need to (none that is trained does)."""
+
+    # --- the same for all -----------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer per player."""
+        return [player.optimizer(player.parameters()) for player in self.players().values()]
+
+    def on_fit_start(self) -> None:
+        """Name the optimizers once: Lightning hands them out as a list."""
+        optimizers = self.optimizers()
+        listed = optimizers if isinstance(optimizers, list) else [optimizers]
+        self._by_player = dict(zip(self.players(), listed, strict=True))
+        self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
+
+    _world, _rank = 1, 0
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Loop over the steps in a loader's batch, each with randomness of its own."""
+        for images in batch.split(self.images_per_step or len(batch)):
+            self.draw_from(self.steps)
+            self.step(images)
+            self.steps += 1
+
+    def draw_from(self, step: int) -> None:
+        """Let the next draws depend on (seed, step) alone, whatever was drawn, logged or resumed."""
+        if self._generator is None or self._generator.device != self.device:
+            self._generator = torch.Generator(self.device)
+        self._generator.manual_seed((self.seed * 1_000_003 + step) * 4_099 % 2**63)
+
+    def noise(self, n: int, *shape: int) -> Tensor:
+        """Draw N(0, 1) of shape (n, *shape): this rank's rows of a draw made for all ranks."""
+        return self._draw(torch.randn, n, shape)
+
+    def uniform(self, n: int, *shape: int) -> Tensor:
+        """Draw U(0, 1), otherwise as `noise`."""
+        return self._draw(torch.rand, n, shape)
+
+    def _draw(self, draw: Callable[..., Tensor], n: int, shape: Sequence[int]) -> Tensor:
+        if self._generator is None:
+            self.draw_from(self.steps)
+        rows = draw(n * self._world, *shape, generator=self._generator, device=self.device)
+        return rows[self._rank * n : (self._rank + 1) * n]
+
+    def update(self, player: str, loss: Callable[[], Tensor]) -> None:
+        """One backward and one step of `player` on `loss()`, every other player frozen."""
+        with self._only(player):
+            value = loss()
+            optimizer = self._by_player[player]
+            optimizer.zero_grad()
+            self.manual_backward(value)
+        if player != self.counted:  # Lightning resets these hooks on every batch
+            optimizer._on_before_step = optimizer._on_after_step = _no_count
+        optimizer.step()
+        self.track(f"loss/{player}", value)
+
+    @contextmanager
+    def _only(self, player: str) -> Iterator[None]:
+        frozen = [
+            p
+            for name, other in self.players().items()
+            if name != player
+            for p in other.parameters()
+            if p.requires_grad
+        ]
+        for p in frozen:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in frozen:
+                p.requires_grad_(True)
+
+    def track(self, name: str, value: Tensor) -> None:
+        """Add a scalar to the running mean `name`; stays on the device until `means`."""
+        value = value.detach().float()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Mean of everything tracked since the last call, in one transfer from the device."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()
+        result = {k: s / self._counts[k] for k, s in zip(self._sums, sums, strict=True)}
+        self._sums, self._counts = {}, {}
+        return result
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters of each network by its name."""
+        counts = {k: sum(p.numel() for p in m.parameters()) for k, m in self.named_children()}
+        return {name: count for name, count in counts.items() if count}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the position of the run."""
+        checkpoint["genbench_steps"] = self.steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the position of the run up again."""
+        self.steps = checkpoint["genbench_steps"]
+
+
+def _no_count() -> None:
+    """Stand in for Lightning's step counter: only the counted player advances `global_step`."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model with an encoder."""
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Encode to the posterior mean and decode: (N, C, H, W) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A model whose objective bounds log p(x)."""
+
+    likelihood: "Likelihood"
+
+    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+        """Bound log p(images) at beta = 1, with posterior draws from `noise` (N, latent_dim)."""
+        ...
+
+
+class Likelihood(nn.Module, ABC):
+    """An observation model p(x | decoder output)."""
+
+    tag: str  # names the likelihood in scores: numbers with different tags are not comparable
+    discrete: bool  # a probability of the stored levels, not a density
+
+    @abstractmethod
+    def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
+        """Log p(images | raw decoder output), both (N, C, H, W), in nats per image, (N,)."""
+
+    @abstractmethod
+    def image(self, output: Tensor) -> Tensor:
+        """Mean image in [-1, 1] of raw decoder output."""
+
+
+class ImageData(LightningDataModule, ABC):
+    """Square images of one size in three declared splits, as level indices."""
+
+    name: str
+    image_size: int
+    channels: int
+    levels: int  # 256 for 8-bit images, 17 for digits
+
+    @abstractmethod
+    def pixels(self, split: Split) -> NDArray[np.uint8]:
+        """All images of a split: (N, C, H, W) uint8 level indices, memory-mapped where large."""
+
+    @abstractmethod
+    def card(self, split: Split) -> dict[str, Any]:
+        """What defines the split: dataset, split, number, transform, fingerprint of the pixels."""
+
+    @abstractmethod
+    def plan(
+        self, *, seed: int, batch_size: int, pieces: int, steps: int, steps_per_batch: int
+    ) -> None:
+        """Fix the training order before `train_dataloader`: `steps` steps of `pieces` batches.
+
+        `batch_size` counts the images of one piece over all ranks; the order depends on `seed`
+        alone.
+        """
+
+    def to_images(self, pixels: Tensor) -> Tensor:
+        """Level indices to float images in [-1, 1]."""
+        return pixels.float() * (2 / (self.levels - 1)) - 1
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Clamp to [-1, 1] and round to the nearest level: uint8."""
+        scale = (self.levels - 1) / 2
+        return ((images.float().clamp(-1, 1) + 1) * scale).round().to(torch.uint8)
+
+
+class Features(NamedTuple):
+    """What an extractor says of a batch: features (N, D), logits (N, K), both float32."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class Extractor(nn.Module, ABC):
+    """A fixed feature network, always in eval mode, always float32."""
+
+    name: str
+    card: Mapping[str, Any]  # name, sha256 of the weights, layer, input size, resize
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, levels: int) -> Features:
+        """Features of level indices (N, C, H, W) uint8 in 0 .. levels - 1."""
+
+    def train(self, mode: bool = True) -> "Extractor":
+        """Stay in eval mode, whatever a parent module asks for."""
+        return super().train(False)
+
+
+Role = Literal["real", "heldout", "fake"]
+
+
+class ImageMetric(Metric, ABC):
+    """Numbers from features of real, held-out and generated images, streamed once."""
+
+    @abstractmethod
+    def update(self, batch: Features, role: Role) -> None:
+        """Take in one batch."""
+
+    @abstractmethod
+    def compute(self) -> Any:
+        """The scores' values: see `metrics/`."""

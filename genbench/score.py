@@ -1,0 +1,47 @@
+"""A number and its protocol. Imports no torch: the table reads these too."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+def digest(content: Any, length: int = 12) -> str:
+    """First `length` hex digits of the sha256 of `content` as canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of one checkpoint, with the card that says how it was taken.
+
+    `name` tells the extractor (`fd_lenet-digits-v1`, `fid`) or the likelihood
+    (`elbo_discretized-logistic`). `value` is None when `status` says why there is no number.
+    `low` and `high` bound the number itself (None where no interval is known), not its spread over seeds.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    higher_is_better: bool | None
+    card: Mapping[str, Any]
+    low: float | None = None
+    high: float | None = None
+    checkpoint: str = "final"
+    status: str = "ok"
+    protocol: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        """Derive `protocol` from the card; only scores with equal protocols are comparable."""
+        object.__setattr__(self, "protocol", digest(self.card))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Score":
+        """Read what `to_dict` wrote."""
+        return cls(**{key: value for key, value in content.items() if key != "protocol"})
