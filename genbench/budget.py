@@ -1,6 +1,8 @@
 """The only clock of a run: images shown to the decoder."""
 
+import math
 import re
+from dataclasses import dataclass
 
 from genbench.errors import UserMistake
 
@@ -15,3 +17,34 @@ def parse_images(text: str | int) -> int:
             f"budget.images={text!r} is not a number of images: write 2_000_000, 500k or 1.5M"
         )
     return round(float(match[1].replace("_", "")) * _SUFFIX[match[2]])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run may train: `images` or `epochs`, and at most `seconds` if given."""
+
+    images: str | int | None
+    batch_size: int
+    epochs: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a budget."""
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise UserMistake(
+                f"budget.batch_size={self.batch_size} is not a number of images: give 1 or more"
+            )
+        for name in ("epochs", "seconds"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or value < 0):
+                raise UserMistake(f"budget.{name}={value!r} is not a length: give a number from 0 on")
+
+    def steps(self, training_images: int) -> int:
+        """Steps of the decoder, the last one full: ceil(images / batch_size)."""
+        if self.epochs is not None:
+            images = round(self.epochs * training_images)
+        elif self.images is not None:
+            images = parse_images(self.images)
+        else:
+            raise UserMistake("budget.images and budget.epochs are both null: give one of them")
+        return math.ceil(images / self.batch_size)

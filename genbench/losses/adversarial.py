@@ -1,0 +1,74 @@
+"""Adversarial losses on logits, high for real. Each is a pair: what D minimises, what G minimises."""
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class AdversarialLoss(Protocol):
+    """A game on logits (N,)."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What the discriminator minimises, a scalar."""
+        ...
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """What the generator minimises, a scalar."""
+        ...
+
+
+class NonSaturating:
+    """Non-saturating loss, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """-log D(x) - log(1 - D(G(z))), D = sigmoid(logit)."""
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """-log D(G(z))."""
+        return F.softplus(-fake).mean()
+
+
+class Minimax(NonSaturating):
+    """The zero-sum form of the same paper: its gradient vanishes where D is sure of a fake."""
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """+log(1 - D(G(z)))."""
+        return -F.softplus(fake).mean()
+
+
+class Hinge:
+    """Hinge loss, Lim and Ye 2017, https://arxiv.org/abs/1705.02894."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """max(0, 1 - D(x)) + max(0, 1 + D(G(z)))."""
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """-D(G(z))."""
+        return -fake.mean()
+
+
+class LeastSquares:
+    """Least squares with labels 0 and 1, Mao et al. 2017, https://arxiv.org/abs/1611.04076."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """(D(x) - 1)^2 / 2 + D(G(z))^2 / 2."""
+        return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """(D(G(z)) - 1)^2 / 2."""
+        return 0.5 * (fake - 1).square().mean()
+
+
+class Wasserstein:
+    """Wasserstein loss, Arjovsky et al. 2017; needs a gradient penalty (`penalty.py`)."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """D(G(z)) - D(x)."""
+        return fake.mean() - real.mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """-D(G(z))."""
+        return -fake.mean()

@@ -1,0 +1,71 @@
+"""Generative adversarial network, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661."""
+
+import torch
+from torch import Tensor, nn
+
+from genbench.interfaces import GenerativeModel, MakeOptimizer, Player
+from genbench.losses.adversarial import AdversarialLoss
+from genbench.losses.penalty import one_centered, zero_centered
+
+
+class GAN(GenerativeModel):
+    """Two players: the discriminator moves `discriminator_steps` times, then the decoder once."""
+
+    counted = "generator"
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        discriminator: nn.Module,
+        adversarial_loss: AdversarialLoss,
+        latent_dim: int,
+        discriminator_steps: int,
+        r1_gamma: float,
+        gradient_penalty: float,
+        generator_optimizer: MakeOptimizer,
+        discriminator_optimizer: MakeOptimizer,
+    ) -> None:
+        super().__init__()
+        self.decoder, self.discriminator = decoder, discriminator
+        self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
+        self.discriminator_steps = discriminator_steps
+        self.r1_gamma, self.gradient_penalty = r1_gamma, gradient_penalty
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+
+    def players(self) -> dict[str, Player]:
+        """The discriminator, then the generator."""
+        return {
+            "discriminator": Player([self.discriminator], self.discriminator_optimizer),
+            "generator": Player([self.decoder], self.generator_optimizer),
+        }
+
+    def step(self, images: Tensor) -> None:
+        """Algorithm 1 of the paper; the last fakes serve both players."""
+        for real in images.chunk(self.discriminator_steps):
+            fake = self.sample(self.noise(len(real), self.latent_dim))
+            self.update(
+                "discriminator", lambda r=real, f=fake: self.discriminator_loss(r, f.detach())
+            )
+        self.update("generator", lambda: self.generator_loss(fake))
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Tell real from fake, under a penalty on the discriminator's gradient."""
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        self.track("logit/real", real_logits.mean())
+        self.track("logit/fake", fake_logits.mean())
+        loss = self.adversarial_loss.discriminator(real_logits, fake_logits)
+        if self.r1_gamma:
+            loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
+        if self.gradient_penalty:
+            mix = self.uniform(len(real), 1, 1, 1)
+            loss = loss + self.gradient_penalty * one_centered(self.discriminator, real, fake, mix)
+        return loss
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """Make the discriminator call fakes real."""
+        return self.adversarial_loss.generator(self.discriminator(fake))
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Decode latents; tanh bounds the image."""
+        return torch.tanh(self.decoder(z))

@@ -1,0 +1,63 @@
+"""Variational auto-encoder, Kingma and Welling 2014, https://arxiv.org/abs/1312.6114.
+
+With beta != 1 the beta-VAE of Higgins et al. 2017; `elbo` stays at beta = 1 whatever is trained.
+"""
+
+from torch import Tensor, nn
+
+from genbench.interfaces import Elbo, GenerativeModel, Likelihood, MakeOptimizer, Player
+from genbench.losses.variational import kl_to_standard_normal, reparameterize
+
+
+class VAE(GenerativeModel):
+    """One player: encoder, decoder and likelihood climb the evidence lower bound together."""
+
+    counted = "autoencoder"
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        encoder: nn.Module,
+        likelihood: Likelihood,
+        latent_dim: int,
+        beta: float,
+        optimizer: MakeOptimizer,
+    ) -> None:
+        super().__init__()
+        self.decoder, self.encoder, self.likelihood = decoder, encoder, likelihood
+        self.latent_dim, self.beta, self.optimizer = latent_dim, beta, optimizer
+
+    def players(self) -> dict[str, Player]:
+        """The autoencoder alone."""
+        return {
+            "autoencoder": Player([self.decoder, self.encoder, self.likelihood], self.optimizer)
+        }
+
+    def step(self, images: Tensor) -> None:
+        """Descend distortion + beta * rate."""
+        self.update("autoencoder", lambda: self.loss(images))
+
+    def loss(self, images: Tensor) -> Tensor:
+        """Mean over images of distortion + beta * rate, in nats."""
+        rate, distortion = self.elbo(images, self.noise(len(images), self.latent_dim))
+        self.track("train/rate", rate.mean())
+        self.track("train/distortion", distortion.mean())
+        self.track("train/elbo", -(rate + distortion).mean())
+        return (distortion + self.beta * rate).mean()
+
+    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+        """Rate KL(q(z|x) || p(z)) and distortion -log p(x|z), z = mu + sigma * noise: eq. 10."""
+        mu, logvar = self.encoder(images)
+        output = self.decoder(reparameterize(mu, logvar, noise))
+        return Elbo(
+            rate=kl_to_standard_normal(mu, logvar),
+            distortion=-self.likelihood.log_prob(images, output),
+        )
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Mean images of p(x|z)."""
+        return self.likelihood.image(self.decoder(z))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Mean images at the posterior's mean."""
+        return self.sample(self.encoder(images)[0])

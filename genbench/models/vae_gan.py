@@ -1,0 +1,117 @@
+"""VAE-GAN, Larsen et al. 2016, https://arxiv.org/abs/1512.09300, algorithm 1.
+
+The paper's three updates are
+
+    encoder       <-  L_prior + L_llike
+    decoder       <-  gamma * L_llike - L_GAN
+    discriminator <-  L_GAN
+
+Adam does not see the scale of a loss, so the decoder may as well descend L_llike - L_GAN / gamma, and
+one optimizer serves encoder and decoder: L_prior + L_llike - L_GAN / gamma, where L_GAN decodes a
+detached z and so never reaches the encoder. This holds without weight decay and without clipping of
+the two gradients' joint norm.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from genbench.interfaces import GenerativeModel, MakeOptimizer, Player
+from genbench.losses.adversarial import AdversarialLoss
+from genbench.losses.penalty import zero_centered
+from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.networks.heads import Discriminator
+
+
+class VAEGAN(GenerativeModel):
+    """A VAE whose reconstruction error is measured in its own discriminator.
+
+    It has no pixel likelihood, so it offers no `elbo`.
+    """
+
+    counted = "autoencoder"
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        encoder: nn.Module,
+        discriminator: Discriminator,
+        adversarial_loss: AdversarialLoss,
+        latent_dim: int,
+        gamma: float,
+        feature_stage: int,
+        r1_gamma: float,
+        autoencoder_optimizer: MakeOptimizer,
+        discriminator_optimizer: MakeOptimizer,
+    ) -> None:
+        super().__init__()
+        self.decoder, self.encoder, self.discriminator = decoder, encoder, discriminator
+        self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
+        self.gamma, self.feature_stage, self.r1_gamma = gamma, feature_stage, r1_gamma
+        self.autoencoder_optimizer = autoencoder_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+
+    def players(self) -> dict[str, Player]:
+        """The discriminator, then encoder and decoder."""
+        return {
+            "discriminator": Player([self.discriminator], self.discriminator_optimizer),
+            "autoencoder": Player([self.decoder, self.encoder], self.autoencoder_optimizer),
+        }
+
+    def step(self, images: Tensor) -> None:
+        """The discriminator sees reconstructions and prior samples as fakes, half and half."""
+        mu, logvar = self.encoder(images)
+        z = reparameterize(mu, logvar, self.noise(len(images), self.latent_dim))
+        recoded = self.sample(z.detach())  # a reconstruction that leads back to the decoder alone
+        prior = self.sample(self.noise(len(images), self.latent_dim))
+        self.update(
+            "discriminator",
+            lambda: self.discriminator_loss(images, recoded.detach(), prior.detach()),
+        )
+        self.update(
+            "autoencoder", lambda: self.autoencoder_loss(images, mu, logvar, z, recoded, prior)
+        )
+
+    def discriminator_loss(self, real: Tensor, recoded: Tensor, prior: Tensor) -> Tensor:
+        """-L_GAN, real against the mean over both kinds of fake, with R1 (Mescheder et al. 2018)."""
+        real_logits = self.discriminator(real)
+        recoded_logits, prior_logits = self.discriminator(recoded), self.discriminator(prior)
+        self.track("logit/real", real_logits.mean())
+        self.track("logit/reconstruction", recoded_logits.mean())
+        self.track("logit/prior", prior_logits.mean())
+        loss = 0.5 * (
+            self.adversarial_loss.discriminator(real_logits, recoded_logits)
+            + self.adversarial_loss.discriminator(real_logits, prior_logits)
+        )
+        if self.r1_gamma:
+            loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
+        return loss
+
+    def autoencoder_loss(
+        self, images: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, recoded: Tensor, prior: Tensor
+    ) -> Tensor:
+        """L_prior + L_llike + adversarial / gamma."""
+        kl = kl_to_standard_normal(mu, logvar).mean()
+        distance = self.feature_distance(images, self.sample(z)).mean()
+        adversarial = 0.5 * (
+            self.adversarial_loss.generator(self.discriminator(recoded))
+            + self.adversarial_loss.generator(self.discriminator(prior))
+        )
+        self.track("train/rate", kl)
+        self.track("train/feature_distance", distance)
+        self.track("train/adversarial", adversarial)
+        return kl + distance + adversarial / self.gamma
+
+    def feature_distance(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        """-log N(D_l(x) | D_l(x~), I) without its constant, (N,): L_llike, eq. 7."""
+        with torch.no_grad():
+            target = self.discriminator.features(images)[self.feature_stage].float()
+        features = self.discriminator.features(reconstructions)[self.feature_stage].float()
+        return 0.5 * (features - target).square().flatten(1).sum(1)
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Decode latents; tanh bounds the image."""
+        return torch.tanh(self.decoder(z))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Decode the posterior's mean."""
+        return self.sample(self.encoder(images)[0])

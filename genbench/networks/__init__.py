@@ -1,0 +1,1 @@
+"""Modules without losses: the arena that all models share."""

@@ -1,0 +1,123 @@
+"""Convolutional networks after DCGAN, Radford et al. 2016, https://arxiv.org/abs/1511.06434.
+
+Stages halve the image (rounding down) while it has 8 pixels or more a side, so that any square size
+from 8 on works: 8 -> 4, 28 -> 14 -> 7, 64 -> 32 -> 16 -> 8 -> 4. Stage i has width * min(2^i, 8)
+channels. All weights start at N(0, 0.02), biases at 0, norms at N(1, 0.02) and 0.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from genbench.errors import UserMistake
+
+Norm = Literal["batch", "group", "none"]
+
+
+def plan(image_size: int) -> list[int]:
+    """Image sizes between the stages, from `image_size` down to a base of 4 to 7 pixels."""
+    if not 8 <= image_size <= 1024:
+        raise UserMistake(
+            f"the conv network takes images of 8 pixels a side or more, not {image_size}: "
+            "choose network=mlp or a larger dataset.image_size"
+        )
+    sizes = [image_size]
+    while sizes[-1] >= 8:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def _channels(width: int, stages: int) -> list[int]:
+    return [width * min(2**stage, 8) for stage in range(stages)]
+
+
+def _norm(kind: Norm, channels: int) -> list[nn.Module]:
+    match kind:
+        case "batch":
+            return [nn.BatchNorm2d(channels)]
+        case "group":
+            return [nn.GroupNorm(min(8, channels // 4) or 1, channels)]
+        case "none":
+            return []
+    raise UserMistake(f"norm={kind!r} is not one of batch, group, none")
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class ConvTrunk(nn.Module):
+    """Images to features: the body of encoder and discriminator."""
+
+    def __init__(self, image_size: int, channels: int, width: int, norm: Norm = "none") -> None:
+        super().__init__()
+        sizes = plan(image_size)
+        widths = _channels(width, len(sizes) - 1)
+        self.stages = nn.ModuleList()
+        for stage, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
+            normed: Norm = norm if stage else "none"  # none in the first stage, as DCGAN has it
+            convolution = nn.Conv2d(before, after, 4, stride=2, padding=1, bias=normed == "none")
+            self.stages.append(nn.Sequential(convolution, *_norm(normed, after), nn.LeakyReLU(0.2)))
+        self.feature_dim = widths[-1] * sizes[-1] ** 2
+        self.apply(_initialise)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of every stage, (N, channels, height, width) each."""
+        hidden, activations = images, []
+        for stage in self.stages:
+            hidden = stage(hidden)
+            activations.append(hidden)
+        return activations
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, feature_dim)."""
+        return self.features(images)[-1].flatten(1)
+
+    def head(self, outputs: int) -> nn.Linear:
+        """Build a linear layer for these features, initialised as the trunk is."""
+        head = nn.Linear(self.feature_dim, outputs)
+        _initialise(head)
+        return head
+
+
+class ConvDecoder(nn.Module):
+    """Latents to raw images: the decoder of a VAE and the generator of a GAN."""
+
+    def __init__(
+        self, image_size: int, channels: int, latent_dim: int, width: int, norm: Norm = "none"
+    ) -> None:
+        super().__init__()
+        sizes = plan(image_size)[::-1]
+        widths = _channels(width, len(sizes) - 1)[::-1]
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim, widths[0] * sizes[0] ** 2, bias=norm == "none"),
+            nn.Unflatten(1, (widths[0], sizes[0], sizes[0])),
+        ]
+        for stage, after in enumerate([*widths[1:], channels]):
+            last = stage == len(widths) - 1
+            layers += [*_norm(norm, widths[stage]), nn.ReLU()]
+            layers.append(
+                nn.ConvTranspose2d(
+                    widths[stage],
+                    after,
+                    4,
+                    stride=2,
+                    padding=1,
+                    output_padding=sizes[stage + 1] % 2,
+                    bias=last or norm == "none",
+                )
+            )
+        self.layers = nn.Sequential(*layers)
+        self.latent_dim = latent_dim
+        self.apply(_initialise)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_dim) to a raw, unbounded (N, C, H, W)."""
+        images: Tensor = self.layers(z)
+        return images

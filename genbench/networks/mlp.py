@@ -1,0 +1,57 @@
+"""Fully connected networks: the best choice for 8x8 images, and per CPU second for 28x28 too."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class MLPTrunk(nn.Module):
+    """Images to features: the body of encoder and discriminator."""
+
+    def __init__(self, image_size: int, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        widths = [channels * image_size**2] + [width] * depth
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Linear(before, after), nn.LeakyReLU(0.2))
+            for before, after in pairwise(widths)
+        )
+        self.feature_dim = width
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of every stage, (N, width) each."""
+        hidden, activations = images.flatten(1), []
+        for stage in self.stages:
+            hidden = stage(hidden)
+            activations.append(hidden)
+        return activations
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, feature_dim)."""
+        return self.features(images)[-1]
+
+    def head(self, outputs: int) -> nn.Linear:
+        """Build a linear layer for these features, initialised as the trunk is."""
+        return nn.Linear(self.feature_dim, outputs)
+
+
+class MLPDecoder(nn.Module):
+    """Latents to raw images: the decoder of a VAE and the generator of a GAN."""
+
+    def __init__(
+        self, image_size: int, channels: int, latent_dim: int, width: int, depth: int
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise([latent_dim] + [width] * depth):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [
+            nn.Linear(width, channels * image_size**2),
+            nn.Unflatten(1, (channels, image_size, image_size)),
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.latent_dim = latent_dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_dim) to a raw, unbounded (N, C, H, W)."""
+        images: Tensor = self.layers(z)
+        return images
