@@ -57,12 +57,13 @@ class GenerativeModel(LightningModule, ABC):
         super().__init__()
         self.automatic_optimization = False
         self.seed = 0
-        self.images_per_step = 0  # on this rank, all pieces together; 0 = the batch is one step
+        self.batch_size = 0  # images shown to the decoder per step, over all ranks
         self.steps = 0  # steps done, the position of the run
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._by_player: dict[str, Any] = {}
         self._generator: torch.Generator | None = None
+        self._world, self._rank = 1, 0
 
     # --- written by a model ---------------------------------------------------------------------
 
@@ -98,11 +99,14 @@ class GenerativeModel(LightningModule, ABC):
         self._by_player = dict(zip(self.players(), listed, strict=True))
         self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
 
-    _world, _rank = 1, 0
+    @property
+    def images_shown(self) -> int:
+        """Images shown to the decoder so far: the clock of the run."""
+        return self.steps * self.batch_size
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Loop over the steps in a loader's batch, each with randomness of its own."""
-        for images in batch.split(self.images_per_step or len(batch)):
+        for images in batch.split(self.discriminator_steps * self.batch_size // self._world):
             self.draw_from(self.steps)
             self.step(images)
             self.steps += 1

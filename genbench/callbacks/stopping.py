@@ -1,0 +1,55 @@
+"""Ends training when its seconds are over or when somebody asks, between two batches."""
+
+import signal
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from genbench.callbacks.checkpoints import Checkpoints
+from genbench.errors import Interrupted
+from genbench.interfaces import GenerativeModel
+
+
+class Stopping(Callback):
+    """SIGINT and SIGTERM: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
+
+    def __init__(self, checkpoints: Checkpoints, seconds: float | None) -> None:
+        self.checkpoints, self.seconds = checkpoints, seconds
+        self.asked: str | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._end = float("inf")
+
+    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+        """Take the signals over from Lightning, whose own handling forgets the checkpoint."""
+        if self.seconds is not None:
+            self._end = time.monotonic() + self.seconds
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = signal.Signals(number).name
+
+    def on_train_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: GenerativeModel,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop here if it is time; all ranks together."""
+        if trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False):
+            self.checkpoints.save(trainer)
+            raise Interrupted(
+                f"stopped by {self.asked or 'a signal to another rank'} after "
+                f"{pl_module.images_shown:,} images; `genbench resume` goes on from there"
+            )
+        if trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._end, all=False):
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,250 @@
+"""How a run meets the machine: seeds, precision, devices, the Lightning Trainer, the checkpoint.
+
+Nothing here knows an algorithm, a dataset or a metric.
+"""
+
+import ctypes
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.loggers import Logger
+
+from genbench.budget import Budget, parse_images
+from genbench.callbacks.checkpoints import Checkpoints
+from genbench.callbacks.progress import ProgressBar
+from genbench.callbacks.samples import Samples
+from genbench.callbacks.stopping import Stopping
+from genbench.callbacks.telemetry import Telemetry
+from genbench.errors import GenbenchError, UserMistake
+from genbench.heartbeat import Heartbeat
+from genbench.interfaces import GenerativeModel, ImageData
+from genbench.runs import read_config
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SHORT_STEP = 64 * 32 * 32  # values in a step's images below which the loop's own cost shows
+LOG_ROWS = 200  # of a history that covers the whole budget
+
+
+def spare_page_faults() -> None:
+    """Keep glibc from handing memory back after every step (1.07x to 1.2x, bit-identical)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc only
+        for parameter, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 64 << 20)):
+            libc.mallopt(parameter, value)
+
+
+def quieten_lightning() -> None:
+    """Leave the terminal to genbench; Lightning's hints go against what is done on purpose."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torchmetrics)\.")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Say where a single process of this accelerator works."""
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserMistake(
+            "trainer.accelerator=gpu, but PyTorch sees no GPU here: choose trainer=cpu, or look at "
+            "`genbench doctor`"
+        )
+    use_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turn `auto` into what this device does well; the answer is part of the protocol."""
+    named = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(str(precision), precision)
+    if named == "auto":
+        if device.type == "cpu":
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    if named not in PRECISIONS:
+        raise UserMistake(
+            f"trainer.precision={precision} is not one of auto, {', '.join(PRECISIONS)}"
+        )
+    if named == "16-mixed" and device.type == "cpu":
+        raise UserMistake("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true")
+    return str(named)
+
+
+def resolve_devices(devices: int, device: torch.device) -> int:
+    """Turn -1 into all devices, and refuse more than there are."""
+    if device.type == "cpu":
+        return max(1, devices)
+    there = torch.cuda.device_count()
+    if devices > there:
+        raise UserMistake(
+            f"trainer.devices={devices}, but this machine has {there}: "
+            f"choose trainer.devices={there} or -1 for all"
+        )
+    return there if devices == -1 else devices
+
+
+def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
+    """Make data and model as configured, the model's weights drawn from the run's seed."""
+    data: ImageData = instantiate(cfg["dataset"])
+    data.prepare_data()
+    seed_everything(cfg["seed"], workers=True, verbose=False)
+    model: GenerativeModel = instantiate(cfg["model"])
+    model.seed = cfg["seed"]
+    model.observe(data)
+    return model, data
+
+
+def load_run(
+    directory: Path, checkpoint: str = "final"
+) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
+    """Build a run's model and data from its directory alone, with the weights of a checkpoint.
+
+    Returns model, data and the plain config; raises UserMistake if the checkpoint is not there.
+    """
+    config = read_config(directory)
+    path = directory / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.exists():
+        there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
+        raise UserMistake(
+            f"{directory.name} has no checkpoint {checkpoint!r}: "
+            + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
+        )
+    model, data = build(OmegaConf.create(config))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["state_dict"])
+    model.on_load_checkpoint(state)
+    return model.eval(), data, config
+
+
+class Engine:
+    """The Lightning Trainer of one run and the callbacks that the record needs."""
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        data: ImageData,
+        directory: Path,
+        loggers: Sequence[Logger],
+        budget: Budget,
+        heartbeat: Heartbeat | None,
+        callbacks: Sequence[Callback],
+        *,
+        accelerator: str,
+        devices: int,
+        num_nodes: int,
+        strategy: str,
+        precision: str,
+        steps_per_batch: int | str,
+        checkpoint_minutes: float,
+        log_every_images: int | str,
+        samples: int,
+        progress: bool,
+    ) -> None:
+        self.model, self.data = model, data
+        self.device = device_of(accelerator)
+        self.precision = resolve_precision(precision, self.device)
+        devices = resolve_devices(devices, self.device)
+        self.world_size = devices * num_nodes
+        if budget.batch_size % self.world_size:
+            raise UserMistake(
+                f"budget.batch_size={budget.batch_size} cannot be split over {self.world_size} "
+                "devices: choose a multiple"
+            )
+        self.steps = budget.steps(len(data.pixels("train"))) if model.players() else 0
+        self.total_images = self.steps * budget.batch_size
+        model.batch_size = budget.batch_size
+        data.plan(
+            seed=model.seed,
+            batch_size=budget.batch_size,
+            pieces=model.discriminator_steps,
+            steps=self.steps,
+            steps_per_batch=_steps_per_batch(steps_per_batch, data, budget.batch_size),
+        )
+        every = max(1, self.total_images // LOG_ROWS)
+        every = every if log_every_images == "auto" else parse_images(log_every_images)
+        self.telemetry = Telemetry(every, self.total_images, heartbeat)
+        self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
+        self.samples = Samples(directory / "samples", data, samples, self.total_images)
+        self.trainer = Trainer(
+            accelerator="cpu" if self.device.type == "cpu" else "gpu",
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=_strategy(strategy, model, self.world_size),
+            precision=self.precision,  # type: ignore[arg-type]
+            max_epochs=1,  # the loader's one epoch is the whole budget
+            logger=list(loggers),
+            callbacks=[
+                self.telemetry,
+                self.samples,
+                *([ProgressBar(self.total_images)] if progress and self.steps else []),
+                *callbacks,
+                self.checkpoints,
+                Stopping(self.checkpoints, budget.seconds),
+            ],
+            use_distributed_sampler=False,
+            sync_batchnorm=self.world_size > 1 and self.device.type == "cuda",
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=directory,
+        )
+
+    def fit(self, resume: bool) -> None:
+        """Train to the end of the budget, from the last checkpoint if there is one to resume."""
+        last = self.checkpoints.directory / "last.ckpt"
+        if self.steps:
+            ckpt_path = last if resume and last.exists() else None
+            self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
+        elif self.trainer.is_global_zero:
+            self.trainer.strategy.connect(self.model)
+            self.samples.draw(self.trainer, self.model)
+            self.checkpoints.save(self.trainer, "final.ckpt")
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Images shown to the decoder per second of training."""
+        seconds = self.telemetry.seconds
+        return self.model.images_shown / seconds if seconds else None
+
+    @property
+    def generator_steps(self) -> int:
+        """Steps of the decoder's player."""
+        return self.model.steps if self.model.players() else 0
+
+    @property
+    def discriminator_steps(self) -> int:
+        """Steps of the discriminator; 0 for a model without one."""
+        plays = "discriminator" in self.model.players()
+        return self.model.steps * self.model.discriminator_steps if plays else 0
+
+
+def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
+    if strategy != "auto":
+        return strategy
+    if world_size == 1:
+        return "auto"
+    # one player's backward leaves the parameters of the others untouched
+    return "ddp_find_unused_parameters_true" if len(model.players()) > 1 else "ddp"
+
+
+def _steps_per_batch(requested: int | str, data: ImageData, batch_size: int) -> int:
+    if requested != "auto":
+        return int(requested)
+    values = batch_size * data.channels * data.image_size**2
+    return max(1, min(16, SHORT_STEP // values))
+
+
+def explain_memory(error: BaseException, batch_size: int) -> GenbenchError | None:
+    """Turn an out-of-memory error into a sentence with a batch size to try; None for any other."""
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return None
+    return GenbenchError(
+        f"out of memory with batches of {batch_size} images: try "
+        f"arena.batch_size={max(1, batch_size // 2)}, or trainer.precision=bf16-mixed"
+    )

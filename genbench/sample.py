@@ -1,0 +1,73 @@
+"""Images of a trained run, without training: `python -m genbench.sample RUN --num 64 --out grid.png`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from genbench import engine
+from genbench.callbacks.samples import (
+    SEED,
+    draw_interpolations,
+    draw_reconstructions,
+    draw_samples,
+)
+from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.pictures import save_grid
+
+
+def parser() -> argparse.ArgumentParser:
+    """Say what can be asked for."""
+    result = argparse.ArgumentParser(prog="genbench sample RUN", description=__doc__.split(",")[0])
+    result.add_argument("run", type=Path, help="a run directory")
+    result.add_argument("--num", type=int, default=64, help="number of images (default 64)")
+    result.add_argument("--columns", type=int, default=8, help="images in a row (default 8)")
+    result.add_argument("--seed", type=int, default=SEED, help="of the latents")
+    result.add_argument("--checkpoint", default="final", help="final or last (default final)")
+    result.add_argument("--out", type=Path, help="the PNG (default RUN/samples/<kind>-<seed>.png)")
+    kind = result.add_mutually_exclusive_group()
+    kind.add_argument("--interpolate", action="store_true", help="rows between two latents each")
+    kind.add_argument(
+        "--reconstruct", action="store_true", help="validation images above their reconstructions"
+    )
+    return result
+
+
+def main(argv: list[str]) -> int:
+    """Write one picture; returns the exit code."""
+    options = parser().parse_args(argv)
+    if options.num < 1 or options.columns < 1:
+        raise UserMistake(
+            f"--num {options.num} --columns {options.columns}: both must be 1 or more"
+        )
+    engine.quieten_lightning()
+    model, data, config = engine.load_run(options.run, options.checkpoint)
+    model.to(engine.device_of(config["trainer"]["accelerator"]))
+    kind, columns = "samples", options.columns
+    if options.interpolate:
+        kind = "interpolations"
+        images = draw_interpolations(model, -(-options.num // columns), columns, options.seed)
+    elif options.reconstruct:
+        kind, columns = "reconstructions", 8
+        rebuilt = draw_reconstructions(model, data, options.num)
+        if rebuilt is None:
+            raise UserMistake(
+                f"{config['choices']['model']} has no encoder, so it cannot reconstruct: leave "
+                "--reconstruct away, or choose a vae or a vae-gan run"
+            )
+        images = rebuilt
+    else:
+        images = draw_samples(model, options.num, options.seed)
+    out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}.png"
+    print(save_grid(data.to_pixels(images), data.levels, out, columns))
+    return DONE
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except GenbenchError as error:
+        if os.environ.get("GENBENCH_DEBUG"):
+            raise
+        print(f"genbench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,175 @@
+"""One run on one page: build, fit, evaluate, record. In a worker: `python -m genbench.train RUN`."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from genbench import engine, loggers
+from genbench.budget import Budget
+from genbench.engine import Engine
+from genbench.environment import describe, describe_device, peak_memory
+from genbench.errors import DONE, FAILED, GenbenchError
+from genbench.evaluate import Evaluation
+from genbench.heartbeat import Heartbeat
+from genbench.pictures import save_curves
+from genbench.results import Result, fingerprint, write_result
+from genbench.runs import write_json
+
+log = logging.getLogger("genbench")
+
+
+def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: bool) -> None:
+    """Train and score what `cfg` describes; only the process with a heartbeat writes the record."""
+    model, data = engine.build(cfg)
+    evaluation: Evaluation = instantiate(cfg.evaluation)
+    evaluation.prepare(data)
+    budget: Budget = instantiate(cfg.budget)
+    config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
+    sinks = loggers.build(cfg.logger, directory, config) if heartbeat else []
+    machine: Engine = instantiate(cfg.trainer)(
+        model, data, directory, sinks, budget, heartbeat, list(instantiate(cfg.callbacks).values())
+    )
+    config["trainer"]["precision"] = machine.precision
+    if heartbeat:
+        announce(config, machine)
+
+    machine.fit(resume)
+    if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
+        torch.distributed.destroy_process_group()
+    if not heartbeat:
+        return
+
+    scores = evaluation(model.to(machine.device), data, machine.device)
+    result = Result(
+        run_id=directory.name,
+        study=cfg.study,
+        tags=list(cfg.tags),
+        status="finished",
+        model=cfg.choices.model,
+        dataset=cfg.choices.dataset,
+        seed=cfg.seed,
+        fingerprint=fingerprint(config),
+        config=config,
+        budget={
+            "images": model.images_shown,
+            "generator_steps": machine.generator_steps,
+            "discriminator_steps": machine.discriminator_steps,
+            "epochs": model.images_shown / len(data.pixels("train")),
+            "seconds": machine.telemetry.seconds,
+        },
+        cost={
+            "parameters": model.parameter_counts(),
+            "peak_memory_bytes": peak_memory(machine.device),
+            "train_images_per_second": machine.images_per_second,
+            "sample_images_per_second": evaluation.sample_images_per_second,
+            "device": describe_device(machine.device),
+        },
+        scores=scores,
+        environment=describe(machine.device),
+    )
+    save_curves(loggers.read_history(directory), directory / "samples" / "curves.png")
+    write_json(directory / "environment.json", dict(result.environment))
+    write_result(directory, result)
+    loggers.finish(sinks, scores, "finished")
+    report(result, directory)
+
+
+def announce(config: dict[str, Any], machine: Engine) -> None:
+    """Say what is about to happen, in three lines."""
+    choices, parameters = config["choices"], machine.model.parameter_counts()
+    players = " · ".join(f"{name} {count:,}" for name, count in parameters.items())
+    say(f"{choices['model']} on {choices['dataset']}, seed {config['seed']}")
+    say(f"  parameters: {players or 'none'}")
+    say(
+        f"  {machine.total_images:,} images in {machine.steps:,} steps · {machine.precision} on "
+        f"{describe_device(machine.device)}"
+        + (f" x {machine.world_size}" if machine.world_size > 1 else "")
+    )
+    if "beta" in config["model"]:
+        say(
+            f"  trains on distortion + {config['model']['beta']:g} * rate, in nats per image "
+            f"({machine.model.likelihood.tag})"
+        )
+
+
+def report(result: Result, directory: Path) -> None:
+    """Say what came out."""
+    for score in result.scores:
+        value = "-" if score.value is None else f"{score.value:.4g}"
+        say(
+            f"  {score.name:<36} {value} {score.unit}{'' if score.status == 'ok' else score.status}"
+        )
+    say(f"  {directory}")
+
+
+def say(line: str) -> None:
+    """Write to the terminal and to log.txt."""
+    print(line, flush=True)
+    log.info(line)
+
+
+def open_log(directory: Path) -> None:
+    """Send what is logged by genbench, Lightning and Python's warnings to log.txt."""
+    handler = logging.FileHandler(directory / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.captureWarnings(True)
+    for name in ("genbench", "pytorch_lightning", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = False
+    log.setLevel(logging.INFO)
+
+
+def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
+    """Turn any end of a run into an error with a sentence, a status and an exit code."""
+    if isinstance(error, GenbenchError):
+        return error
+    cause = error.__cause__ if isinstance(error.__cause__, GenbenchError) else None
+    known = cause or engine.explain_memory(error, cfg.budget.batch_size)
+    if known:
+        return known
+    if isinstance(error, OSError) and error.errno is not None:
+        return GenbenchError(
+            f"{os.strerror(error.errno)}: {error.filename or cfg.paths.outputs}. What was recorded "
+            "before is kept; make room or permit writing, then `genbench resume`"
+        )
+    return GenbenchError(
+        f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run what a run directory describes; returns the exit code."""
+    directory, resume = Path(argv[0]), "--resume" in argv
+    engine.spare_page_faults()
+    engine.quieten_lightning()
+    cfg = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    if rank_zero_only.rank != 0:
+        run(directory, cfg, None, resume)
+        return DONE
+    open_log(directory)
+    with Heartbeat(directory) as heartbeat:
+        try:
+            run(directory, cfg, heartbeat, resume)
+        except BaseException as raised:
+            error = explain(raised, cfg)
+            log.error(str(error), exc_info=raised)
+            heartbeat.finish(error.status, str(error))
+            if os.environ.get("GENBENCH_DEBUG"):
+                raise
+            print(f"genbench: {error}", file=sys.stderr)
+            return error.exit_code or FAILED
+        heartbeat.finish("finished")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
