@@ -1,0 +1,355 @@
+"""What every algorithm must honour: who is moved, by which loss, in which direction."""
+
+import copy
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from genbench.interfaces import GenerativeModel, HasLikelihood, Reconstructs
+from genbench.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
+from genbench.losses.likelihood import DiscretizedLogistic
+from genbench.models.gan import GAN
+from genbench.models.noise import Noise
+from genbench.models.vae import VAE
+from genbench.models.vae_gan import VAEGAN
+from genbench.networks.heads import Discriminator, GaussianEncoder
+from genbench.networks.mlp import MLPDecoder, MLPTrunk
+
+LATENT, WIDTH, SIZE = 3, 16, 8
+SGD = partial(torch.optim.SGD, lr=0.01)
+
+
+def decoder():
+    return MLPDecoder(SIZE, 1, LATENT, WIDTH, depth=2)
+
+
+def trunk():
+    return MLPTrunk(SIZE, 1, WIDTH, depth=2)
+
+
+def make_vae(**changes):
+    likelihood = DiscretizedLogistic(17)
+    arguments = dict(latent_dim=LATENT, beta=1.0, optimizer=SGD) | changes
+    return VAE(decoder(), GaussianEncoder(trunk(), LATENT), likelihood, **arguments)
+
+
+def make_gan(**changes):
+    arguments = dict(
+        adversarial_loss=NonSaturating(),
+        latent_dim=LATENT,
+        discriminator_steps=1,
+        r1_gamma=1.0,
+        gradient_penalty=0.0,
+        generator_optimizer=SGD,
+        discriminator_optimizer=SGD,
+    )
+    return GAN(decoder(), Discriminator(trunk()), **arguments | changes)
+
+
+def make_vae_gan(**changes):
+    arguments = dict(
+        adversarial_loss=NonSaturating(),
+        latent_dim=LATENT,
+        gamma=0.1,
+        feature_stage=-1,
+        r1_gamma=1.0,
+        autoencoder_optimizer=SGD,
+        discriminator_optimizer=SGD,
+    )
+    encoder = GaussianEncoder(trunk(), LATENT)
+    return VAEGAN(decoder(), encoder, Discriminator(trunk()), **arguments | changes)
+
+
+MODELS = {
+    "vae": make_vae,
+    "beta-vae": partial(make_vae, beta=4.0),
+    "gan": make_gan,
+    "gan-hinge": partial(make_gan, adversarial_loss=Hinge()),
+    "lsgan": partial(make_gan, adversarial_loss=LeastSquares()),
+    "wgan-gp": partial(
+        make_gan,
+        adversarial_loss=Wasserstein(),
+        discriminator_steps=3,
+        r1_gamma=0.0,
+        gradient_penalty=10.0,
+    ),
+    "vae-gan": make_vae_gan,
+}
+
+
+@pytest.fixture
+def images():
+    levels = torch.linspace(-1, 1, 17)
+    pixels = torch.randint(17, (12, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
+    return levels[pixels]
+
+
+class Recorder(Callback):
+    """Notes parameters before every step, the stepping player's gradients, and the order."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        player = next(
+            name for name, own in pl_module._by_player.items() if own.optimizer is optimizer
+        )
+        gradients = {
+            name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None
+        }
+        self.steps.append((player, parameters(pl_module), gradients))
+
+
+def parameters(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+class Disturbance(Callback):
+    """Draws from the global generator between batches, as a careless logger would."""
+
+    def on_train_batch_start(self, *_):
+        torch.randn(7)
+
+
+def train(model: GenerativeModel, batches, batch_size=None, disturb=False) -> Recorder:
+    model.batch_size = batch_size or len(batches[0]) // model.discriminator_steps
+    recorder = Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[recorder, *([Disturbance()] if disturb else [])],
+        ).fit(model, DataLoader(batches, batch_size=None))
+    return recorder
+
+
+def owned(model, player):
+    own = {id(p) for p in model.players()[player].parameters()}
+    return {name for name, p in model.named_parameters() if id(p) in own}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_step_moves_only_its_own_player(make, images):
+    model = make()
+    recorder = train(model, [images])
+    afters = [before for _, before, _ in recorder.steps[1:]] + [parameters(model)]
+    for (player, before, _), after in zip(recorder.steps, afters, strict=True):
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved
+        assert moved <= owned(model, player)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_players_move_in_their_order_and_only_one_step_is_counted(make, images):
+    model = make()
+    recorder = train(model, [images, images])
+    players = list(model.players())
+    expected = players[:-1] * model.discriminator_steps + players[-1:]
+    assert [player for player, _, _ in recorder.steps] == 2 * expected
+    assert players[-1] == model.counted
+    assert model.trainer.global_step == model.steps == 2
+    assert model.images_shown == 2 * len(images) // model.discriminator_steps
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_everything_can_be_trained_again_after_a_step(make, images):
+    model = make()
+    train(model, [images])
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def gradients_of(loss, model, *networks):
+    """Gradients of a loss by plain autograd, keyed as the recorder keys them."""
+    named = {
+        f"{network}.{name}": p
+        for network in networks
+        for name, p in getattr(model, network).named_parameters()
+    }
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def assert_gradients(recorded, expected):
+    for name, gradient in expected.items():
+        torch.testing.assert_close(recorded[name], gradient, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def input_gradient_square(discriminator, images):
+    images = images.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def test_the_vae_climbs_its_bound(images):
+    model, reference = make_vae(beta=3.0), None
+    reference = copy.deepcopy(model)
+    ((_, _, gradients),) = train(model, [images]).steps
+    reference.draw_from(0)
+    mu, logvar = reference.encoder(images)
+    z = mu + reference.noise(len(images), LATENT) * (logvar / 2).exp()
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1).mean()
+    likelihood = reference.likelihood.log_prob(images, reference.decoder(z)).mean()
+    expected = gradients_of(3.0 * kl - likelihood, reference, "encoder", "decoder", "likelihood")
+    assert_gradients(gradients, expected)
+
+
+def test_each_gan_player_follows_its_own_loss(images):
+    model = make_gan(r1_gamma=2.0)
+    before = copy.deepcopy(model)
+    (_, _, d_gradients), (_, middle, g_gradients) = train(model, [images]).steps
+    before.draw_from(0)
+    fake = torch.tanh(before.decoder(before.noise(len(images), LATENT)))
+    real_logits, fake_logits = before.discriminator(images), before.discriminator(fake)
+    cross_entropy = F.binary_cross_entropy_with_logits
+    d_loss = (
+        cross_entropy(real_logits, torch.ones(12))
+        + cross_entropy(fake_logits, torch.zeros(12))
+        + 2.0 / 2 * input_gradient_square(before.discriminator, images)
+    )
+    assert_gradients(d_gradients, gradients_of(d_loss, before, "discriminator"))
+    before.load_state_dict(middle)  # the generator meets the discriminator that has just moved
+    before.draw_from(0)
+    fake = torch.tanh(before.decoder(before.noise(len(images), LATENT)))
+    g_loss = cross_entropy(before.discriminator(fake), torch.ones(12))
+    assert_gradients(g_gradients, gradients_of(g_loss, before, "decoder"))
+
+
+def test_each_vae_gan_player_follows_the_gradients_of_larsen(images):
+    gamma = 0.1
+    model = make_vae_gan(gamma=gamma)
+    before = copy.deepcopy(model)
+    (_, _, d_gradients), (_, middle, ae_gradients) = train(model, [images]).steps
+    cross_entropy, ones, zeros = F.binary_cross_entropy_with_logits, torch.ones(12), torch.zeros(12)
+
+    def draw(model):
+        model.draw_from(0)
+        mu, logvar = model.encoder(images)
+        z = mu + model.noise(12, LATENT) * (logvar / 2).exp()
+        prior = torch.tanh(model.decoder(model.noise(12, LATENT)))
+        return mu, logvar, torch.tanh(model.decoder(z)), prior
+
+    _, _, recoded, prior = draw(before)
+    real, fakes = before.discriminator(images), (recoded, prior)
+    d_loss = (
+        cross_entropy(real, ones)
+        + sum(cross_entropy(before.discriminator(fake), zeros) for fake in fakes) / 2
+        + 1.0 / 2 * input_gradient_square(before.discriminator, images)
+    )
+    assert_gradients(d_gradients, gradients_of(d_loss, before, "discriminator"))
+
+    before.load_state_dict(middle)
+    mu, logvar, recoded, prior = draw(before)
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1).mean()
+    target = before.discriminator.features(images)[-1].detach()
+    distance = before.discriminator.features(recoded)[-1] - target
+    reconstruction = 0.5 * distance.square().sum(1).mean()
+    adversarial = sum(cross_entropy(before.discriminator(f), ones) for f in (recoded, prior)) / 2
+    encoder = gradients_of(kl + reconstruction, before, "encoder")
+    mu, logvar, recoded, prior = draw(before)
+    distance = before.discriminator.features(recoded)[-1] - target
+    reconstruction = 0.5 * distance.square().sum(1).mean()
+    adversarial = sum(cross_entropy(before.discriminator(f), ones) for f in (recoded, prior)) / 2
+    larsen = gradients_of(gamma * reconstruction + adversarial, before, "decoder")
+    assert_gradients(ae_gradients, encoder | {name: g / gamma for name, g in larsen.items()})
+
+
+@pytest.mark.parametrize("make", [make_gan, make_vae_gan], ids=["gan", "vae-gan"])
+def test_small_steps_lower_the_loss_of_the_player_that_takes_them(make, images):
+    """Direction: the discriminator learns to tell fakes, the generator to pass for real."""
+    model = make()
+    z = torch.randn(64, LATENT, generator=torch.Generator().manual_seed(1))
+    recorder = train(model, [images] * 3)
+    probe = copy.deepcopy(model)
+
+    def fake_logit(state):
+        probe.load_state_dict(state)
+        return probe.discriminator(probe.sample(z)).mean().item()
+
+    states = [before for _, before, _ in recorder.steps] + [parameters(model)]
+    for (player, _, _), before, after in zip(recorder.steps, states, states[1:]):
+        if player == "discriminator":
+            assert gap(probe, after, images, z) > gap(probe, before, images, z)
+        else:
+            assert fake_logit(after) > fake_logit(before)
+
+
+def gap(probe, state, images, z):
+    probe.load_state_dict(state)
+    return (probe.discriminator(images).mean() - probe.discriminator(probe.sample(z)).mean()).item()
+
+
+def test_a_loss_does_not_change_when_its_batch_is_doubled(images):
+    model = make_vae_gan()
+    twice = torch.cat([images, images])
+    mu, logvar = model.encoder(images)
+    z = mu
+    arguments = images, mu, logvar, z, model.sample(z), model.sample(z)
+    doubled = twice, *(torch.cat([a, a]) for a in arguments[1:])
+    torch.testing.assert_close(model.autoencoder_loss(*arguments), model.autoencoder_loss(*doubled))
+    torch.testing.assert_close(
+        model.discriminator_loss(images, *arguments[-2:]),
+        model.discriminator_loss(twice, *doubled[-2:]),
+    )
+
+
+def test_the_feature_distance_of_an_image_to_itself_is_zero(images):
+    assert make_vae_gan().feature_distance(images, images).abs().max() == 0
+
+
+def test_several_steps_in_one_batch_are_the_same_steps(images):
+    torch.manual_seed(0)
+    apart = make_gan()
+    together = copy.deepcopy(apart)
+    train(apart, [images[:4], images[4:8], images[8:]])
+    train(together, [images], batch_size=4)
+    assert together.steps == apart.steps == 3
+    for one, other in zip(apart.parameters(), together.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_drawing_elsewhere_does_not_change_a_run(images):
+    torch.manual_seed(0)
+    quiet = make_vae()
+    disturbed = copy.deepcopy(quiet)
+    train(quiet, [images, images])
+
+    train(disturbed, [images, images], disturb=True)
+    for one, other in zip(quiet.parameters(), disturbed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_capabilities_are_what_a_model_defines():
+    assert isinstance(make_vae(), HasLikelihood)
+    assert isinstance(make_vae(), Reconstructs)
+    assert isinstance(make_vae_gan(), Reconstructs)
+    assert not isinstance(make_vae_gan(), HasLikelihood)
+    assert not isinstance(make_gan(), Reconstructs)
+    assert not isinstance(Noise(), HasLikelihood)
+
+
+def test_the_elbo_is_at_beta_one_whatever_was_trained(images):
+    torch.manual_seed(0)
+    plain = make_vae(beta=1.0)
+    heavy = make_vae(beta=10.0)
+    heavy.load_state_dict(plain.state_dict())
+    noise = torch.randn(len(images), LATENT)
+    for one, other in zip(plain.elbo(images, noise), heavy.elbo(images, noise), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_samples_are_images_in_range(make):
+    model = make()
+    z = model.latents(5, torch.Generator().manual_seed(0))
+    samples = model.sample(10 * z)
+    assert samples.shape == (5, 1, SIZE, SIZE)
+    assert samples.abs().max() <= 1
