@@ -1,0 +1,38 @@
+# Every target sets up what it needs; only `install` talks to the network.
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test bench
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := outputs/demo
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## .venv with everything in its tested version
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genbench needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (make PYTHON=python3.12 ...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard]'
+	@touch $@
+
+demo: $(STAMP)  ## VAE, GAN and VAE-GAN on the embedded digits, their floors, and the table
+	rm -rf $(DEMO)
+	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench train -m model=noise,vae,gan,vae-gan study=demo
+	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench train -m model=vae,gan,vae-gan budget.images=0 study=demo
+	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench compare study=demo
+
+check: $(STAMP)  ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(STAMP)  ## the test suite; make test ARGS='-m "not slow"' for the quick part
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP)  ## how fast training and scoring are on this machine
+	$(BIN)/python -m benchmarks
