@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
+from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.budget import Budget, parse_images
 from genbench.callbacks.checkpoints import Checkpoints
@@ -29,6 +30,7 @@ from genbench.runs import read_config
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_STEP = 64 * 32 * 32  # values in a step's images below which the loop's own cost shows
+SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
 LOG_ROWS = 200  # of a history that covers the whole budget
 
 
@@ -158,6 +160,7 @@ class Engine:
         self.steps = budget.steps(len(data.pixels("train"))) if model.players() else 0
         self.total_images = self.steps * budget.batch_size
         model.batch_size = budget.batch_size
+        _choose_threads(model, budget.batch_size)
         data.plan(
             seed=model.seed,
             batch_size=budget.batch_size,
@@ -222,6 +225,20 @@ class Engine:
         """Steps of the discriminator; 0 for a model without one."""
         plays = "discriminator" in self.model.players()
         return self.model.steps * self.model.discriminator_steps if plays else 0
+
+
+def _choose_threads(model: GenerativeModel, batch_size: int) -> None:
+    """Take one thread where a step is too small to share: sharing doubles its time (docs/log.md).
+
+    The work of the decoder decides, not a clock, so that equal configs compute in equal order.
+    """
+    decoder = getattr(model, "decoder", None)
+    if decoder is None or torch.get_num_threads() == 1:
+        return
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        decoder(torch.zeros(1, model.latent_dim))
+    if counter.get_total_flops() * batch_size < SHARED_WORK:
+        torch.set_num_threads(1)
 
 
 def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:

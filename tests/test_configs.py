@@ -1,0 +1,85 @@
+"""Every YAML file in configs/ composes, and what it names can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def configure(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    del cfg.hydra
+    return cfg
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_every_dataset_resolves_with_every_group_default(dataset):
+    cfg = configure(f"dataset={dataset}", "dataset.root=somewhere" if "folder" in dataset else "")
+    OmegaConf.resolve(cfg)
+    assert not OmegaConf.missing_keys(cfg)
+    assert cfg.choices.dataset == dataset
+
+
+@pytest.mark.parametrize("network", options("network"))
+@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "celeba"])
+def test_every_model_is_built_for_every_network_and_takes_a_step(model, network, dataset):
+    cfg = configure(f"model={model}", f"network={network}", f"dataset={dataset}")
+    if network == "conv":
+        cfg.network.width = 4
+    module = instantiate(cfg.model)
+    shape = cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size
+    if module.players():
+        images = torch.zeros(2 * module.discriminator_steps, *shape)
+        module.update = lambda player, loss: loss().backward()  # no optimizer: does it compute?
+        module.step(images)
+        z = module.latents(2, torch.Generator().manual_seed(0))
+        assert module.sample(z).shape == (2, *shape)
+        assert len(module.configure_optimizers()) == len(module.players())
+
+
+@pytest.mark.parametrize("network", options("network"))
+def test_equal_seeds_give_equal_initial_decoders_in_all_models(network):
+    decoders = []
+    for model in ("vae", "gan", "vae-gan", "wgan-gp"):
+        cfg = configure(f"model={model}", f"network={network}")
+        torch.manual_seed(3)
+        decoders.append(instantiate(cfg.model).decoder.state_dict())
+    for other in decoders[1:]:
+        assert decoders[0].keys() == other.keys()
+        assert all(torch.equal(decoders[0][key], other[key]) for key in other)
+
+
+@pytest.mark.parametrize("likelihood", options("likelihood"))
+def test_every_likelihood_is_built_in_a_vae(likelihood):
+    levels = "dataset.levels=2" if likelihood == "bernoulli" else "dataset.levels=17"
+    module = instantiate(configure("model=vae", f"likelihood={likelihood}", levels).model)
+    images = torch.ones(3, 1, 8, 8)
+    assert torch.isfinite(module.elbo(images, torch.zeros(3, 16)).distortion).all()
+
+
+@pytest.mark.parametrize("group", ["trainer", "budget", "evaluation", "extractor", "logger"])
+def test_every_option_of_every_other_group_composes(group):
+    for option in options(group):
+        OmegaConf.resolve(configure(f"{group}={option}"))
+    assert options(group)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes_and_opens_with_its_command(experiment):
+    OmegaConf.resolve(configure(f"experiment={experiment}"))
+    text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+    assert "# genbench train" in text
+    assert "?" in text  # the question that it answers
