@@ -17,6 +17,7 @@ from genbench.errors import GenbenchError, UserMistake
 
 FINAL = ("finished", "interrupted", "diverged", "failed")
 STALE_SECONDS = 60.0  # six heartbeats
+_ABSENT = object()
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -143,6 +144,8 @@ def _fits(run: Path, key: str, wanted: str) -> bool:
         return read_status(run).status in wanted.split(",")
     config = read_config(run)
     value = config.get("choices", {}).get(key, _select(config, key))
+    if value is _ABSENT:  # a VAE's beta selects VAEs
+        return False
     values = value if isinstance(value, list) else [value]
     return any(_plain(v) in wanted.split(",") for v in values)
 
@@ -151,7 +154,7 @@ def _select(config: Mapping[str, Any], key: str) -> Any:
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
-            raise UserMistake(f"no run has a setting {key}: `genbench show` lists what there is")
+            return _ABSENT
         node = node[part]
     return node
 

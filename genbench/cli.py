@@ -1,0 +1,287 @@
+"""The front door: takes the verb off the command line and opens one room. Imports nothing heavy."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
+
+
+class Verb(NamedTuple):
+    """One command: what it does in a line, its usage with examples, and the room it opens."""
+
+    summary: str
+    usage: str
+    run: Callable[[list[str]], int]
+
+
+def _train(argv: list[str]) -> int:
+    from genbench import launch
+
+    return launch.train(argv)
+
+
+def _resume(argv: list[str]) -> int:
+    from genbench import launch
+
+    return launch.resume(argv)
+
+
+def _evaluate(argv: list[str]) -> int:
+    from genbench import launch
+
+    return launch.evaluate(argv)
+
+
+def _sample(argv: list[str]) -> int:
+    from genbench import launch
+
+    return launch.sample(argv)
+
+
+def _compare(argv: list[str]) -> int:
+    from genbench import compare
+
+    return compare.main(argv)
+
+
+def _runs(argv: list[str]) -> int:
+    from genbench import show
+
+    return show.main_runs(argv)
+
+
+def _show(argv: list[str]) -> int:
+    from genbench import show
+
+    return show.main_show(argv)
+
+
+def _data(argv: list[str]) -> int:
+    from genbench.data import check
+
+    return check.main(argv)
+
+
+def _doctor(argv: list[str]) -> int:
+    from genbench import doctor
+
+    return doctor.main(argv)
+
+
+def _completion(argv: list[str]) -> int:
+    if len(argv) == 2 and argv[0] == "query":
+        print("\n".join(_candidates(argv[1])))
+        return DONE
+    if len(argv) != 1 or argv[0] not in _COMPLETION:
+        raise UserMistake("completion takes the name of a shell: bash, zsh or fish")
+    print(_COMPLETION[argv[0]])
+    return DONE
+
+
+VERBS = {
+    "train": Verb(
+        "train one model, score it and record it; -m for several",
+        """\
+usage: genbench train [key=value ...] [-m]
+
+Trains the model that the settings describe, scores its final weights and writes everything below
+outputs/<run_id>/. Without settings: a small VAE on the embedded digits.
+
+  genbench train model=gan dataset=mnist               choose from groups
+  genbench train budget.images=500k seed=1             change values
+  genbench train -m model=vae,gan,vae-gan seed=0,1,2   nine runs, one after the other
+  genbench train model=gan trainer=cpu study=first     name the question for `genbench compare`
+
+  --cfg job        print the composed settings instead of training
+  --info           print where they come from
+  --config-dir D   also look for configs in D (always: ./genbench_configs, $GENBENCH_CONFIG_PATH)
+  --help           print all groups and settings
+
+Ctrl-C writes a checkpoint and stops; `genbench resume latest` goes on from there.
+Exit code: 0 done, 1 failed or diverged, 2 a mistake in the command, 75 interrupted.""",
+        _train,
+    ),
+    "resume": Verb(
+        "continue an interrupted run",
+        """\
+usage: genbench resume RUN
+
+Continues a run from its last checkpoint as if it had not stopped.
+RUN is a run id, a unique prefix of one, a path, or `latest`.
+
+  genbench resume latest""",
+        _resume,
+    ),
+    "evaluate": Verb(
+        "score runs again under another protocol",
+        """\
+usage: genbench evaluate RUN ... [key=value ...]
+
+Scores the final weights of runs again. What is not given is as in the run itself. The scores are
+written below the run's evaluations/, each with its card; result.json is never changed.
+
+  genbench evaluate latest evaluation.num_samples=5000
+  genbench evaluate 20260101 20260102 evaluation=full""",
+        _evaluate,
+    ),
+    "sample": Verb(
+        "draw images from a run",
+        """\
+usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
+
+  genbench sample latest --num 64 --out grid.png
+  genbench sample latest --interpolate --out path.png
+  genbench sample latest --reconstruct --out pairs.png""",
+        _sample,
+    ),
+    "compare": Verb("print the table: models in rows, seeds aggregated", "", _compare),
+    "runs": Verb("print a line per run; --format json for scripts", "", _runs),
+    "show": Verb("print one run: settings, scores with cards, cost, files", "", _show),
+    "data": Verb("list, check or prepare datasets", "", _data),
+    "doctor": Verb("print what this machine has and what is missing", "", _doctor),
+    "completion": Verb(
+        "print a shell's completion script",
+        """\
+usage: genbench completion bash|zsh|fish
+
+Completes verbs, runs, and for train every group, option and setting.
+
+  bash:  eval "$(genbench completion bash)"        in ~/.bashrc
+  zsh:   eval "$(genbench completion zsh)"         in ~/.zshrc, after compinit
+  fish:  genbench completion fish | source         in ~/.config/fish/config.fish""",
+        _completion,
+    ),
+}
+
+HELP = """\
+usage: genbench VERB ...
+
+Train VAEs, GANs and VAE-GANs side by side and compare them under one protocol.
+
+{verbs}
+
+  genbench train                                       a VAE on the embedded digits
+  genbench train -m model=vae,gan,vae-gan seed=0,1,2   nine runs
+  genbench compare                                     the table
+
+`genbench VERB --help` says more. GENBENCH_DEBUG=1 shows where an error comes from."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 a mistake, 75 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `genbench runs | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        print("genbench: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except GenbenchError as error:
+        if os.environ.get("GENBENCH_DEBUG") == "1":
+            raise
+        print(f"genbench: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get("GENBENCH_DEBUG") == "1":
+            raise
+        print(
+            f"genbench: {type(error).__name__}: {error} (a fault of genbench's own: "
+            "GENBENCH_DEBUG=1 shows where)",
+            file=sys.stderr,
+        )
+        return FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {n:<12}{v.summary}" for n, v in VERBS.items())))
+        return DONE if arguments else MISTAKE
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-V", "--version"):
+        from genbench import __version__
+
+        print(f"genbench {__version__}")
+        return DONE
+    if name not in VERBS:
+        raise UserMistake(_unknown(name))
+    verb = VERBS[name]
+    if verb.usage and rest and rest[0] in ("-h", "--help"):
+        print(verb.usage)
+        if name != "train":
+            return DONE
+        print("\nGroups and settings:\n", flush=True)
+    return verb.run(rest)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, VERBS, n=1)
+    if near:
+        return f"there is no command {name}: did you mean {near[0]}?"
+    hint = f"did you mean genbench train {name}? " if "=" in name else ""
+    return f"there is no command {name}: {hint}There are {', '.join(VERBS)}"
+
+
+# --- completion ---------------------------------------------------------------------------------
+
+
+def _candidates(line: str) -> list[str]:
+    """What may follow on a command line that has been written up to the cursor."""
+    words = line.split()
+    current = "" if line.endswith(" ") else words[-1]
+    if len(words) < 2 or (len(words) == 2 and current):
+        found = list(VERBS)
+    elif words[1] == "train":
+        return _hydra_candidates(line)
+    elif words[1] == "completion":
+        found = list(_COMPLETION)
+    elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "runs"):
+        from genbench.runs import default_outputs, iter_runs
+
+        found = ["latest", *(run.name for run in iter_runs(default_outputs()))]
+    else:
+        found = []
+    return [candidate for candidate in found if candidate.startswith(current)]
+
+
+def _hydra_candidates(line: str) -> list[str]:
+    """Hydra's own answer to the line without the verb."""
+    import contextlib
+    import io
+
+    from genbench import launch
+
+    program, _, rest = line.split(" ", 2) if line.count(" ") > 1 else (*line.split(" "), "")
+    os.environ["COMP_LINE"] = f"{program} {rest}"
+    answer = io.StringIO()
+    with contextlib.redirect_stdout(answer), contextlib.suppress(GenbenchError):
+        launch.train(["-sc", "query=bash"])
+    return answer.getvalue().split()
+
+
+_COMPLETION = {
+    "bash": """\
+_genbench() {
+    local line="${COMP_LINE:0:COMP_POINT}"
+    local IFS=$'\\n'
+    COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" completion query "$line" 2>/dev/null)" \\
+        -- "${line##* }"))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _genbench genbench""",
+    "zsh": """\
+_genbench() {
+    local -a found
+    found=(${(f)"$(${words[1]} completion query "${(j: :)words[1,CURRENT]}" 2>/dev/null)"})
+    compadd -S '' -- $found
+}
+compdef _genbench genbench""",
+    "fish": """\
+complete -c genbench -f -a '(genbench completion query (commandline -cp) 2>/dev/null)'""",
+}

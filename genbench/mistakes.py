@@ -1,0 +1,266 @@
+"""What was meant: turns Hydra's exceptions about overrides into a sentence with the right key."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genbench.budget import parse_images
+from genbench.errors import GenbenchError, UserMistake
+
+NUMBERS_OF_IMAGES = ("budget.images", "arena.images")  # these read 500k and 1.5M
+
+
+@contextmanager
+def composing(config_root: Path) -> Iterator[None]:
+    """Let Hydra's compose API work on genbench's configs."""
+    with initialize_config_dir(config_dir=str(config_root), version_base="1.3"):
+        yield
+
+
+@dataclass
+class Settings:
+    """What can be set: groups with their options, and the keys of one composition.
+
+    Works inside `composing` or a Hydra job. `overrides` are the user's, right or wrong.
+    """
+
+    overrides: Sequence[str]
+    config_name: str = "train"
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Options of every group that is not Hydra's own."""
+        loader = GlobalHydra.instance().config_loader()
+        names = [name for name in loader.list_groups("") if name != "hydra"]
+        return {name: loader.get_group_options(name, ObjectType.CONFIG) for name in names}
+
+    @cached_property
+    def defaults(self) -> DictConfig:
+        """The composition of the groups that the user chose, without any value changed."""
+        chosen = {}
+        for override in self.overrides:
+            key, _, value = override.partition("=")
+            option = value.split(",")[0].strip()  # a sweep: any of them will do
+            if option in self.groups.get(key, []):
+                chosen[key] = f"{key}={option}"
+            elif key == "hydra.searchpath":
+                chosen[key] = override
+        try:
+            return compose(self.config_name, overrides=list(chosen.values()))
+        except HydraException:  # these choices do not go together: the plain defaults will do
+            return compose(self.config_name)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Every key of the composition, dotted, inner ones too."""
+        return list(_keys(OmegaConf.to_container(self.defaults, resolve=False)))
+
+    def default(self, key: str) -> Any:
+        """Value of a key as it would be, None where it is not defined."""
+        try:
+            return OmegaConf.select(self.defaults, key)
+        except OmegaConfBaseException:
+            return None
+
+    def nearest(self, key: str) -> list[str]:
+        """The keys that `key` may have been meant for, likeliest first, three at most."""
+        tails = [k for k in self.keys if k.endswith(f".{key}")]
+        if tails:
+            return tails[:3]
+        first, last = key.split(".")[0], key.split(".")[-1]
+        deeper = [k for k in self.keys if k.startswith(f"{first}.") and k.endswith(f".{last}")]
+        if deeper:
+            return deeper[:3]
+        near = _close(key, [*self.groups, *self.keys])
+        if near:
+            return near[:1]
+        lasts = {k.split(".")[-1]: k for k in reversed(self.keys)}
+        return [lasts[name] for name in _close(last, list(lasts))[:1]]
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _keys(child, f"{prefix}{name}.")
+
+
+def _close(word: str, words: Sequence[str]) -> list[str]:
+    by_plain = {w.replace("_", "-").lower(): w for w in words}
+    plain = difflib.get_close_matches(word.replace("_", "-").lower(), by_plain, n=3, cutoff=0.7)
+    return [by_plain[p] for p in plain]
+
+
+# --- exceptions ---------------------------------------------------------------------------------
+
+
+def explain(error: Exception, overrides: Sequence[str], config_root: Path) -> GenbenchError:
+    """Turn what Hydra or OmegaConf raised for `overrides` into a sentence with the remedy.
+
+    Raises `error` itself if it is none of the user's making.
+    """
+    if isinstance(error, GenbenchError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, MissingConfigException):
+        where = f" {error.filename}" if error.filename else ""
+        return UserMistake(
+            f"cannot write{where}: {(error.strerror or str(error)).lower()}; "
+            "choose another place with paths.outputs=..."
+        )
+    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        raise error
+    with composing(config_root):
+        return UserMistake(_sentence(error, Settings(overrides)))
+
+
+def _sentence(error: Exception, settings: Settings) -> str:
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, settings)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error, settings)
+    if isinstance(error, OmegaConfBaseException):
+        return _value(error)
+    text = str(error)
+    key = re.search(r"Could not (?:override|delete(?: from config\.)?) '([^']+)'", text)
+    if isinstance(error, ConfigCompositionException) and key:
+        return _unknown_key(key[1].split("=")[0].split("@")[0], settings)
+    sweep = re.search(r"(?:Sweep parameters|Ambiguous value for argument) '([^']+)'", text)
+    if sweep:
+        return (
+            f"{sweep[1]} names several values: add -m to run them one after the other, "
+            f"or write a list as {sweep[1].replace('=', '=[', 1)}]"
+        )
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        return f"{_first_line(text)}: {_value(error.__cause__)}".removeprefix(": ")
+    return _first_line(text)
+
+
+def _unreadable(override: str, settings: Settings) -> str:
+    if "=" not in override:
+        groups = [name for name, options in settings.groups.items() if override in options]
+        example = f"{groups[0]}={override}" if groups else "model=gan"
+        return f"{override!r} is not a setting: write key=value, for example {example}"
+    key, value = override.split("=", 1)
+    if not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+        return f"{override!r} is not a setting: {key!r} is not a key; write key=value"
+    return (
+        f"the value in {override!r} cannot be read: quote it for genbench and for the shell, "
+        f"""as in '{key}="{value}"'"""
+    )
+
+
+def _missing_option(error: MissingConfigException, settings: Settings) -> str:
+    found = re.search(r"Could not (?:find|load) '([^']+)'", str(error))
+    group, _, option = (found[1] if found else str(error.missing_cfg_file)).rpartition("/")
+    if group not in settings.groups:
+        return _first_line(str(error))
+    options = settings.groups[group]
+    near = _close(option, options)
+    question = f"did you mean {group}={near[0]}? " if near else ""
+    return f"there is no {group} {option}: {question}There are {', '.join(options)}"
+
+
+def _unknown_key(key: str, settings: Settings) -> str:
+    key = key.lstrip("+~")
+    near = settings.nearest(key)
+    if not near:
+        return (
+            f"there is no setting {key}: `genbench train --cfg job` shows all there are "
+            f"(a new one for a class of yours: +{key}=...)"
+        )
+    return f"there is no setting {key}: did you mean {' or '.join(near)}?"
+
+
+def _value(error: OmegaConfBaseException) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    text = _first_line(error.msg or str(error))
+    if error.full_key and "Missing mandatory value" in text:
+        return f"{error.full_key} has no value: give {error.full_key}=..."
+    return f"{key}{text}"
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def check_values(overrides: Sequence[str], config_name: str = "train") -> None:
+    """Refuse values of another kind than the default's, and added settings that nothing reads.
+
+    Call inside a Hydra job. Raises UserMistake.
+    """
+    settings = Settings(overrides, config_name)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key in settings.groups or override.is_delete() or override.package is not None:
+            continue
+        if override.is_add() or override.is_force_add():
+            _check_added(key, settings)
+        else:
+            _check_kind(override, settings)
+
+
+def _check_added(key: str, settings: Settings) -> None:
+    if "." not in key and "/" not in key and key not in settings.keys:
+        near = settings.nearest(key)
+        question = f"did you mean {' or '.join(near)}?" if near else "leave it out"
+        raise UserMistake(f"+{key} adds a setting that nothing reads: {question}")
+
+
+def _check_kind(override: Override, settings: Settings) -> None:
+    key, value = override.key_or_group, override.value()
+    written = override.get_value_element_as_str()
+    if value is None or (isinstance(value, str) and "${" in value):
+        return
+    if key in NUMBERS_OF_IMAGES:
+        try:
+            parse_images(value)  # type: ignore[arg-type]
+        except UserMistake:
+            raise UserMistake(
+                f"{key}={written} is not a number of images: write 2_000_000, 500k or 1.5M"
+            ) from None
+        return
+    default = settings.default(key)
+    kind = _kind(default)
+    if kind is not None and _kind(value) != kind:
+        shown = OmegaConf.to_container(default) if OmegaConf.is_config(default) else default
+        example = {"a list": f"write {key}=[{written}]"}.get(
+            kind,
+            f"write a value like {str(shown).lower() if kind != 'a mapping' else '{key: value}'}",
+        )
+        raise UserMistake(f"{key}={written} is not {kind}: {example}")
+
+
+def _kind(value: Any) -> str | None:
+    """What a value must be if its default is this; None where anything may follow."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if OmegaConf.is_list(value) or isinstance(value, list):
+        return "a list"
+    if OmegaConf.is_dict(value) or isinstance(value, dict):
+        return "a mapping"
+    return None
