@@ -1,0 +1,327 @@
+"""Pictures in files of their own: a user's folder, CelebA, LSUN."""
+
+import hashlib
+import importlib.util
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from genbench.data.cache import say
+from genbench.data.sources import SPLITS, Parts, Source, part_sizes, set_aside, signs
+from genbench.data.transform import Picture
+from genbench.errors import UserMistake
+from genbench.interfaces import Split
+
+OWN_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+def open_picture(file: Path | io.BytesIO, label: str, hint: str) -> Image.Image:
+    """Decode a picture whole, turned as its EXIF says; `hint` says how to find all bad ones."""
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    except PermissionError:
+        raise UserMistake(f"{label} cannot be read: change its permissions; {hint}") from None
+    except FileNotFoundError:
+        raise UserMistake(f"{label} is not there any more: restore or remove it; {hint}") from None
+    except UnidentifiedImageError:
+        raise UserMistake(f"{label} is not a picture: remove it; {hint}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserMistake(
+            f"{label} is a damaged picture ({error}): replace or remove it; {hint}"
+        ) from error
+
+
+class Folder(Source):
+    """A user's own pictures below `root`, in any format that PIL reads.
+
+    Subfolders train, validation and test, where they exist, are the splits. What is not given so
+    is set aside from train, by the hash of each picture's name: adding pictures later moves few.
+    """
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        self._files: list[Path] | None = None
+        self._parts: Parts | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder itself."""
+        return str(self.given_root) if self.given_root else "dataset.root=..."
+
+    def missing(self) -> str | None:
+        """Look for the folder and for pictures in it."""
+        if self.given_root is None:
+            return "dataset=image-folder needs dataset.root=...: the folder with your pictures"
+        if not self.root.is_dir():
+            return f"dataset.root={self.root} is not a folder: give the one with your pictures"
+        if not self.files():
+            return (
+                f"dataset.root={self.root} has no pictures: it and its subfolders hold no file "
+                "with an ending such as .png, .jpg or .webp"
+            )
+        return None
+
+    def prepare(self) -> None:
+        """There is no address to download from."""
+        problem = self.missing()
+        if problem is not None:
+            raise UserMistake(problem)
+
+    def files(self) -> list[Path]:
+        """Every picture, sorted by its path."""
+        if self._files is None:
+            Image.init()
+            endings = {e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+            self._files = sorted(
+                Path(folder, name)
+                for folder, _, names in os.walk(self.root, followlinks=True)
+                for name in names
+                if Path(name).suffix.lower() in endings and not name.startswith(".")
+            )
+        return self._files
+
+    def identity(self) -> Any:
+        """Names, sizes and times of the files."""
+        try:
+            return signs(self.files(), self.root)
+        except OSError as error:
+            raise UserMistake(
+                f"{error.filename} cannot be read ({error.strerror}): restore or remove it"
+            ) from None
+
+    def split(self, split: Split) -> NDArray[np.int64]:
+        """By subfolder, the rest by hash."""
+        if self._parts is None:
+            self._parts = self._split()
+        return self._parts[split]
+
+    def _split(self) -> Parts:
+        names = [file.relative_to(self.root).parts for file in self.files()]
+        given: dict[Split, list[int]] = {split: [] for split in SPLITS}
+        if (self.root / "train").is_dir():
+            for number, parts in enumerate(names):
+                given[OWN_SPLITS.get(parts[0], "train")].append(number)
+        else:
+            given["train"] = list(range(len(names)))
+        train, validation, _ = part_sizes(
+            len(given["train"]),
+            0 if given["validation"] else self.validation or 0,
+            0 if given["test"] else self.test or 0,
+        )
+        by_hash = sorted(given["train"], key=lambda number: _hash("/".join(names[number])))
+        given["train"] = by_hash[:train]
+        given["validation"] += by_hash[train : train + validation]
+        given["test"] += by_hash[train + validation :]
+        return {split: np.array(sorted(numbers), np.int64) for split, numbers in given.items()}
+
+    def picture(self, number: int) -> Picture:
+        """Decode a file."""
+        hint = f"`genbench data check image-folder dataset.root={self.root}` finds all such files"
+        return open_picture(self.files()[number], self.label(number), hint)
+
+    def label(self, number: int) -> str:
+        """Its path below the root."""
+        return self.files()[number].relative_to(self.root).as_posix()
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+
+
+class CelebA(Source):
+    """CelebA, aligned: Liu et al. 2015; 202 599 faces of 178 x 218 in the makers' three splits.
+
+    Two things are needed in `<root>/celeba`: the folder img_align_celeba and
+    list_eval_partition.txt, or the .csv of that name which Kaggle's copy has.
+    """
+
+    MANUALLY = (
+        "get img_align_celeba.zip and list_eval_partition.txt from "
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (Google Drive or Baidu) or "
+        "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset, put both into {folder} and "
+        "unzip the pictures there; dataset.download=true tries it for you (1.4 GB, needs "
+        "`pip install gdown`, and Google Drive often refuses for a day when its quota is spent)"
+    )
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        self._names: list[str] | None = None
+        self._splits: NDArray[np.int64] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where torchvision puts it."""
+        return self.root / "celeba"
+
+    @property
+    def place(self) -> str:
+        """Its folder."""
+        return str(self.folder)
+
+    @property
+    def pictures(self) -> Path:
+        """The folder with the pictures; Kaggle's copy has one of the same name in it."""
+        outer = self.folder / "img_align_celeba"
+        inner = outer / "img_align_celeba"
+        return inner if inner.is_dir() else outer
+
+    def missing(self) -> str | None:
+        """Look for both, and for every picture that the list names."""
+        manually = self.MANUALLY.format(folder=self.folder)
+        if self._list() is None:
+            return f"CelebA is not in {self.folder} (no list_eval_partition.txt): {manually}"
+        if not self.pictures.is_dir():
+            zipped = self.folder / "img_align_celeba.zip"
+            if zipped.is_file():
+                return f"the pictures of CelebA are still packed: unzip {zipped} where it lies"
+            return f"CelebA is not complete (no folder {self.pictures}): {manually}"
+        there = set(os.listdir(self.pictures))
+        absent = [name for name in self.names() if name not in there]
+        if absent:
+            return (
+                f"{len(absent):,} of {len(self.names()):,} pictures of CelebA are missing from "
+                f"{self.pictures}, {absent[0]} the first: unzip img_align_celeba.zip again"
+            )
+        return None
+
+    def _list(self) -> Path | None:
+        places = [self.folder / f"list_eval_partition.{ending}" for ending in ("txt", "csv")]
+        return next((place for place in places if place.is_file()), None)
+
+    def names(self) -> list[str]:
+        """File names in the list's order."""
+        if self._names is None:
+            listed = self._list()
+            assert listed is not None
+            rows = re.findall(r"^(\S+?\.jpg)[ ,]+([012])\s*$", listed.read_text(), re.MULTILINE)
+            if not rows:
+                raise UserMistake(
+                    f"{listed} lists no pictures: it is damaged or half downloaded, get it again"
+                )
+            self._names = [name for name, _ in rows]
+            self._splits = np.array([int(split) for _, split in rows])
+        return self._names
+
+    def fetch(self) -> None:
+        """Ask torchvision, which asks Google Drive."""
+        from torchvision.datasets import CelebA as Torchvision
+
+        say(f"downloading CelebA (1.4 GB) to {self.folder}")
+        Torchvision(self.root, download=True)
+
+    def identity(self) -> Any:
+        """Names, sizes and times of the list and the folder; 200 000 files would take seconds."""
+        listed = self._list()
+        assert listed is not None
+        return [*signs([listed, self.pictures], self.folder), len(self.names())]
+
+    def split(self, split: Split) -> NDArray[np.int64]:
+        """The makers' splits."""
+        self.names()
+        assert self._splits is not None
+        return np.flatnonzero(self._splits == SPLITS.index(split)).astype(np.int64)
+
+    def picture(self, number: int) -> Picture:
+        """Decode a file."""
+        hint = "`genbench data check celeba` finds all such files, img_align_celeba.zip has them"
+        return open_picture(self.pictures / self.names()[number], self.label(number), hint)
+
+    def label(self, number: int) -> str:
+        """Its file name."""
+        return self.names()[number]
+
+
+class Lsun(Source):
+    """A category of LSUN: Yu et al. 2015; an LMDB of WebP pictures, shorter side 256.
+
+    The makers' validation part has 300 pictures, too few for a Frechet distance: validation and
+    test are set aside from their training part.
+    """
+
+    def __init__(self, category: str, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.category = category
+        self._keys: list[bytes] | None = None
+        self._open: tuple[int, Any] | None = None  # by process: LMDB must not cross a fork
+
+    @property
+    def folder(self) -> Path:
+        """Where the makers' script unpacks it."""
+        return self.root / f"{self.category}_train_lmdb"
+
+    @property
+    def place(self) -> str:
+        """Its folder."""
+        return str(self.folder)
+
+    def missing(self) -> str | None:
+        """Look for the database and for the package that reads it."""
+        if not (self.folder / "data.mdb").is_file():
+            return (
+                f"LSUN {self.category} is not in {self.folder} (no data.mdb): download "
+                f"{self.category}_train_lmdb.zip with the makers' script "
+                "(https://github.com/fyu/lsun, 43 GB for bedroom) and unzip it into "
+                f"{self.root}, or set paths.data to the folder that has it; reading it needs "
+                "`pip install lmdb`"
+            )
+        if importlib.util.find_spec("lmdb") is None:
+            return "LSUN needs the package lmdb to be read: run `pip install lmdb`"
+        return None
+
+    def prepare(self) -> None:
+        """Nobody offers a download that a program may take."""
+        problem = self.missing()
+        if problem is not None:
+            raise UserMistake(problem)
+
+    def _database(self) -> Any:
+        if self._open is None or self._open[0] != os.getpid():
+            lmdb = importlib.import_module("lmdb")
+            try:
+                database = lmdb.open(str(self.folder), readonly=True, lock=False, readahead=False)
+            except lmdb.Error as error:
+                raise UserMistake(
+                    f"{self.folder} is no readable LMDB ({error}): unzip it again"
+                ) from error
+            self._open = os.getpid(), database
+        return self._open[1]
+
+    def keys(self) -> list[bytes]:
+        """Keys of all pictures, sorted as LMDB keeps them."""
+        if self._keys is None:
+            with self._database().begin() as transaction:
+                self._keys = list(transaction.cursor().iternext(keys=True, values=False))
+        return self._keys
+
+    def identity(self) -> Any:
+        """Size and time of the database."""
+        return signs([self.folder / "data.mdb"], self.folder)
+
+    def split(self, split: Split) -> NDArray[np.int64]:
+        """By the fixed permutation."""
+        return set_aside(len(self.keys()), self.validation or 0, self.test or 0)[split]
+
+    def picture(self, number: int) -> Picture:
+        """Decode a value."""
+        with self._database().begin() as transaction:
+            content: bytes = transaction.get(self.keys()[number])
+        hint = "`genbench data check lsun` finds all such pictures"
+        return open_picture(io.BytesIO(content), self.label(number), hint)
+
+    def label(self, number: int) -> str:
+        """Its key."""
+        return f"LSUN picture {self.keys()[number].decode(errors='replace')}"
