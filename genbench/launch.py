@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genbench import mistakes
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
@@ -39,29 +41,6 @@ from genbench.runs import (
 from genbench.worker import external_launch, run_worker, worker_environment
 
 WAIT_SECONDS = 120.0  # for rank 0 to make the run directory
-
-
-def config_root() -> Path:
-    """Absolute path of genbench's configs: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent
-    shipped = package / "configs"
-    return shipped if shipped.is_dir() else package.parent / "configs"
-
-
-def user_config_directories() -> list[Path]:
-    """Folders whose configs come before genbench's, first one first; missing ones raise."""
-    named = os.environ.get("GENBENCH_CONFIG_PATH")
-    if not named:
-        here = Path("genbench_configs").resolve()
-        return [here] if here.is_dir() else []
-    directories = [Path(part).expanduser().resolve() for part in named.split(os.pathsep) if part]
-    for directory in directories:
-        if not directory.is_dir():
-            raise UserMistake(
-                f"GENBENCH_CONFIG_PATH names {directory}, which is not a directory: "
-                "correct it or unset it"
-            )
-    return directories
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -100,11 +79,11 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
             arguments.append(f"hydra.sweep.dir={scratch}")  # Hydra wants one; runs do not
         try:
             with _as_command_line("genbench train", arguments), contextlib.suppress(_StopSweep):
-                hydra.main(config_path=str(config_root()), config_name="train", version_base="1.3")(
-                    job
-                )()
+                hydra.main(
+                    config_path=str(mistakes.config_root()), config_name="train", version_base="1.3"
+                )(job)()
         except Exception as error:
-            raise mistakes.explain(error, _overrides(argv), config_root()) from error
+            raise mistakes.explain(error, _overrides(argv), mistakes.config_root()) from error
     if sweep and jobs:
         print(_summary(jobs))
     return _exit_code(jobs, sweep)
@@ -141,17 +120,21 @@ def _overrides(argv: Sequence[str]) -> list[str]:
 
 def _job(cfg: DictConfig, argv: Sequence[str], worker: str) -> Job:
     """Run one job of Hydra's; a failure is told, not raised, so that a sweep goes on."""
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides: list[str] = OmegaConf.to_container(  # type: ignore[assignment]
+        HydraConfig.get().overrides.task, resolve=False
+    )
     began, directory, code = time.monotonic(), None, MISTAKE
     if is_sweep(argv):
         print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
     try:
-        mistakes.check_values(overrides, HydraConfig.get().job.config_name)
+        mistakes.check_values(overrides, HydraConfig.get().job.config_name or "train")
         config = resolve(cfg)
         directory, code = start(config, _command(argv, overrides), worker)
     except GenbenchError as error:
         code = error.exit_code
         print(f"genbench: {error}", file=sys.stderr)
+        if os.environ.get("GENBENCH_DEBUG") == "1":
+            traceback.print_exc()
     return Job(overrides, directory, code, time.monotonic() - began)
 
 
@@ -168,11 +151,13 @@ def _command(argv: Sequence[str], overrides: Sequence[str]) -> str:
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Turn a composition into plain values; paths become absolute, so that the run can move on."""
-    OmegaConf.set_readonly(cfg, False)
-    for name in cfg.paths:
-        if cfg.paths[name] is not None:
-            cfg.paths[name] = os.path.abspath(os.path.expanduser(str(cfg.paths[name])))
-    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    try:
+        for name, path in list(cfg.paths.items()):
+            if path is not None:
+                cfg.paths[name] = os.path.abspath(os.path.expanduser(str(path)))
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserMistake(mistakes.explain_value(error)) from error
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 
@@ -223,7 +208,7 @@ def start(config: dict[str, Any], command: str, worker: str) -> tuple[Path, int]
 
 def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) -> Path:
     """The directory that all ranks of another launcher write to; made by rank 0."""
-    run_id = config["run_id"] or external["run_id"]
+    run_id: str | None = config["run_id"] or external["run_id"]
     if run_id is None:
         raise UserMistake(
             f"under {external['name']} all processes must agree on the run directory: give run_id=NAME"
@@ -231,14 +216,12 @@ def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) ->
     outputs = Path(config["paths"]["outputs"])
     if external["rank"] == 0:
         return new_run_directory(outputs, run_id)
-    end = time.monotonic() + WAIT_SECONDS
-    while not (outputs / run_id / "config.yaml").exists():
+    directory, end = outputs / run_id, time.monotonic() + WAIT_SECONDS
+    while not (directory / "config.yaml").exists():
         if time.monotonic() > end:
-            raise GenbenchError(
-                f"rank 0 did not make {outputs / run_id} within {WAIT_SECONDS:.0f} s"
-            )
+            raise GenbenchError(f"rank 0 did not make {directory} within {WAIT_SECONDS:.0f} s")
         time.sleep(0.2)
-    return outputs / run_id
+    return directory
 
 
 def _see_through(
@@ -379,11 +362,11 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     chosen = {override.split("=")[0] for override in overrides}
     choices = [f"{k}={v}" for k, v in run["choices"].items() if v is not None and k not in chosen]
     try:
-        with mistakes.composing(config_root()):
+        with mistakes.composing(mistakes.config_root()):
             cfg = compose("train", overrides=[*choices, *overrides])
             mistakes.check_values([*choices, *overrides])
     except Exception as error:
-        raise mistakes.explain(error, overrides, config_root()) from error
+        raise mistakes.explain(error, overrides, mistakes.config_root()) from error
     OmegaConf.set_struct(cfg, False)
     for name, block in run.items():
         if name not in ("evaluation", "extractor", "paths"):

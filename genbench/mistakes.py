@@ -1,6 +1,10 @@
-"""What was meant: turns Hydra's exceptions about overrides into a sentence with the right key."""
+"""Settings: where the configs lie, what can be set, and what was meant by a wrong override.
+
+Hydra's exceptions become one sentence with the nearest right key.
+"""
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +31,30 @@ from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
 
 NUMBERS_OF_IMAGES = ("budget.images", "arena.images")  # these read 500k and 1.5M
+SPARE = ("logger", "callbacks", "experiment")  # a run can do without these groups
+
+
+def config_root() -> Path:
+    """Absolute path of genbench's configs: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "configs"
+    return shipped if shipped.is_dir() else package.parent / "configs"
+
+
+def user_config_directories() -> list[Path]:
+    """Folders whose configs come before genbench's, first one first; missing ones raise."""
+    named = os.environ.get("GENBENCH_CONFIG_PATH")
+    if not named:
+        here = Path("genbench_configs").resolve()
+        return [here] if here.is_dir() else []
+    directories = [Path(part).expanduser().resolve() for part in named.split(os.pathsep) if part]
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserMistake(
+                f"GENBENCH_CONFIG_PATH names {directory}, which is not a directory: "
+                "correct it or unset it"
+            )
+    return directories
 
 
 @contextmanager
@@ -72,7 +100,8 @@ class Settings:
     @cached_property
     def keys(self) -> list[str]:
         """Every key of the composition, dotted, inner ones too."""
-        return list(_keys(OmegaConf.to_container(self.defaults, resolve=False)))
+        keys = _keys(OmegaConf.to_container(self.defaults, resolve=False))
+        return [key for key in keys if not key.startswith("choices.")]  # these follow the groups
 
     def default(self, key: str) -> Any:
         """Value of a key as it would be, None where it is not defined."""
@@ -138,19 +167,21 @@ def _sentence(error: Exception, settings: Settings) -> str:
     if isinstance(error, MissingConfigException):
         return _missing_option(error, settings)
     if isinstance(error, OmegaConfBaseException):
-        return _value(error)
+        return explain_value(error)
     text = str(error)
     key = re.search(r"Could not (?:override|delete(?: from config\.)?) '([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and key:
-        return _unknown_key(key[1].split("=")[0].split("@")[0], settings)
+        return _unknown_key(key[1].split("=")[0], settings)
     sweep = re.search(r"(?:Sweep parameters|Ambiguous value for argument) '([^']+)'", text)
     if sweep:
         return (
             f"{sweep[1]} names several values: add -m to run them one after the other, "
             f"or write a list as {sweep[1].replace('=', '=[', 1)}]"
         )
+    if "Config group override must be a string" in text:
+        return _no_option(settings)
     if isinstance(error.__cause__, OmegaConfBaseException):
-        return f"{_first_line(text)}: {_value(error.__cause__)}".removeprefix(": ")
+        return f"{_first_line(text)}: {explain_value(error.__cause__)}".removeprefix(": ")
     return _first_line(text)
 
 
@@ -174,9 +205,21 @@ def _missing_option(error: MissingConfigException, settings: Settings) -> str:
     if group not in settings.groups:
         return _first_line(str(error))
     options = settings.groups[group]
+    if not option:
+        return f"{group}= names nothing: there are {', '.join(options)}"
     near = _close(option, options)
     question = f"did you mean {group}={near[0]}? " if near else ""
     return f"there is no {group} {option}: {question}There are {', '.join(options)}"
+
+
+def _no_option(settings: Settings) -> str:
+    for override in settings.overrides:
+        key, _, value = override.partition("=")
+        if not key:
+            return _unreadable(override, settings)
+        if key in settings.groups and value not in settings.groups[key]:
+            return f"{override} is not a choice: there are {', '.join(settings.groups[key])}"
+    return "a group takes the name of one of its options, as in model=gan"
 
 
 def _unknown_key(key: str, settings: Settings) -> str:
@@ -190,7 +233,8 @@ def _unknown_key(key: str, settings: Settings) -> str:
     return f"there is no setting {key}: did you mean {' or '.join(near)}?"
 
 
-def _value(error: OmegaConfBaseException) -> str:
+def explain_value(error: OmegaConfBaseException) -> str:
+    """Say which value cannot be worked out, and why."""
     key = f"{error.full_key}: " if error.full_key else ""
     text = _first_line(error.msg or str(error))
     if error.full_key and "Missing mandatory value" in text:
@@ -214,12 +258,19 @@ def check_values(overrides: Sequence[str], config_name: str = "train") -> None:
     settings = Settings(overrides, config_name)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
+        if override.is_delete():
+            _check_deleted(key)
         if key in settings.groups or override.is_delete() or override.package is not None:
             continue
         if override.is_add() or override.is_force_add():
             _check_added(key, settings)
         else:
             _check_kind(override, settings)
+
+
+def _check_deleted(key: str) -> None:
+    if "." not in key and key not in SPARE:
+        raise UserMistake(f"~{key} leaves the run without {key}: choose another one with {key}=...")
 
 
 def _check_added(key: str, settings: Settings) -> None:
@@ -231,7 +282,7 @@ def _check_added(key: str, settings: Settings) -> None:
 
 def _check_kind(override: Override, settings: Settings) -> None:
     key, value = override.key_or_group, override.value()
-    written = override.get_value_element_as_str()
+    written = str(override.input_line).partition("=")[2]
     if value is None or (isinstance(value, str) and "${" in value):
         return
     if key in NUMBERS_OF_IMAGES:
