@@ -131,7 +131,7 @@ def _decode_all(
         task = bar.add_task(f"decoding {label}", total=len(pixels))
         for start in range(0, len(pixels), BLOCK):
             rows = range(start, min(start + BLOCK, len(pixels)))
-            block = np.stack(list(pool.map(decode, rows)))
+            block = np.ascontiguousarray(np.stack(list(pool.map(decode, rows))))
             pixels[start : start + BLOCK] = block
             sha256.update(block.data)
             bar.advance(task, len(block))

@@ -1,6 +1,7 @@
 """The dataset of a run: three splits of square level indices, and the training stream."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -164,7 +165,7 @@ class Images(ImageData):
             device = self.trainer.strategy.root_device
         pixels = self.pixels("train")
         if isinstance(pixels, DecodedOnDemand):
-            read, workers = _read_slowly(pixels), self.workers
+            read, workers = _read_slowly(pixels), min(self.workers, os.cpu_count() or 1)
         else:
             self._resident = self._on_device(pixels, device)
             read = torch.from_numpy if self._resident is not None else _reader(pixels, device)
