@@ -32,7 +32,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     evaluation.prepare(data)
     budget: Budget = instantiate(cfg.budget)
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
-    sinks = loggers.build(cfg.logger, directory, config) if heartbeat else []
+    sinks = loggers.build(cfg.logger, directory, config, fingerprint(config)) if heartbeat else []
     machine: Engine = instantiate(cfg.trainer)(
         model, data, directory, sinks, budget, heartbeat, list(instantiate(cfg.callbacks).values())
     )

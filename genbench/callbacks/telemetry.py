@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from genbench.errors import Diverged
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel
+from genbench.loggers import rewind
 
 
 class Telemetry(Callback):
@@ -27,7 +28,12 @@ class Telemetry(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Start the clock."""
         self._last = time.monotonic(), pl_module.images_shown
-        self.next_images = pl_module.images_shown + self.every_images
+        self._set_next(pl_module.images_shown)
+        rewind(trainer.loggers, pl_module.images_shown)
+
+    def _set_next(self, images: int) -> None:
+        """Keep to multiples, so that a resumed run logs where the undisturbed one does."""
+        self.next_images = (images // self.every_images + 1) * self.every_images
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -40,7 +46,7 @@ class Telemetry(Callback):
         """Flush when due."""
         if pl_module.images_shown >= self.next_images:
             self.flush(trainer, pl_module)
-            self.next_images = pl_module.images_shown + self.every_images
+            self._set_next(pl_module.images_shown)
 
     def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Flush what is left."""
