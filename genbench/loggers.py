@@ -5,7 +5,6 @@ one that fails says so once and is left alone from then on.
 """
 
 import csv
-import netrc
 import os
 import threading
 import warnings
@@ -17,54 +16,12 @@ from typing import Any, ParamSpec
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
+from genbench.dashboard import decide
 from genbench.score import Score
 
 FILENAME = "history.csv"
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
 P = ParamSpec("P")
-
-
-# --- in the parent ------------------------------------------------------------------------------
-
-
-def decide(loggers: Mapping[str, Any]) -> str:
-    """Say how wandb is to be used: `online` if somebody is logged in, else `offline`; `none`.
-
-    `none` where wandb is wanted only by the logged in. Called before the run, outside it, so that
-    nothing about an account can delay training; imports wandb only where there is a key.
-    """
-    entry = loggers.get("wandb")
-    if entry is None or os.environ.get("WANDB_MODE") == "disabled":
-        return "none"
-    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
-        return "offline"
-    if _has_key() and _can_log_in():
-        return "online"
-    return "none" if entry.get("only_if_logged_in") else "offline"
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        hosts = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    own = os.environ.get("WANDB_BASE_URL", "").removeprefix("https://").rstrip("/")
-    return any("wandb" in host or host == own for host in hosts)
-
-
-def _can_log_in() -> bool:
-    import wandb
-
-    try:
-        return bool(wandb.login(prompt=False, verify=False))
-    except Exception as error:
-        warnings.warn(f"wandb: {error}; logging offline", stacklevel=2)
-        return False
-
-
-# --- in the worker ------------------------------------------------------------------------------
 
 
 def build(
