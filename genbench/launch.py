@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genbench import mistakes
+from genbench import dashboard, mistakes
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
 from genbench.runs import (
     FINAL,
@@ -72,18 +72,17 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
         if jobs[-1].code == INTERRUPTED:
             raise _StopSweep
 
-    with tempfile.TemporaryDirectory(prefix="genbench-sweep-") as scratch:
-        arguments = [*argv]
-        sweep = is_sweep(argv)
-        if sweep and not any(a.startswith("hydra.sweep.dir=") for a in argv):
-            arguments.append(f"hydra.sweep.dir={scratch}")  # Hydra wants one; runs do not
-        try:
-            with _as_command_line("genbench train", arguments), contextlib.suppress(_StopSweep):
-                hydra.main(
-                    config_path=str(mistakes.config_root()), config_name="train", version_base="1.3"
-                )(job)()
-        except Exception as error:
-            raise mistakes.explain(error, _overrides(argv), mistakes.config_root()) from error
+    sweep = is_sweep(argv)
+    decorate = hydra.main(
+        config_path=str(mistakes.config_root()), config_name="train", version_base="1.3"
+    )
+    try:
+        with _sweep_directory(argv) as arguments, _as_command_line("genbench train", arguments):
+            decorate(job)()
+    except _StopSweep:
+        pass
+    except Exception as error:
+        raise mistakes.explain(error, _overrides(argv), mistakes.config_root()) from error
     if sweep and jobs:
         print(_summary(jobs))
     return _exit_code(jobs, sweep)
@@ -92,6 +91,16 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
 def is_sweep(argv: Sequence[str]) -> bool:
     """Tell whether these arguments ask for several runs."""
     return any(a in ("-m", "--multirun") or a.startswith("hydra.mode=MULTIRUN") for a in argv)
+
+
+@contextlib.contextmanager
+def _sweep_directory(argv: Sequence[str]) -> Iterator[list[str]]:
+    """Give a sweep the directory that Hydra wants for it, and that runs have no use for."""
+    if not is_sweep(argv) or any(a.startswith("hydra.sweep.dir=") for a in argv):
+        yield [*argv]
+        return
+    with tempfile.TemporaryDirectory(prefix="genbench-sweep-") as scratch:
+        yield [*argv, f"hydra.sweep.dir='{scratch}'"]
 
 
 @contextlib.contextmanager
@@ -243,12 +252,9 @@ def _processes(config: Mapping[str, Any]) -> int:
 
 
 def _logger_decision(config: Mapping[str, Any]) -> dict[str, str]:
-    """Ask once, before the run and outside it, whether wandb can be reached as somebody."""
-    if not any("wandb" in str(entry).lower() for entry in (config.get("logger") or {}).items()):
-        return {}
-    from genbench import loggers
-
-    return {"GENBENCH_LOGGER": loggers.decide(config["logger"])}
+    """Decide here, before the run and outside it, whether wandb is online, offline or left out."""
+    chosen = config.get("logger") or {}
+    return {"GENBENCH_LOGGER": dashboard.decide(chosen)} if "wandb" in chosen else {}
 
 
 def settle(directory: Path, code: int, asked: bool) -> int:

@@ -78,8 +78,13 @@ class Settings:
     def groups(self) -> dict[str, list[str]]:
         """Options of every group that is not Hydra's own."""
         loader = GlobalHydra.instance().config_loader()
-        names = [name for name in loader.list_groups("") if name != "hydra"]
-        return {name: loader.get_group_options(name, ObjectType.CONFIG) for name in names}
+        paths = [o for o in self.overrides if o.startswith("hydra.searchpath=")]
+
+        def options(group: str, kind: ObjectType) -> list[str]:
+            return loader.get_group_options(group, kind, self.config_name, paths)
+
+        names = [name for name in options("", ObjectType.GROUP) if name != "hydra"]
+        return {name: options(name, ObjectType.CONFIG) for name in names}
 
     @cached_property
     def defaults(self) -> DictConfig:
@@ -94,8 +99,8 @@ class Settings:
                 chosen[key] = override
         try:
             return compose(self.config_name, overrides=list(chosen.values()))
-        except HydraException:  # these choices do not go together: the plain defaults will do
-            return compose(self.config_name)
+        except (HydraException, OmegaConfBaseException):  # the plain defaults will do
+            return compose("train")
 
     @cached_property
     def keys(self) -> list[str]:
@@ -133,9 +138,9 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(child, f"{prefix}{name}.")
 
 
-def _close(word: str, words: Sequence[str]) -> list[str]:
+def _close(word: str, words: Sequence[str], cutoff: float = 0.7) -> list[str]:
     by_plain = {w.replace("_", "-").lower(): w for w in words}
-    plain = difflib.get_close_matches(word.replace("_", "-").lower(), by_plain, n=3, cutoff=0.7)
+    plain = difflib.get_close_matches(word.replace("_", "-").lower(), by_plain, n=3, cutoff=cutoff)
     return [by_plain[p] for p in plain]
 
 
@@ -207,7 +212,7 @@ def _missing_option(error: MissingConfigException, settings: Settings) -> str:
     options = settings.groups[group]
     if not option:
         return f"{group}= names nothing: there are {', '.join(options)}"
-    near = _close(option, options)
+    near = _close(option, options, cutoff=0.5)
     question = f"did you mean {group}={near[0]}? " if near else ""
     return f"there is no {group} {option}: {question}There are {', '.join(options)}"
 
