@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from genbench import dashboard
 from genbench.errors import DONE, FAILED
 from genbench.runs import default_outputs, explain_os_error
 from genbench.worker import physical_cores
@@ -191,21 +192,15 @@ def _datasets() -> Iterator[Finding]:
 
 
 def _wandb() -> Iterator[Finding]:
-    """Only look: a login must neither be asked for nor checked over the network."""
-    if os.environ.get("WANDB_MODE") == "disabled":
-        yield Finding("wandb", "missing", "switched off by WANDB_MODE=disabled")
-        return
-    key = bool(os.environ.get("WANDB_API_KEY"))
-    if not key:
-        wandb = importlib.import_module("wandb")
-        with redirect_stderr(io.StringIO()):
-            key = wandb.login(prompt=False, verify=False)
-    if key:
-        yield Finding("wandb", "ok", f"{version('wandb')}, logged in")
+    """What a run would decide; nobody is asked to log in."""
+    installed = version("wandb")
+    with redirect_stderr(io.StringIO()):
+        mode = dashboard.decide({"wandb": {}})
+    if mode == "online":
+        yield Finding("wandb", "ok", f"{installed}, logged in")
     else:
-        yield Finding(
-            "wandb", "missing", f"{version('wandb')}, nobody is logged in", "optional: wandb login"
-        )
+        state = "switched off by WANDB_MODE" if mode == "none" else "nobody is logged in"
+        yield Finding("wandb", "missing", f"{installed}, {state}", "optional: wandb login")
 
 
 def _disk() -> Iterator[Finding]:
