@@ -5,6 +5,7 @@ Nothing here knows an algorithm, a dataset or a metric.
 
 import ctypes
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,18 +21,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from genbench.budget import Budget, parse_images
 from genbench.callbacks.checkpoints import Checkpoints
 from genbench.callbacks.progress import ProgressBar
-from genbench.callbacks.samples import Samples
+from genbench.callbacks.samples import Samples, evaluating
 from genbench.callbacks.stopping import Stopping
 from genbench.callbacks.telemetry import Telemetry
 from genbench.errors import GenbenchError, UserMistake
 from genbench.heartbeat import Heartbeat
-from genbench.interfaces import GenerativeModel, ImageData
+from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
 from genbench.runs import read_config
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_STEP = 64 * 32 * 32  # values in a step's images below which the loop's own cost shows
 SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
 LOG_ROWS = 200  # of a history that covers the whole budget
+
+
+def is_first_rank() -> bool:
+    """Tell whether this process is the one that writes the record, before any process group."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def spare_page_faults() -> None:
@@ -98,7 +105,31 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     model: GenerativeModel = instantiate(cfg["model"])
     model.seed = cfg["seed"]
     model.observe(data)
+    check_fit(model, data)
     return model, data
+
+
+def check_fit(model: GenerativeModel, data: ImageData) -> None:
+    """Refuse networks that were configured for other images, or other latents, than these."""
+    shape = (data.channels, data.image_size, data.image_size)
+    images = torch.zeros(2, *shape)
+    try:
+        with evaluating(model):
+            made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
+            if isinstance(model, Reconstructs):
+                model.reconstruct(images)
+            if isinstance(discriminator := getattr(model, "discriminator", None), torch.nn.Module):
+                discriminator(images)
+    except RuntimeError as error:
+        raise UserMistake(
+            f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
+            f"image_size, channels and latent_dim to the network group ({error})"
+        ) from error
+    if made.shape[1:] != shape:
+        raise UserMistake(
+            f"the decoder makes images {tuple(made.shape[1:])}, but {data.name} has {shape}: leave "
+            "image_size and channels to the network group"
+        )
 
 
 def load_run(

@@ -106,7 +106,7 @@ class GenerativeModel(LightningModule, ABC):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Loop over the steps in a loader's batch, each with randomness of its own."""
-        for images in batch.split(self.discriminator_steps * self.batch_size // self._world):
+        for images in torch.split(batch, self.discriminator_steps * self.batch_size // self._world):
             self.draw_from(self.steps)
             self.step(images)
             self.steps += 1

@@ -219,7 +219,7 @@ class Wandb(_Sink):
 
         self._run.summary.update({f"final/{s.name}": s.value for s in scores})
         rows = [[s.name, s.value, s.unit, s.checkpoint, s.protocol, s.status] for s in scores]
-        columns = ["score", "value", "unit", "checkpoint", "protocol", "status"]
+        columns: list[str | int] = ["score", "value", "unit", "checkpoint", "protocol", "status"]
         self._run.log({"scores": wandb.Table(columns=columns, data=rows)})
 
     @_never_raises

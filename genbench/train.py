@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genbench import engine, loggers
 from genbench.budget import Budget
@@ -18,6 +17,7 @@ from genbench.environment import describe, describe_device, peak_memory
 from genbench.errors import DONE, FAILED, GenbenchError
 from genbench.evaluate import Evaluation
 from genbench.heartbeat import Heartbeat
+from genbench.interfaces import HasLikelihood
 from genbench.pictures import save_curves
 from genbench.results import Result, fingerprint, write_result
 from genbench.runs import write_json
@@ -92,9 +92,9 @@ def announce(config: dict[str, Any], machine: Engine) -> None:
         f"{describe_device(machine.device)}"
         + (f" x {machine.world_size}" if machine.world_size > 1 else "")
     )
-    if "beta" in config["model"]:
+    if isinstance(machine.model, HasLikelihood):
         say(
-            f"  trains on distortion + {config['model']['beta']:g} * rate, in nats per image "
+            f"  minimises distortion + {config['model']['beta']:g} * rate, in nats per image "
             f"({machine.model.likelihood.tag})"
         )
 
@@ -152,7 +152,7 @@ def main(argv: list[str]) -> int:
     engine.quieten_lightning()
     cfg = OmegaConf.load(directory / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    if rank_zero_only.rank != 0:
+    if not engine.is_first_rank():
         run(directory, cfg, None, resume)
         return DONE
     open_log(directory)

@@ -32,7 +32,7 @@ def draw_samples(model: GenerativeModel, num: int, seed: int = SEED) -> Tensor:
     """Draw images (num, C, H, W) from latents that depend on `seed` alone."""
     z = model.latents(num, torch.Generator().manual_seed(seed))
     with evaluating(model):
-        return torch.cat([model.sample(part.to(model.device)) for part in z.split(256)])
+        return torch.cat([model.sample(part.to(model.device)) for part in torch.split(z, 256)])
 
 
 def draw_interpolations(model: GenerativeModel, rows: int, columns: int, seed: int) -> Tensor:
@@ -56,7 +56,7 @@ def draw_reconstructions(model: GenerativeModel, data: ImageData, num: int) -> T
     pixels = torch.as_tensor(data.pixels("validation")[:num].copy())
     images = data.to_images(pixels).to(model.device)
     with evaluating(model):
-        pairs = [images.split(8), model.reconstruct(images).split(8)]
+        pairs = [torch.split(images, 8), torch.split(model.reconstruct(images), 8)]
     return torch.cat([row for both in zip(*pairs, strict=True) for row in both])
 
 

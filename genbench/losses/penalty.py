@@ -31,8 +31,9 @@ def zero_centered(discriminator: Discriminator, images: Tensor) -> Tensor:
 def one_centered(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E (|grad D(x^)| - 1)^2, x^ between real and fake; Gulrajani et al. 2017, eq. 3.
 
-    `mix` is U(0, 1) of shape (N, 1, 1, 1): one value per image. `norm` has a gradient at zero,
+    `mix` is U(0, 1) of shape (N, 1, 1, 1): one value per image. `vector_norm` has a gradient at zero,
     the square root of a sum has none. https://arxiv.org/abs/1704.00028
     """
     between = torch.lerp(fake.detach().float(), real.float(), mix)
-    return (input_gradient(discriminator, between).norm(2, dim=1) - 1).square().mean()
+    norm = torch.linalg.vector_norm(input_gradient(discriminator, between), dim=1)
+    return (norm - 1).square().mean()

@@ -1,5 +1,7 @@
 """Generative adversarial network, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -44,9 +46,7 @@ class GAN(GenerativeModel):
         """Algorithm 1 of the paper; the last fakes serve both players."""
         for real in images.chunk(self.discriminator_steps):
             fake = self.sample(self.noise(len(real), self.latent_dim))
-            self.update(
-                "discriminator", lambda r=real, f=fake: self.discriminator_loss(r, f.detach())
-            )
+            self.update("discriminator", partial(self.discriminator_loss, real, fake.detach()))
         self.update("generator", lambda: self.generator_loss(fake))
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -1,0 +1,205 @@
+"""A whole run, from a composed config to its record, in this process and as a user starts it."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from genbench import launch, train
+from genbench.results import read_result
+from genbench.runs import new_run_directory, read_status, write_config
+
+SMOKE = ("trainer=smoke", "budget=smoke", "evaluation.num_samples=256", "logger=csv")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def start(tmp_path, cache):
+    """Make the run directory of a command and run its worker here; returns (directory, code)."""
+
+    def start(*overrides: str, run_id: str | None = None) -> tuple[Path, int]:
+        directory = make(tmp_path, cache, *overrides, run_id=run_id)
+        return directory, train.main([str(directory)])
+
+    return start
+
+
+def make(outputs: Path, cache: Path, *overrides: str, run_id: str | None = None) -> Path:
+    paths = [f"paths.outputs={outputs}", f"paths.cache={cache}"]
+    with initialize_config_dir(str(launch.config_root()), version_base="1.3"):
+        cfg = compose("train", [*SMOKE, *paths, *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    del cfg.hydra
+    directory = new_run_directory(outputs, run_id)
+    write_config(directory, launch.resolve(cfg))
+    return directory
+
+
+def scores(directory: Path) -> dict[str, float | None]:
+    return {score.name: score.value for score in read_result(directory).scores}
+
+
+@pytest.mark.parametrize("model", ["vae", "gan", "vae-gan", "noise"])
+def test_a_run_leaves_its_whole_record(start, model):
+    directory, code = start(f"model={model}", "study=tests")
+    assert code == 0
+    result = read_result(directory)
+    assert (result.status, result.model, result.dataset) == ("finished", model, "digits")
+    assert result.study == "tests"
+    trained = model != "noise"
+    assert result.budget["images"] == (640 if trained else 0)
+    assert result.budget["generator_steps"] == (10 if trained else 0)
+    assert result.budget["discriminator_steps"] == (10 if "gan" in model else 0)
+    assert (result.cost["parameters"].get("decoder") == 86_592) == trained
+    names = [score.name for score in result.scores]
+    assert "fd_lenet-digits-v1" in names
+    assert any(name.startswith("elbo") for name in names) == (model == "vae")
+    assert any(name.startswith("bits_per_dim") for name in names) == (model == "vae")
+    assert all(score.card and score.protocol for score in result.scores)
+    files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert {"config.yaml", "status.json", "result.json", "environment.json", "log.txt"} <= files
+    assert "checkpoints/final.ckpt" in files
+    assert f"samples/samples-{result.budget['images']:09d}.png" in files
+    assert any("reconstructions" in file for file in files) == (model in ("vae", "vae-gan"))
+    assert read_status(directory).status == "finished"
+
+
+def test_history_counts_images_and_names_every_loss(start):
+    directory, _ = start("model=gan")
+    with (directory / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["images"]) for row in rows] == sorted({int(row["images"]) for row in rows})
+    assert int(rows[-1]["images"]) == 640
+    assert {"loss/generator", "loss/discriminator", "logit/real"} <= set(rows[0])
+    assert all(math.isfinite(float(row["loss/generator"])) for row in rows)
+
+
+@pytest.mark.parametrize("model", ["vae", "gan", "vae-gan"])
+def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start, model):
+    first, _ = start(f"model={model}")
+    again, _ = start(f"model={model}", "trainer.steps_per_batch=3", "trainer.samples=0")
+    other, _ = start(f"model={model}", "seed=1")
+    assert scores(first) == scores(again)
+    assert scores(first) != scores(other)
+    results = [read_result(run) for run in (first, again, other)]
+    assert len({result.fingerprint for result in results}) == 1
+    protocols = [[score.protocol for score in result.scores] for result in results]
+    assert protocols[0] == protocols[1] == protocols[2]
+
+
+def test_another_method_has_another_fingerprint(start):
+    runs = [start(*extra)[0] for extra in (["model=vae"], ["model.beta=2"], ["budget.images=128"])]
+    assert len({read_result(run).fingerprint for run in runs}) == 3
+
+
+def test_a_diverged_run_says_so_and_why(start, capsys):
+    directory, code = start("model=vae", "model.optimizer.lr=1e30")
+    assert code == 1
+    status = read_status(directory)
+    assert status.status == "diverged"
+    assert "no longer a number" in status.reason
+    assert "learning rate" in capsys.readouterr().err
+    assert not (directory / "result.json").exists()
+    assert read_result(directory).status == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("budget.images=ten", "not a number of images"),
+        ("trainer.precision=64", "not one of auto"),
+        ("likelihood=bernoulli", "not 17"),
+        ("trainer=gpu", "no GPU"),
+        ("network.latent_dim=32 model.latent_dim=16", "latent"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(start, capsys, override, sentence):
+    if override == "trainer=gpu":
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    _, code = start(*override.split())
+    assert code in (1, 2)
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_untrained_weights_can_be_scored(start):
+    directory, code = start("model=gan", "budget.images=0")
+    assert code == 0
+    assert read_result(directory).budget["images"] == 0
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return os.environ | {"GENBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def genbench(*arguments: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "genbench", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=environment(cache), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_a_user_trains_scores_again_samples_and_compares(tmp_path, cache):
+    done = genbench("train", *SMOKE, "study=first", cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    done = genbench(
+        "train", "-m", *SMOKE, "model=gan,vae-gan", "seed=0,1", cwd=tmp_path, cache=cache
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 runs finished" in done.stdout
+
+    runs = json.loads(genbench("runs", "--format", "json", cwd=tmp_path, cache=cache).stdout)
+    assert sorted(run["model"] for run in runs) == ["gan", "gan", "vae", "vae-gan", "vae-gan"]
+    done = genbench("compare", "--format", "json", cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+    done = genbench("evaluate", "latest", "evaluation.num_samples=300", cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    done = genbench("sample", "latest", "--num", "9", "--out", "g.png", cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
+    done = genbench("show", "latest", cwd=tmp_path, cache=cache)
+    assert "decoder" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_checkpoint_and_is_resumed(tmp_path, cache, number):
+    command = [sys.executable, "-m", "genbench", "train", *SMOKE[:1], *SMOKE[2:]]
+    parent = subprocess.Popen(
+        [*command, "model=vae", "budget.images=100M", "run_id=long"],
+        cwd=tmp_path,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    directory = tmp_path / "outputs" / "long"
+    deadline = time.monotonic() + 120
+    while not (directory / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    parent.send_signal(number)
+    _, error = parent.communicate(timeout=120)
+    assert parent.returncode == 75, error
+    assert "Traceback" not in error
+    assert (directory / "checkpoints" / "last.ckpt").exists()
+    assert not list((directory / "checkpoints").glob("*.partial"))
+    assert read_status(directory).status == "interrupted"
