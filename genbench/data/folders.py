@@ -54,7 +54,7 @@ class Folder(Source):
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
-        self._files: list[Path] | None = None
+        self._files: list[str] | None = None
         self._parts: Parts | None = None
 
     @property
@@ -81,17 +81,20 @@ class Folder(Source):
         if problem is not None:
             raise UserMistake(problem)
 
-    def files(self) -> list[Path]:
-        """Every picture, sorted by its path."""
+    def files(self) -> list[str]:
+        """Every picture by its path below the root, with forward slashes, sorted."""
         if self._files is None:
             Image.init()
-            endings = {e for e, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+            known = Image.registered_extensions()
+            endings = tuple(ending for ending, kind in known.items() if kind in Image.OPEN)
+            root = str(self.root)
             self._files = sorted(
-                Path(folder, name)
-                for folder, _, names in os.walk(self.root, followlinks=True)
+                os.path.relpath(folder, root).replace(os.sep, "/") + "/" + name
+                for folder, _, names in os.walk(root, followlinks=True)
                 for name in names
-                if Path(name).suffix.lower() in endings and not name.startswith(".")
+                if name.lower().endswith(endings) and not name.startswith(".")
             )
+            self._files = [name.removeprefix("./") for name in self._files]
         return self._files
 
     def identity(self) -> Any:
@@ -110,11 +113,11 @@ class Folder(Source):
         return self._parts[split]
 
     def _split(self) -> Parts:
-        names = [file.relative_to(self.root).parts for file in self.files()]
+        names = self.files()
         given: dict[Split, list[int]] = {split: [] for split in SPLITS}
         if (self.root / "train").is_dir():
-            for number, parts in enumerate(names):
-                given[OWN_SPLITS.get(parts[0], "train")].append(number)
+            for number, name in enumerate(names):
+                given[OWN_SPLITS.get(name.split("/")[0], "train")].append(number)
         else:
             given["train"] = list(range(len(names)))
         train, validation, _ = part_sizes(
@@ -122,7 +125,7 @@ class Folder(Source):
             0 if given["validation"] else self.validation or 0,
             0 if given["test"] else self.test or 0,
         )
-        by_hash = sorted(given["train"], key=lambda number: _hash("/".join(names[number])))
+        by_hash = sorted(given["train"], key=lambda number: _hash(names[number]))
         given["train"] = by_hash[:train]
         given["validation"] += by_hash[train : train + validation]
         given["test"] += by_hash[train + validation :]
@@ -131,11 +134,11 @@ class Folder(Source):
     def picture(self, number: int) -> Picture:
         """Decode a file."""
         hint = f"`genbench data check image-folder dataset.root={self.root}` finds all such files"
-        return open_picture(self.files()[number], self.label(number), hint)
+        return open_picture(self.root / self.label(number), self.label(number), hint)
 
     def label(self, number: int) -> str:
         """Its path below the root."""
-        return self.files()[number].relative_to(self.root).as_posix()
+        return self.files()[number]
 
 
 def _hash(name: str) -> bytes:
@@ -227,7 +230,7 @@ class CelebA(Source):
         """Names, sizes and times of the list and the folder; 200 000 files would take seconds."""
         listed = self._list()
         assert listed is not None
-        return [*signs([listed, self.pictures], self.folder), len(self.names())]
+        return [*signs([listed.name, "img_align_celeba"], self.folder), len(self.names())]
 
     def split(self, split: Split) -> NDArray[np.int64]:
         """The makers' splits."""
@@ -309,7 +312,7 @@ class Lsun(Source):
 
     def identity(self) -> Any:
         """Size and time of the database."""
-        return signs([self.folder / "data.mdb"], self.folder)
+        return signs(["data.mdb"], self.folder)
 
     def split(self, split: Split) -> NDArray[np.int64]:
         """By the fixed permutation."""

@@ -7,6 +7,7 @@ what is missing or cut off can be named.
 import gzip
 import hashlib
 import importlib
+import os
 import pickle
 import socket
 import struct
@@ -146,13 +147,13 @@ def official(train: int, validation: Share, test: int) -> Parts:
     return {**parts, "test": np.arange(train, train + test)}
 
 
-def signs(files: Iterable[Path], root: Path) -> list[tuple[str, int, int]]:
+def signs(names: Iterable[str], folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of files: what changes when they do, without opening them."""
     found = []
-    for file in files:
-        stat = file.stat()
-        found.append((file.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
-    return sorted(found)
+    for name in names:
+        stat = os.stat(os.path.join(folder, name))
+        found.append((name, stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 class Digits(Source):
@@ -246,7 +247,7 @@ class Arrays(Source):
 
     def identity(self) -> Any:
         """Names, sizes and times of the files."""
-        return signs((self._path(name) for name in self.files()), self.folder)
+        return signs((self._path(name).name for name in self.files()), self.folder)
 
     def _path(self, name: str) -> Path:
         return self.folder / name
@@ -326,11 +327,11 @@ class Idx(Arrays):
     def _read(self, path: Path) -> Pixels:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         magic, count, height, width = struct.unpack(">4i", content[:16].ljust(16, b"\0"))
+        whole = f"{16 + count * height * width:,}" if magic == 2051 else "an idx header"
         if magic != 2051 or len(content) != 16 + count * height * width:
             raise UserMistake(
-                f"{path} is damaged or half downloaded ({len(content):,} bytes, "
-                f"{16 + count * height * width if magic == 2051 else 'an idx header'} expected): "
-                f"delete it; {self._remedy()}"
+                f"{path} is damaged or half downloaded ({len(content):,} bytes, {whole} "
+                f"expected): delete it; {self._remedy()}"
             )
         return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
 
