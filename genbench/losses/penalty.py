@@ -35,5 +35,5 @@ def one_centered(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: 
     the square root of a sum has none. https://arxiv.org/abs/1704.00028
     """
     between = torch.lerp(fake.detach().float(), real.float(), mix)
-    norm = torch.linalg.vector_norm(input_gradient(discriminator, between), dim=1)
+    norm: Tensor = torch.linalg.vector_norm(input_gradient(discriminator, between), dim=1)
     return (norm - 1).square().mean()
