@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -140,14 +138,3 @@ def test_an_unreadable_file_is_named(capsys, tmp_path):
     (root / "secret.png").chmod(0)
     assert main(["check", "image-folder", f"dataset.root={root}"]) == 2
     assert "secret.png cannot be read: change its permissions" in capsys.readouterr().err
-
-
-def test_cached_digits_are_opened_without_the_package_that_has_them(tmp_path):
-    assert main(["prepare", "digits"]) == 0
-    code = (
-        "import sys; from genbench.data.check import main; main(['prepare', 'digits']);"
-        "print('sklearn' in sys.modules)"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.splitlines()[0].startswith("digits train: 1,257 images")
-    assert said.stdout.splitlines()[-1] == "False"

@@ -87,14 +87,12 @@ class Folder(Source):
             Image.init()
             known = Image.registered_extensions()
             endings = tuple(ending for ending, kind in known.items() if kind in Image.OPEN)
-            root = str(self.root)
             self._files = sorted(
-                os.path.relpath(folder, root).replace(os.sep, "/") + "/" + name
-                for folder, _, names in os.walk(root, followlinks=True)
+                Path(folder, name).relative_to(self.root).as_posix()
+                for folder, _, names in os.walk(self.root, followlinks=True)
                 for name in names
                 if name.lower().endswith(endings) and not name.startswith(".")
             )
-            self._files = [name.removeprefix("./") for name in self._files]
         return self._files
 
     def identity(self) -> Any:
