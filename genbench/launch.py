@@ -48,11 +48,12 @@ WAIT_SECONDS = 120.0  # for rank 0 to make the run directory
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a command, and how it ended."""
+    """One run of a command, and how it ended; `asked`: somebody wanted it to stop."""
 
     overrides: Sequence[str]
     directory: Path | None
     code: int
+    asked: bool
     seconds: float
 
 
@@ -69,7 +70,7 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
 
     def job(cfg: DictConfig) -> None:
         jobs.append(_job(cfg, argv, worker))
-        if jobs[-1].code == INTERRUPTED:
+        if jobs[-1].asked or jobs[-1].code == INTERRUPTED:
             raise _StopSweep
 
     sweep = is_sweep(argv)
@@ -132,19 +133,19 @@ def _job(cfg: DictConfig, argv: Sequence[str], worker: str) -> Job:
     overrides: list[str] = OmegaConf.to_container(  # type: ignore[assignment]
         HydraConfig.get().overrides.task, resolve=False
     )
-    began, directory, code = time.monotonic(), None, MISTAKE
+    began, directory, asked = time.monotonic(), None, False
     if is_sweep(argv):
         print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
     try:
         mistakes.check_values(overrides, HydraConfig.get().job.config_name or "train")
         config = resolve(cfg)
-        directory, code = start(config, _command(argv, overrides), worker)
+        directory, code, asked = start(config, _command(argv, overrides), worker)
     except GenbenchError as error:
         code = error.exit_code
         print(f"genbench: {error}", file=sys.stderr)
         if os.environ.get("GENBENCH_DEBUG") == "1":
             traceback.print_exc()
-    return Job(overrides, directory, code, time.monotonic() - began)
+    return Job(overrides, directory, code, asked, time.monotonic() - began)
 
 
 def _command(argv: Sequence[str], overrides: Sequence[str]) -> str:
@@ -186,7 +187,7 @@ def _summary(jobs: Sequence[Job]) -> str:
 
 def _exit_code(jobs: Sequence[Job], sweep: bool) -> int:
     codes = {job.code for job in jobs}
-    if INTERRUPTED in codes:
+    if INTERRUPTED in codes or (sweep and any(job.asked for job in jobs)):
         return INTERRUPTED
     if len(codes) <= 1:
         return codes.pop() if codes else DONE
@@ -196,8 +197,11 @@ def _exit_code(jobs: Sequence[Job], sweep: bool) -> int:
 # --- one run ------------------------------------------------------------------------------------
 
 
-def start(config: dict[str, Any], command: str, worker: str) -> tuple[Path, int]:
-    """Make the run directory of a resolved config and see its worker through: (directory, code)."""
+def start(config: dict[str, Any], command: str, worker: str) -> tuple[Path, int, bool]:
+    """Make the run directory of a resolved config and see its worker through.
+
+    Returns the directory, the exit code, and whether the worker was asked to stop.
+    """
     external = external_launch()
     if external:
         directory = _shared_directory(config, external)
@@ -212,7 +216,7 @@ def start(config: dict[str, Any], command: str, worker: str) -> tuple[Path, int]
                 f"cannot write to {directory.parent}: {explain_os_error(error)}; "
                 "make room, or choose another place with paths.outputs=..."
             ) from None
-    return directory, _see_through(directory, config, command, worker, [])
+    return directory, *_see_through(directory, config, command, worker)
 
 
 def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) -> Path:
@@ -234,15 +238,16 @@ def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) ->
 
 
 def _see_through(
-    directory: Path, config: Mapping[str, Any], command: str, worker: str, arguments: list[str]
-) -> int:
+    directory: Path, config: Mapping[str, Any], command: str, worker: str, resume: bool = False
+) -> tuple[int, bool]:
     external = external_launch()
     environment = worker_environment(command, _processes(config), external is not None)
     environment.update(_logger_decision(config))
-    code, asked = run_worker(worker, [str(directory), *arguments], environment)
+    arguments = [str(directory), *(["--resume"] if resume else [])]
+    code, asked = run_worker(worker, arguments, environment)
     if external and external["rank"] != 0:
-        return code if code >= 0 else FAILED
-    return settle(directory, code, asked)
+        return (code if code >= 0 else FAILED), asked
+    return settle(directory, code, asked, resume), asked
 
 
 def _processes(config: Mapping[str, Any]) -> int:
@@ -257,27 +262,34 @@ def _logger_decision(config: Mapping[str, Any]) -> dict[str, str]:
     return {"GENBENCH_LOGGER": dashboard.decide(chosen)} if "wandb" in chosen else {}
 
 
-def settle(directory: Path, code: int, asked: bool) -> int:
+def settle(directory: Path, code: int, asked: bool, resume: bool) -> int:
     """Finish the record of a run whose worker ended with `code`; returns the exit code.
 
-    A run that was refused before anything was recorded leaves no directory. One whose worker died
-    without a last word gets it here: `asked` says that it had been told to stop.
+    A new run that was refused before anything was recorded leaves no directory. One whose worker
+    died without a last word gets it here: `asked` says that it had been told to stop.
     """
-    if code == MISTAKE and not any((directory / "checkpoints").glob("*")):
+    if code == MISTAKE and not resume and not any((directory / "checkpoints").glob("*")):
         shutil.rmtree(directory, ignore_errors=True)
         return MISTAKE
     status = _written_status(directory)
     if status.status not in FINAL:
-        if asked:
-            status = replace(status, status="interrupted", reason="stopped before a checkpoint")
-        else:
-            status = replace(status, status="failed", reason=_cause(code))
+        word, reason = _last_word(code, asked)
+        status = replace(status, status=word, reason=reason)
+        if status.status == "failed":
             print(f"genbench: {directory.name}: {status.reason}", file=sys.stderr)
         with contextlib.suppress(OSError):  # a full disk: the missing heartbeat says it too
             write_status(directory, status)
     if asked and code != DONE:
         return INTERRUPTED
     return code if code in (DONE, MISTAKE, INTERRUPTED) else FAILED
+
+
+def _last_word(code: int, asked: bool) -> tuple[str, str]:
+    if asked:
+        return "interrupted", "stopped before it could say so itself"
+    if code == MISTAKE:
+        return "interrupted", "it could not be resumed as it was asked for"
+    return "failed", _cause(code)
 
 
 def _written_status(directory: Path) -> Status:
@@ -310,7 +322,8 @@ def resume(argv: Sequence[str], worker: str = "genbench.train") -> int:
         }[status]
         raise UserMistake(f"{directory.name} is {status}: {advice}")
     command = f"genbench resume {shlex.quote(argv[0])}"
-    return _see_through(directory, read_config(directory), command, worker, ["--resume"])
+    code, _ = _see_through(directory, read_config(directory), command, worker, resume=True)
+    return code
 
 
 def sample(argv: Sequence[str], worker: str = "genbench.sample") -> int:

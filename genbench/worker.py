@@ -5,6 +5,9 @@ passes it on once. It is asked to stop with SIGTERM whatever the parent was sent
 code has taken the signals over, SIGTERM ends a process without a traceback. When the parent dies,
 even by kill -9, Linux sends the worker SIGTERM too (PR_SET_PDEATHSIG): it writes its checkpoint
 and goes. On other systems the worker of a killed parent ends its run by itself.
+
+`python -m` puts the working directory on the worker's path, so that a config may name a class in a
+file of the user's that lies there.
 """
 
 import ctypes

@@ -407,6 +407,18 @@ def test_the_third_signal_kills_a_stubborn_worker(parent, room):
     assert read_status(stops.parent).status == "interrupted"
 
 
+def test_a_sweep_stops_also_when_the_last_run_came_to_its_end(room):
+    (room / "stub_worker.py").write_text(SLOW.replace("sys.exit(75)", "sys.exit(0)"))
+    code = "import sys; from genbench import launch; "
+    code += "sys.exit(launch.train(['-m', 'seed=0,1'], worker='stub_worker'))"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        wait_for(lambda: list(room.glob("outputs/*/pid")))
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 75
+    assert len(runs()) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child")
 def test_a_worker_does_not_outlive_a_killed_parent(parent, room):
     process, pid = parent()
@@ -435,14 +447,15 @@ def test_a_run_that_needs_no_resuming_is_refused(train, status):
         launch.resume(["latest"], worker="stub_worker")
 
 
-def test_a_resumed_run_that_is_refused_keeps_its_records(train, room):
+def test_a_resumed_run_that_is_refused_keeps_its_directory(train, room):
     train("run_id=run")
-    (room / "outputs/run/checkpoints").mkdir()
-    (room / "outputs/run/checkpoints/last.ckpt").write_text("")
-    write_status(room / "outputs/run", Status("interrupted"))
+    write_status(room / "outputs/run", Status("interrupted", "as before"))
     (room / "stub_worker.py").write_text("raise SystemExit(2)")
     assert launch.resume(["run"], worker="stub_worker") == 2
-    assert (room / "outputs/run/checkpoints/last.ckpt").exists()
+    assert read_status(room / "outputs/run").reason == "as before"
+    write_status(room / "outputs/run", Status("running"))
+    assert launch.resume(["run"], worker="stub_worker") == 2
+    assert read_status(room / "outputs/run").status == "interrupted"
 
 
 def test_sample_passes_its_arguments_through(train):
