@@ -37,7 +37,9 @@ class Budget:
         for name in ("epochs", "seconds"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or value < 0):
-                raise UserMistake(f"budget.{name}={value!r} is not a length: give a number from 0 on")
+                raise UserMistake(
+                    f"budget.{name}={value!r} is not a length: give a number from 0 on"
+                )
 
     def steps(self, training_images: int) -> int:
         """Steps of the decoder, the last one full: ceil(images / batch_size)."""
