@@ -241,6 +241,8 @@ def _candidates(line: str) -> list[str]:
         return _hydra_candidates(line)
     elif words[1] == "completion":
         found = list(_COMPLETION)
+    elif words[1] == "data":
+        found = ["list", "check", "prepare"]
     elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "runs"):
         from genbench.runs import default_outputs, iter_runs
 

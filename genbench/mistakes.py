@@ -31,7 +31,7 @@ from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
 
 NUMBERS_OF_IMAGES = ("budget.images", "arena.images")  # these read 500k and 1.5M
-SPARE = ("logger", "callbacks", "experiment")  # a run can do without these groups
+SPARE = ("logger", "experiment")  # a run can do without these groups
 
 
 def config_root() -> Path:

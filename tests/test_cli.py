@@ -130,6 +130,7 @@ def test_doctor_fails_where_nothing_can_be_written(room, monkeypatch, capsys):
         ("genbench completion ", {"bash", "zsh", "fish"}),
         ("genbench show ", {"latest", "first"}),
         ("genbench resume fi", {"first"}),
+        ("genbench data pr", {"prepare"}),
         ("genbench doctor ", set()),
     ],
 )
