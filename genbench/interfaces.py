@@ -281,6 +281,9 @@ class Extractor(nn.Module, ABC):
     def forward(self, pixels: Tensor, levels: int) -> Features:
         """Features of level indices (N, C, H, W) uint8 in 0 .. levels - 1."""
 
+    def prepare(self) -> None:  # noqa: B027
+        """Find the weights, or fetch them; raises UserMistake with what to do when that fails."""
+
     def train(self, mode: bool = True) -> "Extractor":
         """Stay in eval mode, whatever a parent module asks for."""
         return super().train(False)

@@ -1,0 +1,381 @@
+"""Scores of a model under one protocol. For a run that exists: `python -m genbench.evaluate RUN config.yaml`."""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genbench import engine
+from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.interfaces import Extractor, Features, GenerativeModel, ImageData, Role, Split
+from genbench.metrics import Estimate, FeatureMetric, Quantity, likelihood
+from genbench.runs import write_json
+from genbench.score import Score, digest
+
+log = logging.getLogger("genbench")
+
+SPLITS: dict[Role, Split] = {"real": "train", "heldout": "test"}
+INCEPTION = "6726825d"  # the weights whose Frechet distance is called FID, and on these inputs:
+RESERVED = {"tf1-bilinear": "", "pil-bicubic": "_clean"}
+PAPER_NAMES = {"fd": "fid", "kid": "kid", "is": "is"}
+
+
+class Evaluation:
+    """A protocol: so many samples from one seed, one extractor, and what is computed from it.
+
+    The real side is the whole training split, the held-out side the whole test split; their features
+    are kept under `cache`. `num_samples` images are generated from latents drawn at once on the CPU.
+    `batch_size` bounds memory and changes no number beyond float32 rounding.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        extractor: Extractor,
+        metrics: Mapping[str, FeatureMetric],
+        cache: str,
+    ) -> None:
+        if batch_size < 1:
+            raise UserMistake(f"evaluation.batch_size={batch_size}: it must be 1 or more")
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.extractor, self.metrics = extractor, list(metrics.values())
+        self.cache = Path(cache).expanduser() / "features"
+        self.sample_images_per_second: float | None = None
+
+    def prepare(self, data: ImageData) -> None:
+        """Find before training what would fail after it. Raises UserMistake."""
+        for what, count in {
+            f"evaluation.num_samples={self.num_samples}": self.num_samples,
+            f"the training split of {data.name}": len(data.pixels("train")),
+            f"the test split of {data.name}": len(data.pixels("test")),
+        }.items():
+            needed = max([2, *(metric.minimum for metric in self.metrics)])
+            if count < needed:
+                raise UserMistake(
+                    f"{what} has too few images: this evaluation needs at least {needed}"
+                )
+        self.extractor.prepare()
+        two = torch.from_numpy(data.pixels("train")[:2].copy())
+        try:
+            with torch.no_grad():
+                self.extractor(two, data.levels)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UserMistake(
+                f"the extractor {self.extractor.name} cannot read the images of {data.name} "
+                f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
+                f"choose another with extractor=... ({str(error).splitlines()[0]})"
+            ) from error
+
+    def __call__(
+        self, model: GenerativeModel, data: ImageData, device: torch.device
+    ) -> list[Score]:
+        """Score the model as it is; afterwards its mode and all global random states are as before."""
+        with _undisturbed(model, device, self.seed):
+            self.extractor.to(device)
+            cards: dict[Role, dict[str, Any]] = {}
+            sets: dict[Role, Features] = {}
+            for role in SPLITS:
+                sets[role], cards[role] = self._stored(data, role, device)
+            fake = self._generated(model, data, device)
+            if fake is not None:
+                sets["fake"] = fake
+            cards["fake"] = {
+                "n": self.num_samples,
+                "seed": self.seed,
+                "latents": "prior",
+                "weights": "raw",
+                "quantisation": {"round": "nearest", "levels": data.levels},
+            }
+            scores = self._scores(sets, cards, device)
+            return scores + likelihood.scores(model, data, self.seed, self.batch_size, device)
+
+    # --- features -------------------------------------------------------------------------------
+
+    def _stored(
+        self, data: ImageData, role: Role, device: torch.device
+    ) -> tuple[Features, dict[str, Any]]:
+        """Features of a split and its card; from the disk if these very pixels were seen before."""
+        card = data.card(SPLITS[role])
+        identity = {"extractor": dict(self.extractor.card), "data": card, "role": role}
+        path = self.cache / f"{self.extractor.name}-{data.name}-{role}-{digest(identity, 24)}"
+        path = path.with_name(path.name + ".safetensors")
+        if card["fingerprint"] is not None:
+            kept = _load(path, identity, card["n"])
+            if kept is not None:
+                return kept, card
+        pixels, sha256 = data.pixels(SPLITS[role]), hashlib.sha256()
+
+        def batches() -> Iterator[Tensor]:
+            for start in range(0, len(pixels), self.batch_size):
+                batch = pixels[start : start + self.batch_size].copy()
+                sha256.update(batch.data)
+                yield torch.from_numpy(batch)
+
+        features = self._extract(batches(), data.levels, device)
+        if card["fingerprint"] is None:  # nobody had seen all of it until now
+            return features, {**card, "fingerprint": sha256.hexdigest()}
+        _save(path, identity, features)
+        return features, card
+
+    def _generated(
+        self, model: GenerativeModel, data: ImageData, device: torch.device
+    ) -> Features | None:
+        """Features of generated images; None if one of these is not finite."""
+        latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
+        clock = _Clock(device)
+        finite = True
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal finite
+            for z in torch.split(latents, self.batch_size):
+                with clock.timing(len(z)):
+                    images = model.sample(z.to(device))
+                finite = finite and bool(images.isfinite().all())
+                if not finite:
+                    return
+                yield data.to_pixels(images)
+
+        features = self._extract(batches(), data.levels, device)
+        self.sample_images_per_second = clock.images_per_second
+        if not finite or not bool(features.features.isfinite().all()):
+            return None
+        return features
+
+    def _extract(self, batches: Iterator[Tensor], levels: int, device: torch.device) -> Features:
+        found = [self.extractor(pixels.to(device), levels) for pixels in batches]
+        if not found:
+            return Features(torch.empty(0, 0), torch.empty(0, 0))
+        return Features(
+            torch.cat([batch.features.float().cpu() for batch in found]),
+            torch.cat([batch.logits.float().cpu() for batch in found]),
+        )
+
+    # --- scores ---------------------------------------------------------------------------------
+
+    def _scores(
+        self,
+        sets: Mapping[Role, Features],
+        cards: Mapping[Role, Mapping[str, Any]],
+        device: torch.device,
+    ) -> list[Score]:
+        where = torch.device("cpu") if device.type == "mps" else device  # it has no float64
+        moved = {
+            role: Features(part.features.to(where), part.logits.to(where))
+            for role, part in sets.items()
+        }
+        scores = []
+        for metric in self.metrics:
+            metric.reset()
+            for role, part in moved.items():
+                metric.update(part, role)
+            known = any(set(q.sets) <= set(sets) for q in metric.quantities)
+            estimates: Mapping[str, Estimate] = metric.compute() if known else {}
+            metric.reset()
+            for quantity in metric.quantities:
+                scores.append(self._score(quantity, estimates.get(quantity.name), metric, cards))
+        return scores
+
+    def _score(
+        self,
+        quantity: Quantity,
+        estimate: Estimate | None,
+        metric: FeatureMetric,
+        cards: Mapping[Role, Mapping[str, Any]],
+    ) -> Score:
+        card: dict[str, Any] = {
+            "quantity": quantity.name,
+            "estimator": {"name": type(metric).__name__, **metric.estimator},
+            "extractor": dict(self.extractor.card),
+        }
+        card.update({role: dict(cards[role]) for role in quantity.sets})
+        if estimate is not None and not math.isfinite(estimate.value):
+            estimate = None
+        return Score(
+            name=score_name(quantity.name, self.extractor),
+            value=estimate.value if estimate else None,
+            unit=quantity.unit,
+            higher_is_better=quantity.higher_is_better,
+            card=card,
+            low=estimate.low if estimate else None,
+            high=estimate.high if estimate else None,
+            status="ok" if estimate else "nonfinite",
+        )
+
+
+def score_name(quantity: str, extractor: Extractor) -> str:
+    """Name a quantity by its extractor; the names of the papers are for the papers' features.
+
+    `fid`, `kid` and `is` need the 2015 Inception with its own resizing, `fid_clean` that of Pillow.
+    """
+    card = extractor.card
+    family, _, rest = quantity.partition("_")
+    suffix = RESERVED.get(str(card.get("resize")))
+    papers = str(card.get("sha256", "")).startswith(INCEPTION) and suffix is not None
+    if papers and family in PAPER_NAMES:
+        return f"{PAPER_NAMES[family]}{suffix}{'_' if rest else ''}{rest}"
+    return f"{quantity}_{extractor.name}"
+
+
+@contextmanager
+def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Iterator[None]:
+    """Eval mode, no gradients, full float32, random draws of its own; everything restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    matmul = torch.get_float32_matmul_precision()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ),
+        ):
+            torch.set_float32_matmul_precision("highest")
+            torch.manual_seed(seed)
+            model.eval()
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        for module, training in modes:
+            module.training = training
+
+
+class _Clock:
+    """Time of generation alone; the first batch, which warms up, counts only if there is no other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.laps = device, list[tuple[int, float]]()
+
+    @contextmanager
+    def timing(self, images: int) -> Iterator[None]:
+        self._wait()
+        began = time.perf_counter()
+        yield
+        self._wait()
+        self.laps.append((images, time.perf_counter() - began))
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @property
+    def images_per_second(self) -> float | None:
+        laps = self.laps[1:] or self.laps
+        seconds = sum(lap for _, lap in laps)
+        return sum(images for images, _ in laps) / seconds if seconds else None
+
+
+# --- features on disk -------------------------------------------------------------------------
+
+
+def _checksum(features: Features) -> str:
+    sha256 = hashlib.sha256()
+    for part in features:
+        sha256.update(str(tuple(part.shape)).encode())
+        sha256.update(part.contiguous().numpy().data)
+    return sha256.hexdigest()
+
+
+def _save(path: Path, identity: Mapping[str, Any], features: Features) -> None:
+    """Keep features for the next run, whole or not at all; without room there is just no cache."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    metadata = {"identity": json.dumps(identity, sort_keys=True), "sha256": _checksum(features)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in features._asdict().items()}, temporary, metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        log.warning("features are not cached: %s", error)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path, identity: Mapping[str, Any], n: int) -> Features | None:
+    """Features of these very images, or None: then they are computed anew."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            features = Features(file.get_tensor("features"), file.get_tensor("logits"))
+    except (OSError, SafetensorError) as error:
+        log.warning("%s is damaged and made anew: %s", path, error)
+        return None
+    sound = (
+        metadata.get("identity") == json.dumps(identity, sort_keys=True)
+        and metadata.get("sha256") == _checksum(features)
+        and len(features.features) == n
+    )
+    if not sound:
+        log.warning("%s is damaged and made anew", path)
+    return features if sound else None
+
+
+# --- a run that exists ------------------------------------------------------------------------
+
+
+def show(scores: Sequence[Score]) -> None:
+    """Print a line for each score."""
+    width = max([len(score.name) for score in scores], default=0)
+    for score in scores:
+        value = score.status if score.value is None else f"{score.value:.4g}"
+        bounds = "" if score.low is None else f"  [{score.low:.4g}, {score.high:.4g}]"
+        print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}".rstrip())
+
+
+def main(argv: list[str]) -> int:
+    """Score a run directory under the protocol of a file; returns the exit code."""
+    if len(argv) != 2:
+        raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
+    directory, path = Path(argv[0]), Path(argv[1])
+    engine.quieten_lightning()
+    protocol = OmegaConf.load(path)["evaluation"]  # type: ignore[index]
+    evaluation: Evaluation = instantiate(protocol)
+    model, data, config = engine.load_run(directory)
+    evaluation.prepare(data)
+    device = engine.device_of(config["trainer"]["accelerator"])
+    scores = evaluation(model.to(device), data, device)
+    now = datetime.now(UTC)
+    name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"
+    target = directory / "evaluations" / name
+    target.parent.mkdir(exist_ok=True)
+    write_json(
+        target,
+        {
+            "created": now.isoformat(timespec="seconds"),
+            "evaluation": OmegaConf.to_container(protocol, resolve=True),
+            "scores": [score.to_dict() for score in scores],
+        },
+    )
+    show(scores)
+    print(target)
+    return DONE
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except GenbenchError as error:
+        if os.environ.get("GENBENCH_DEBUG"):
+            raise
+        print(f"genbench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
