@@ -239,7 +239,7 @@ def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Ite
     """Eval mode, no gradients, full float32, random draws of its own; everything restored."""
     modes = [(module, module.training) for module in model.modules()]
     matmul = torch.get_float32_matmul_precision()
-    devices = [device] if device.type == "cuda" else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     try:
         with (
             torch.random.fork_rng(devices),

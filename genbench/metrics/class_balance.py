@@ -1,0 +1,35 @@
+"""Whether generated images fall into the classes as often as real ones do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.metrics import Estimate, FeatureMetric, Quantity, check_finite
+
+
+def total_variation(logits: Tensor, other: Tensor) -> float:
+    """Half the sum of |p_k - q_k| over labels, of two sets of logits (N, K): from 0 to 1."""
+    check_finite(logits)
+    check_finite(other)
+    shares = [
+        torch.bincount(rows.argmax(1), minlength=rows.shape[1]).double() / len(rows)
+        for rows in (logits, other)
+    ]
+    return float((shares[0] - shares[1]).abs().sum() / 2)
+
+
+class ClassBalance(FeatureMetric):
+    """Total variation between the classifier's labels of generated and of training images."""
+
+    quantities = (Quantity("class_tv", ("fake", "real"), False),)
+
+    @property
+    def estimator(self) -> Mapping[str, Any]:
+        """Labels by the largest logit."""
+        return {"labels": "argmax", "version": 1}
+
+    def compute(self) -> dict[str, Estimate]:
+        """Compare the two histograms."""
+        return {"class_tv": Estimate(total_variation(self.logits("fake"), self.logits("real")))}

@@ -1,0 +1,47 @@
+"""Whether generated images are copies of training images.
+
+Needed because a copy of the training set has a Frechet distance of 0 to it, the best there is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.metrics import Estimate, FeatureMetric, Quantity, check_finite
+from genbench.metrics.prdc import squared_distances
+
+QUANTILE = 0.01
+
+
+def nearest(x: Tensor, train: Tensor) -> Tensor:
+    """Squared distance of each row of `x` to its nearest row of `train`, (N,)."""
+    return torch.cat([block.amin(1) for _, block in squared_distances(x, train)])
+
+
+def copy_rate(fake: Tensor, train: Tensor, heldout: Tensor, quantile: float = QUANTILE) -> float:
+    """Share of `fake` that is as near to `train` as the nearest `quantile` of `heldout` is.
+
+    From 0 to 1; about `quantile` for images of the same distribution. Raises ValueError for NaN.
+    """
+    for rows in (fake, train, heldout):
+        check_finite(rows)
+    threshold = torch.quantile(nearest(heldout, train).sqrt(), quantile)
+    return float((nearest(fake, train).sqrt() <= threshold).double().mean())
+
+
+class CopyRate(FeatureMetric):
+    """Share of generated images nearer to a training image than 99 % of held-out ones are."""
+
+    quantities = (Quantity("copy_rate", ("fake", "heldout", "real"), False),)
+
+    @property
+    def estimator(self) -> Mapping[str, Any]:
+        """The threshold."""
+        return {"quantile": QUANTILE, "version": 1}
+
+    def compute(self) -> dict[str, Estimate]:
+        """Compare with the held-out images' own distances."""
+        rate = copy_rate(self.features("fake"), self.features("real"), self.features("heldout"))
+        return {"copy_rate": Estimate(rate)}

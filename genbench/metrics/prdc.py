@@ -1,0 +1,115 @@
+"""Fidelity and variety apart: precision and recall, density and coverage, by nearest neighbours.
+
+Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991, and Naeem et al. 2020,
+https://arxiv.org/abs/2002.09797. Precision alone is fooled: the mean image has precision 1. Sets of
+equal size give, for equal distributions, density 1 and coverage 1 - prod_i (N - i) / (2 N - i).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genbench.metrics import Estimate, FeatureMetric, Quantity, check_finite, subset
+
+BLOCK = 2**24  # entries of a distance matrix that are in memory
+SAME = 1e-12  # share of |x|^2 + |y|^2 below which a squared distance is rounding
+
+
+class PRDC(NamedTuple):
+    """Precision, recall and coverage in [0, 1]; density from 0 on, 1 for equal distributions."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows at a time of |x_i - y_j|^2 in float64, from where the middle of `y` is the origin."""
+    middle = y.double().mean(0)
+    y = y.double() - middle
+    lengths = y.square().sum(1)
+    step = max(1, BLOCK // len(y))
+    for start in range(0, len(x), step):
+        which = slice(start, min(start + step, len(x)))
+        rows = x[which].double() - middle
+        sizes = rows.square().sum(1, keepdim=True) + lengths
+        squares = torch.addmm(sizes, rows, y.T, alpha=-2)
+        yield which, squares.masked_fill_(squares < SAME * sizes, 0)
+
+
+def radii(x: Tensor, k: int) -> Tensor:
+    """Squared distance of each row to its k-th neighbour among the others, (N,)."""
+    found = []
+    for which, block in squared_distances(x, x):
+        rows = torch.arange(len(block), device=block.device)
+        block[rows, rows + which.start] = torch.inf  # not its own neighbour
+        found.append(block.kthvalue(k, dim=1).values)
+    return torch.cat(found)
+
+
+def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
+    """Compare sets of features by balls around each row that reach to its k-th neighbour.
+
+    Raises ValueError for NaN, infinity and sets of no more than k rows.
+    """
+    for rows in (real, fake):
+        check_finite(rows)
+        if len(rows) <= k:
+            raise ValueError(
+                f"{len(rows)} rows have no {k} neighbours each: take more, or a lower k"
+            )
+    real_radii, fake_radii = radii(real, k), radii(fake, k)
+    in_real_ball = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
+    recalled = covered = 0
+    for which, block in squared_distances(real, fake):
+        within = block <= real_radii[which, None]
+        in_real_ball += within.sum(0)
+        covered += int(within.any(1).sum())
+        recalled += int((block <= fake_radii).any(1).sum())
+    return PRDC(
+        precision=float((in_real_ball > 0).double().mean()),
+        recall=recalled / len(real),
+        density=float(in_real_ball.double().mean()) / k,
+        coverage=covered / len(real),
+    )
+
+
+class NeighbourScores(FeatureMetric):
+    """Precision, recall, density and coverage of generated among training images.
+
+    All four depend on the sizes of the sets, so both are thinned at random to the smaller one, or to
+    `max_images`.
+    """
+
+    quantities = (
+        Quantity("precision", ("fake", "real"), True),
+        Quantity("recall", ("fake", "real"), True),
+        Quantity("density", ("fake", "real"), None),
+        Quantity("coverage", ("fake", "real"), True),
+    )
+
+    def __init__(self, k: int = 5, max_images: int = 10_000, seed: int = 0) -> None:
+        super().__init__()
+        self.k, self.max_images, self.seed = k, max_images, seed
+        self.minimum = k + 1
+
+    @property
+    def estimator(self) -> Mapping[str, Any]:
+        """The neighbourhood, and what is drawn."""
+        return {
+            "k": self.k,
+            "sizes": "equal",
+            "max_images": self.max_images,
+            "seed": self.seed,
+            "version": 1,
+        }
+
+    def compute(self) -> dict[str, Estimate]:
+        """Compare as many generated images as training images."""
+        real, fake = self.features("real"), self.features("fake")
+        n = min(len(real), len(fake), self.max_images)
+        found = prdc(subset(real, n, self.seed), subset(fake, n, self.seed), self.k)
+        return {name: Estimate(value) for name, value in found._asdict().items()}
