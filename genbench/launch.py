@@ -286,7 +286,7 @@ def settle(directory: Path, code: int, asked: bool, resume: bool) -> int:
 
 def _last_word(code: int, asked: bool) -> tuple[str, str]:
     if asked:
-        return "interrupted", "stopped before it could say so itself"
+        return "interrupted", "stopped outside training; `genbench resume` goes on from there"
     if code == MISTAKE:
         return "interrupted", "it could not be resumed as it was asked for"
     return "failed", _cause(code)
