@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ class Evaluation:
             if fake is not None:
                 sets["fake"] = fake
             cards["fake"] = {
+                "dataset": data.name,
                 "n": self.num_samples,
                 "seed": self.seed,
                 "latents": "prior",
@@ -239,7 +240,7 @@ def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Ite
     """Eval mode, no gradients, full float32, random draws of its own; everything restored."""
     modes = [(module, module.training) for module in model.modules()]
     matmul = torch.get_float32_matmul_precision()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     try:
         with (
             torch.random.fork_rng(devices),
@@ -306,7 +307,8 @@ def _save(path: Path, identity: Mapping[str, Any], features: Features) -> None:
     except (OSError, SafetensorError) as error:
         log.warning("features are not cached: %s", error)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _load(path: Path, identity: Mapping[str, Any], n: int) -> Features | None:
