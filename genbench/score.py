@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# in which people read scores
+ORDER = (
+    "fid", "fid_clean", "fd", "kid", "is", "coverage", "precision", "recall", "density", "elbo",
+    "bits_per_dim",
+)  # fmt: skip
+
 
 def digest(content: Any, length: int = 12) -> str:
     """First `length` hex digits of the sha256 of `content` as canonical JSON."""
@@ -36,6 +42,11 @@ class Score:
     def __post_init__(self) -> None:
         """Derive `protocol` from the card; only scores with equal protocols are comparable."""
         object.__setattr__(self, "protocol", digest(self.card))
+
+    @property
+    def quantity(self) -> str:
+        """What is measured, without by what: `fd` of `fd_lenet-digits-v1`."""
+        return str(self.card.get("quantity", self.name))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
