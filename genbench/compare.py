@@ -296,31 +296,51 @@ def _count_cell(row: Row) -> Cell:
     return Cell(text, {"finished": len(row.runs), **counts})
 
 
-def _fact_cells(row: Row) -> list[Cell]:
-    """What the decoder and the training cost."""
-    run = row.any_run()
-    decoder = run.cost.get("parameters", {}).get("decoder")
-    seconds = [r.budget["seconds"] for r in row.runs if r.budget.get("seconds")]
-    images = run.budget.get("images") if row.runs else None
+@dataclass(frozen=True)
+class Fact:
+    """Something that a row cost, in a column only where rows differ in it."""
+
+    column: Column
+    values: list[float | None]  # one per row
+    texts: list[str]
+    note: str  # said instead of a column, where it is the same in all trained rows
+
+    @property
+    def same(self) -> bool:
+        """Equal in every row that has it, floors apart."""
+        return len({value for value in self.values if value}) <= 1 and any(self.values)
+
+
+def _facts(rows: Sequence[Row]) -> list[Fact]:
+    decoders = [row.any_run().cost.get("parameters", {}).get("decoder") for row in rows]
+    images = [row.any_run().budget.get("images") if row.runs else None for row in rows]
+    times = [[r.budget["seconds"] for r in row.runs if r.budget.get("seconds")] for row in rows]
+    seconds = [mean(own) if own else None for own in times]
     return [
-        Cell(number(decoder), {"value": decoder}) if decoder else Cell(),
-        Cell(_images(images), {"value": images}) if images is not None else Cell(),
-        Cell(number(mean(seconds), 3), {"value": mean(seconds)}) if seconds else Cell(),
+        Fact(
+            Column("decoder_parameters", "decoder"),
+            decoders,
+            [number(d) for d in decoders],
+            f"one decoder for all, {number(next(filter(None, decoders), None))} parameters",
+        ),
+        Fact(
+            Column("images", "images"),
+            images,
+            [_images(i) if i is not None else "" for i in images],
+            f"{_images(next(filter(None, images), 0))} images shown to each trained decoder",
+        ),
+        Fact(Column("seconds", "seconds"), seconds, [number(s, 3) for s in seconds], ""),
     ]
 
 
-def _images(count: int) -> str:
+def _images(count: float) -> str:
     for size, suffix in ((1_000_000, "M"), (1_000, "k")):
         if count >= size:
             return f"{count / size:.4g}{suffix}"
     return str(count)
 
 
-FACTS = [
-    Column("decoder_parameters", "decoder"),
-    Column("images", "images"),
-    Column("seconds", "seconds"),
-]
+FACTS = ("decoder_parameters", "images", "seconds")
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -346,22 +366,26 @@ def _table(
 ) -> Table:
     columns = make_columns(rows, metrics, show_all)
     rows = _sorted(rows, columns, sort)
+    facts = _facts(rows)
+    told = [fact for fact in facts if fact.note and fact.same]
+    shown = [fact for fact in facts if fact not in told and any(fact.values)]
     heads = [
         Column("model", "model", numeric=False),
         *(Column(_exact_name(c, columns), c.header) for c in columns),
-        *FACTS,
+        *(fact.column for fact in shown),
         Column("runs", "n", numeric=False),
     ]
     cells = [
         [
             Cell(row.label, {"label": row.label}),
             *(_score_cell(row, column) for column in columns),
-            *_fact_cells(row),
+            *(Cell(fact.texts[i], {"value": fact.values[i]}) for fact in shown),
             _count_cell(row),
         ]
-        for row in rows
+        for i, row in enumerate(rows)
     ]
-    return Table(dataset, heads, cells, _notes(rows, columns))
+    arena = "; ".join(fact.note for fact in told)
+    return Table(dataset, heads, cells, [*([arena] if arena else []), *_notes(rows, columns)])
 
 
 def _exact_name(column: ScoreColumn, columns: Sequence[ScoreColumn]) -> str:
@@ -425,7 +449,7 @@ def _protocol_note(column: ScoreColumn) -> str:
         data = card.get("heldout", {})
         parts = [
             f"likelihood: {likelihood}",
-            f"{data.get('n', 0):,} images of the {data.get('split')} split, {column.example.unit}",
+            f"{data.get('n', 0):,} images of the {data.get('split')} split",
         ]
     return ", ".join(parts)
 
@@ -481,15 +505,16 @@ def main(argv: list[str]) -> int:
 
 def by_dataset(tables: Sequence[Table]) -> list[Table]:
     """Turn tables of one dataset each into tables of one score each, datasets in columns."""
-    facts = {column.key for column in FACTS} | {"model", "runs"}
+    facts = {*FACTS, "model", "runs"}
     keys = list(dict.fromkeys(c.key for t in tables for c in t.columns if c.key not in facts))
     turned = []
     for key in keys:
         cells: dict[str, dict[str, Cell]] = defaultdict(dict)
         for table in tables:
-            places = [i for i, c in enumerate(table.columns) if c.key == key]
             for row in table.rows:
-                cells[row[0].text] |= {table.title: row[place] for place in places}
+                for column, cell in zip(table.columns, row, strict=True):
+                    if column.key == key:
+                        cells[row[0].text][table.title] = cell
         datasets = [t.title for t in tables if any(c.key == key for c in t.columns)]
         heads = [Column("model", "model", numeric=False), *(Column(d, d) for d in datasets)]
         rows = [

@@ -27,12 +27,13 @@ def main_runs(argv: list[str]) -> int:
     )
     parser.add_argument("select", nargs="*", help="runs, or selections: model=gan status=failed")
     parser.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
-    parser.add_argument("--sort", help="a column; -column for the other way round (default: run)")
+    parser.add_argument("--sort", help="order by this column (default: run)")
+    parser.add_argument("--reverse", action="store_true", help="largest or newest first")
     parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
     options = parser.parse_args(argv)
     outputs = options.outputs or default_outputs()
     lines = [line(run) for run in find_runs(options.select, outputs)]
-    lines = _sorted(lines, options.sort)
+    lines = _sorted(lines, options.sort or "run", options.reverse)
     if options.format == "json":
         print(json.dumps(lines, indent=1, ensure_ascii=False))
     elif options.format == "csv":
@@ -66,12 +67,9 @@ def line(run: Path) -> dict[str, Any]:
     }
 
 
-def _sorted(lines: list[dict[str, Any]], key: str | None) -> list[dict[str, Any]]:
-    if not key or not lines:
-        return lines
-    name, backwards = key.lstrip("-"), key.startswith("-")
+def _sorted(lines: list[dict[str, Any]], name: str, backwards: bool) -> list[dict[str, Any]]:
     known = {k for one in lines for k in one}
-    if name not in known:
+    if lines and name not in known:
         raise UserMistake(f"--sort {name} is not a column: there are {', '.join(sorted(known))}")
     there = [one for one in lines if one.get(name) is not None]
     ordered = sorted(there, key=lambda one: one[name], reverse=backwards)

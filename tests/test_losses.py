@@ -109,7 +109,9 @@ def test_a_constant_border_costs_nothing_once_the_mean_runs_past_the_range():
 def test_a_likelihood_is_a_sum_per_image_whatever_the_batch(likelihood):
     images = torch.linspace(-1, 1, 17)[torch.randint(17, (4, 1, 3, 3))]
     output = torch.randn(4, 1, 3, 3)
-    alone = torch.cat([likelihood.log_prob(i[None], o[None]) for i, o in zip(images, output)])
+    alone = torch.cat(
+        [likelihood.log_prob(i[None], o[None]) for i, o in zip(images, output, strict=True)]
+    )
     torch.testing.assert_close(likelihood.log_prob(images, output), alone)
     assert likelihood.log_prob(images, output).shape == (4,)
 

@@ -275,7 +275,7 @@ def test_small_steps_lower_the_loss_of_the_player_that_takes_them(make, images):
         return probe.discriminator(probe.sample(z)).mean().item()
 
     states = [before for _, before, _ in recorder.steps] + [parameters(model)]
-    for (player, _, _), before, after in zip(recorder.steps, states, states[1:]):
+    for (player, _, _), before, after in zip(recorder.steps, states, states[1:], strict=False):
         if player == "discriminator":
             assert gap(probe, after, images, z) > gap(probe, before, images, z)
         else:

@@ -1,0 +1,407 @@
+"""The table, made from run directories as they are on disk."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from genbench import show
+from genbench.compare import compare, main
+from genbench.errors import GenbenchError, UserMistake
+from genbench.results import Result, fingerprint, load_results, read_result, write_result
+from genbench.runs import Status, new_run_directory, write_config, write_json, write_status
+from genbench.score import Score
+
+
+def make_config(model="vae", dataset="digits", seed=0, **changes):
+    config = {
+        "seed": seed,
+        "study": None,
+        "tags": [],
+        "choices": {"model": model, "dataset": dataset, "network": "mlp"},
+        "network": {"width": 256, "latent_dim": 16},
+        "model": {"_target_": f"genbench.models.{model}", "latent_dim": 16, "lr": 0.001},
+        "dataset": {"name": dataset, "image_size": 8, "root": "somewhere"},
+        "budget": {"images": "128k", "batch_size": 64},
+        "trainer": {"precision": "32-true"},
+    }
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+def card(name="lenet", n=2000, split="train"):
+    return {
+        "quantity": "fd",
+        "extractor": {"name": name, "sha256": "ab" * 32},
+        "fake": {"n": n, "seed": 0, "weights": "raw"},
+        "real": {"dataset": "digits", "split": split, "n": 1257},
+    }
+
+
+def fd(value, **changes):
+    status = "ok" if value is not None else "nonfinite"
+    return Score("fd_lenet", value, "", False, card(**changes), status=status)
+
+
+def elbo(value):
+    likelihood = {
+        "quantity": "elbo",
+        "likelihood": "gaussian",
+        "heldout": {"n": 5, "split": "test"},
+    }
+    return Score("elbo_gaussian", value, "nats", True, likelihood)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Write a finished run; returns its directory."""
+
+    def finished(scores, run_id=None, images=128_000, **config):
+        run = new_run_directory(tmp_path, run_id)
+        content = make_config(**config)
+        write_config(run, content)
+        write_status(run, Status("finished"))
+        choices = content["choices"]
+        result = Result(
+            run_id=run.name,
+            study=content["study"],
+            tags=[],
+            status="finished",
+            model=choices["model"],
+            dataset=choices["dataset"],
+            seed=content["seed"],
+            fingerprint=fingerprint(content),
+            config=content,
+            budget={"images": images, "seconds": 10.0, "generator_steps": 2000},
+            cost={"parameters": {"decoder": 86_592, "encoder": 90_656}},
+            scores=scores,
+            environment={"device": "cpu", "host": "h", "versions": {"genbench": "0", "torch": "0"}},
+        )
+        write_result(run, result)
+        return run
+
+    return finished
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    def unfinished(status, reason, **config):
+        run = new_run_directory(tmp_path)
+        write_config(run, make_config(**config))
+        write_status(run, Status(status, reason, heartbeat=2.0, started=1.0))
+        return run
+
+    return unfinished
+
+
+def table(outputs: Path, *select, **options):
+    """The one table of these runs, as text: {row label: {header: text}}."""
+    (only,) = compare(load_results(select, outputs), **options)
+    heads = [column.header for column in only.columns]
+    rows = {row[0].text: {h: c.text for h, c in zip(heads, row, strict=True)} for row in only.rows}
+    return rows, only
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def test_seeds_of_a_method_share_a_row_with_mean_and_spread(tmp_path, finished):
+    values = [10.0, 12.0, 17.0]
+    for seed, value in enumerate(values):
+        finished([fd(value)], seed=seed)
+    rows, only = table(tmp_path)
+    assert rows["vae"]["FD ↓"] == f"{mean(values):.4g} ± {stdev(values):.2g}"
+    assert rows["vae"]["n"] == "3"
+    exact = only.rows[0][1].exact
+    assert exact["values"] == values
+    assert exact["sd"] == stdev(values)
+
+
+def test_two_seeds_have_no_spread(tmp_path, finished):
+    for seed in range(2):
+        finished([fd(10.0 + seed)], seed=seed)
+    rows, _ = table(tmp_path)
+    assert rows["vae"]["FD ↓"] == "10.5"
+    assert rows["vae"]["n"] == "2"
+
+
+def test_a_run_that_failed_is_counted_and_explained(tmp_path, finished, unfinished):
+    finished([fd(10.0)], seed=0)
+    unfinished("diverged", "nan in a loss", seed=1, **{"trainer.precision": "auto"})
+    unfinished("failed", "out of memory", seed=2, model="gan")
+    rows, only = table(tmp_path)
+    assert rows["vae"]["n"] == "1 (+1 diverged)"
+    assert rows["gan"]["n"] == "0 (+1 failed)"
+    assert rows["gan"]["FD ↓"] == ""
+    assert any("nan in a loss" in note for note in only.notes)
+
+
+def test_an_interrupted_try_that_was_made_good_is_no_failure(tmp_path, finished, unfinished):
+    unfinished("interrupted", "stopped", seed=0)
+    finished([fd(10.0)], seed=0, run_id="29990101-later")
+    rows, _ = table(tmp_path)
+    assert rows["vae"]["n"] == "1"
+
+
+def test_a_repeated_seed_counts_once_the_newest_and_it_is_said(tmp_path, finished):
+    finished([fd(10.0)], run_id="1")
+    finished([fd(20.0)], run_id="2")
+    rows, only = table(tmp_path)
+    assert (rows["vae"]["FD ↓"], rows["vae"]["n"]) == ("20", "1")
+    assert any("1 earlier run" in note for note in only.notes)
+
+
+def test_methods_of_one_name_are_labelled_by_what_differs(tmp_path, finished):
+    finished([fd(10.0)])
+    finished([fd(11.0)], **{"network.width": 512, "model.lr": 0.01})
+    rows, _ = table(tmp_path)
+    assert set(rows) == {
+        "vae (model.lr=0.001, network.width=256)",
+        "vae (model.lr=0.01, network.width=512)",
+    }
+
+
+def test_what_most_rows_have_is_not_repeated_in_their_labels(tmp_path, finished):
+    finished([fd(10.0)])
+    finished([fd(11.0)], **{"budget.batch_size": 32})
+    finished([fd(12.0)], **{"model.lr": 0.01})
+    rows, _ = table(tmp_path)
+    assert set(rows) == {"vae", "vae (budget.batch_size=32)", "vae (model.lr=0.01)"}
+
+
+def test_untrained_weights_say_so_and_come_last(tmp_path, finished):
+    finished([fd(1.0)], images=0, **{"budget.images": 0})
+    finished([fd(10.0)])
+    rows, _ = table(tmp_path)
+    assert list(rows) == ["vae", "vae (untrained)"]
+
+
+def test_another_precision_is_another_row(tmp_path, finished):
+    finished([fd(10.0)])
+    finished([fd(10.0)], **{"trainer.precision": "bf16-mixed"})
+    rows, _ = table(tmp_path)
+    assert len(rows) == 2
+    assert any("bf16-mixed" in label for label in rows)
+
+
+def test_the_data_folder_is_not_part_of_a_method():
+    here, there = make_config(), make_config(**{"dataset.root": "elsewhere", "seed": 7})
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) == fingerprint(make_config(**{"budget.images": 128_000}))
+    assert fingerprint(here) != fingerprint(make_config(**{"budget.images": "129k"}))
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def test_scores_under_different_protocols_never_share_a_column(tmp_path, finished):
+    finished([fd(10.0, n=2000), fd(8.0, n=10_000)])
+    finished([fd(9.0, n=2000)], model="gan")
+    rows, only = table(tmp_path)
+    heads = [column.header for column in only.columns if column.header.startswith("FD")]
+    assert len(heads) == 2
+    assert sorted(text for text in (rows["gan"][head] for head in heads)) == ["", "9"]
+    assert any("fake.n=10000" in note for note in only.notes)
+    assert any("fake.n=2000" in note for note in only.notes)
+
+
+def test_what_is_not_defined_is_blank(tmp_path, finished):
+    finished([fd(10.0), elbo(-80.0)])
+    finished([fd(9.0)], model="gan")
+    finished([fd(None)], model="noise")
+    rows, only = table(tmp_path)
+    assert rows["vae"]["ELBO ↑"] == "-80"
+    assert rows["gan"]["ELBO ↑"] == ""
+    assert rows["noise"]["FD ↓"] == ""
+    assert list(rows) == ["gan", "vae", "noise"]
+
+
+def test_a_score_is_chosen_by_quantity_or_name_and_sorts(tmp_path, finished):
+    finished([fd(10.0), elbo(-80.0)])
+    finished([fd(9.0), elbo(-90.0)], model="vae-gan")
+    rows, only = table(tmp_path, metrics=["elbo"])
+    assert [c.header for c in only.columns][:3] == ["model", "ELBO ↑", "seconds"]
+    assert list(rows) == ["vae", "vae-gan"]
+    rows, _ = table(tmp_path, sort="fd_lenet")
+    assert list(rows) == ["vae-gan", "vae"]
+    with pytest.raises(UserMistake, match="no run has a score recall"):
+        table(tmp_path, metrics=["recall"])
+    with pytest.raises(UserMistake, match="--sort recall"):
+        table(tmp_path, sort="recall")
+
+
+def test_what_is_equal_for_all_rows_is_said_once(tmp_path, finished):
+    finished([fd(10.0)])
+    finished([fd(9.0)], model="gan")
+    _, only = table(tmp_path)
+    assert "one decoder for all, 86,592 parameters" in only.notes[0]
+    assert "128k images" in only.notes[0]
+
+
+def test_later_evaluations_are_in_the_table(tmp_path, finished):
+    run = finished([fd(10.0)])
+    later = {"scores": [fd(8.0, n=5000).to_dict()]}
+    (run / "evaluations").mkdir()
+    write_json(run / "evaluations" / "x.json", later)
+    _, only = table(tmp_path)
+    assert sum(column.header.startswith("FD") for column in only.columns) == 2
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path, finished):
+    for seed in range(3):
+        finished([fd(10.0 + seed), elbo(-80.0)], seed=seed, study="a_b")
+        finished([fd(5.0 + seed)], seed=seed, model="gan", study="a_b")
+    finished([fd(50.0)], dataset="mnist")
+    return tmp_path
+
+
+def run(capsys, *argv):
+    assert main([*argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_json_is_exact_and_complete(study, capsys):
+    tables = json.loads(run(capsys, "--outputs", str(study), "--format", "json"))
+    assert [t["title"] for t in tables] == ["digits", "mnist"]
+    gan = tables[0]["rows"][0]
+    assert gan["model"]["label"] == "gan"
+    assert gan["fd_lenet"]["values"] == [5.0, 6.0, 7.0]
+    assert gan["fd_lenet"]["sd"] == 1.0
+    assert len(gan["fd_lenet"]["runs"]) == 3
+    assert gan["fd_lenet"]["card"]["fake"]["n"] == 2000
+    assert gan["elbo_gaussian"] is None
+
+
+def test_csv_has_a_line_per_row_and_exact_numbers(study, capsys):
+    text = run(capsys, "--outputs", str(study), "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [(one["table"], one["model"]) for one in lines] == [
+        ("digits", "gan"),
+        ("digits", "vae"),
+        ("mnist", "vae"),
+    ]
+    assert float(lines[0]["fd_lenet"]) == 6.0
+    assert float(lines[0]["fd_lenet sd"]) == 1.0
+    assert lines[0]["elbo_gaussian"] == ""
+
+
+def test_latex_is_escaped_and_uses_booktabs(study, capsys):
+    text = run(capsys, "--outputs", str(study), "--format", "tex", "dataset=digits")
+    assert r"\toprule" in text
+    assert r"$\pm$" in text
+    assert r"$\downarrow$" in text
+    body = [line for line in text.splitlines() if not line.startswith("%")]
+    assert "↓" not in "".join(body)
+    assert len({line.count("&") for line in body if line.endswith("\\\\")}) == 1
+
+
+@pytest.mark.parametrize("form", ["table", "md", "html"])
+def test_every_readable_format_has_every_row(study, capsys, form):
+    text = run(capsys, "--outputs", str(study), "--format", form)
+    for word in ("gan", "vae", "mnist", "digits", "6 ± 1", "-80"):
+        assert word in text
+
+
+def test_datasets_can_be_columns(study, capsys):
+    text = run(capsys, "--outputs", str(study), "--columns", "dataset", "--format", "json")
+    tables = {t["title"]: t["rows"] for t in json.loads(text)}
+    vae = next(row for row in tables["fd_lenet"] if row["model"]["label"] == "vae")
+    assert (vae["digits"]["mean"], vae["mnist"]["mean"]) == (11.0, 50.0)
+
+
+def test_runs_are_selected(study, capsys):
+    text = run(capsys, "--outputs", str(study), "--format", "json", "model=gan", "seed=0,1")
+    assert json.loads(text)[0]["rows"][0]["fd_lenet"]["values"] == [5.0, 6.0]
+
+
+def test_a_table_can_go_to_a_file(study, capsys):
+    assert (
+        run(capsys, "--outputs", str(study), "--out", str(study / "t.md"), "--format", "md") == ""
+    )
+    assert "| model |" in (study / "t.md").read_text()
+
+
+def test_no_runs_is_a_sentence_with_a_remedy(tmp_path):
+    with pytest.raises(UserMistake, match="genbench train"):
+        main(["--outputs", str(tmp_path)])
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def test_a_result_is_written_once_and_reads_back_equal(finished):
+    run = finished([fd(10.0), elbo(-80.0)])
+    result = read_result(run)
+    assert [score.value for score in result.scores] == [10.0, -80.0]
+    with pytest.raises(GenbenchError, match="written once"):
+        write_result(run, result)
+
+
+def test_a_broken_record_is_named(finished):
+    run = finished([fd(10.0)])
+    (run / "result.json").write_text("{")
+    with pytest.raises(UserMistake, match=r"result\.json is not a result"):
+        read_result(run)
+
+
+# --- one by one -----------------------------------------------------------------------------------
+
+
+def test_runs_are_flat_objects_for_scripts(study, capsys, unfinished):
+    unfinished("failed", "out of memory", seed=9)
+    assert show.main_runs(["--outputs", str(study), "--format", "json"]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert len(lines) == 8
+    failed = next(line for line in lines if line["status"] == "failed")
+    assert failed["reason"] == "out of memory"
+    gan = next(line for line in lines if line["model"] == "gan" and line["seed"] == 2)
+    assert gan["final/fd_lenet"] == 7.0
+    assert not any(isinstance(value, dict | list) for line in lines for value in line.values())
+
+
+def test_runs_are_sorted_by_any_column(study, capsys):
+    show.main_runs(
+        ["--outputs", str(study), "--format", "json", "--sort", "final/fd_lenet", "--reverse"]
+    )
+    values = [line["final/fd_lenet"] for line in json.loads(capsys.readouterr().out)]
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(UserMistake, match="--sort speed"):
+        show.main_runs(["--outputs", str(study), "--sort", "speed"])
+
+
+def test_runs_fit_a_terminal(study, capsys):
+    show.main_runs(["--outputs", str(study)])
+    text = capsys.readouterr().out
+    assert "fd 7" in text
+    assert "finished" in text
+
+
+def test_show_prints_parameters_scores_and_cards(finished, capsys):
+    run = finished([fd(10.0), elbo(-80.0)])
+    show.main_show([str(run)])
+    text = capsys.readouterr().out
+    assert "decoder 86,592" in text
+    assert "elbo_gaussian" in text
+    assert "extractor" not in text
+    show.main_show([str(run), "--cards"])
+    assert '"extractor"' in capsys.readouterr().out
+    show.main_show([str(run), "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["model"] == "vae"
+
+
+def test_show_explains_a_run_that_failed(unfinished, capsys):
+    run = unfinished("failed", "out of memory")
+    show.main_show([str(run)])
+    assert "failed: out of memory" in capsys.readouterr().out
