@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-
 Split = Literal["train", "validation", "test"]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 

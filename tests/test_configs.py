@@ -26,7 +26,7 @@ def configure(*overrides: str) -> DictConfig:
 
 @pytest.mark.parametrize("dataset", options("dataset"))
 def test_every_dataset_resolves_with_every_group_default(dataset):
-    cfg = configure(f"dataset={dataset}", "dataset.root=somewhere" if "folder" in dataset else "")
+    cfg = configure(f"dataset={dataset}", *(["dataset.root=x"] if "folder" in dataset else []))
     OmegaConf.resolve(cfg)
     assert not OmegaConf.missing_keys(cfg)
     assert cfg.choices.dataset == dataset
