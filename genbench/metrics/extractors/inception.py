@@ -308,15 +308,15 @@ class Inception(Extractor):
             fetch(self.cached)
         elif not self.given.is_file():
             raise UserMistake(f"extractor.path={self.given}: there is no such file")
-        _check(path)
+        check(path)
         self.load(torch.load(path, map_location="cpu", weights_only=True))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take weights as published, batch normalisation apart."""
-        network = Network()
-        network.load_state_dict(folded(state))
-        device = next(self.parameters(), torch.empty(0)).device
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.device("meta"):  # draws no weights, which would move the global generator
+            network = Network()
+        network.load_state_dict(folded(state), assign=True)
+        self.network = network.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 
@@ -338,18 +338,21 @@ class Inception(Extractor):
         )
 
 
-def _check(path: Path) -> None:
+def check(path: Path, sha256: str = INCEPTION_SHA256) -> None:
+    """Raise UserMistake if a file is not the one with this sha256."""
     found = sha256_of(path)
-    if found != INCEPTION_SHA256:
+    if found != sha256:
         raise UserMistake(
             f"{path} ({path.stat().st_size:,} bytes, sha256 {found[:8]}...) is not the Inception of "
-            f"2015 ({INCEPTION_BYTES:,} bytes, sha256 {INCEPTION_SHA256[:8]}...): delete it, and fetch "
-            f"{URL}"
+            f"2015 ({INCEPTION_BYTES:,} bytes, sha256 {sha256[:8]}...): delete it, and fetch {URL}"
         )
 
 
-def fetch(path: Path, url: str = URL) -> None:
-    """Download the weights to `path`, whole or not at all; one process at a time."""
+def fetch(path: Path, url: str = URL, sha256: str = INCEPTION_SHA256) -> None:
+    """Download the weights to `path`, whole or not at all; one process at a time.
+
+    Raises UserMistake where that cannot be done.
+    """
     if path.is_file():
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -357,16 +360,11 @@ def fetch(path: Path, url: str = URL) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.is_file():
-                return
-            log.warning("fetching %s (%d MiB)", url, INCEPTION_BYTES >> 20)
-            with (
-                urllib.request.urlopen(url, timeout=SILENCE_SECONDS) as source,
-                partial.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target, 1 << 20)
-            _check(partial)
-            os.replace(partial, path)
+            if not path.is_file():
+                log.warning("fetching %s (%d MiB)", url, INCEPTION_BYTES >> 20)
+                _download(url, partial)
+                check(partial, sha256)
+                os.replace(partial, path)
     except OSError as error:
         raise UserMistake(
             f"the weights of inception-2015 are not here and cannot be fetched ({error}): download "
@@ -375,3 +373,8 @@ def fetch(path: Path, url: str = URL) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _download(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=SILENCE_SECONDS) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)

@@ -7,6 +7,7 @@ Its penultimate layer gives the features: 64 of them, so that a few thousand ima
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -72,8 +73,9 @@ class LeNet(Extractor):
             "input": f"{self.channels} x {self.image_size} x {self.image_size} in [0, 1]",
             "resize": None,
         }
-        self.network = Network(self.image_size, self.channels, card["classes"])
-        self.network.load_state_dict(load_file(path))
+        with torch.device("meta"):  # draws no weights, which would move the global generator
+            self.network = Network(self.image_size, self.channels, card["classes"])
+        self.network.load_state_dict(load_file(path), assign=True)
         self.requires_grad_(False)
         self.eval()
 
