@@ -176,7 +176,7 @@ def by_cost(name):
     return pytest.param(name, marks=[pytest.mark.slow] if large else [])
 
 
-@pytest.mark.parametrize("name", map(by_cost, NAMES))
+@pytest.mark.parametrize("name", [by_cost(name) for name in NAMES])
 def test_shipped_weights_are_small_and_give_the_numbers_of_their_card(name, tmp_path):
     path = SHIPPED / f"{name}.safetensors"
     assert path.stat().st_size < 1 << 20
