@@ -31,6 +31,7 @@ def save_curves(history: Mapping[str, Sequence[tuple[float, float]]], path: Path
     """Draw one panel per name from its (images, value) points, and write a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     columns = min(3, max(1, len(history)))
     rows = -(-len(history) // columns) or 1
@@ -41,6 +42,8 @@ def save_curves(history: Mapping[str, Sequence[tuple[float, float]]], path: Path
         axes.plot(*zip(*points, strict=True), linewidth=1)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("images shown to the decoder", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

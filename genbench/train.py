@@ -74,7 +74,8 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         scores=scores,
         environment=describe(machine.device),
     )
-    save_curves(loggers.read_history(directory), directory / "samples" / "curves.png")
+    curves = save_curves(loggers.read_history(directory), directory / "samples" / "curves.png")
+    loggers.log_images(sinks, "curves", curves, model.images_shown)
     write_json(directory / "environment.json", dict(result.environment))
     write_result(directory, result)
     loggers.finish(sinks, scores, "finished")
