@@ -13,6 +13,7 @@ from genbench.metrics.frechet import (
     FrechetDistance,
     Moments,
     distance,
+    factor,
     moments,
     resampled_distances,
 )
@@ -94,6 +95,14 @@ def test_the_distance_is_that_of_the_nuclear_norm_also_with_fewer_rows_than_colu
     spread = sum(part.square().sum() for part in centred)
     expected = float((x.mean(0) - y.mean(0)).square().sum() + spread - 2 * cross)
     assert frechet(x, y) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [40, 9])
+def test_a_covariance_has_a_factor_whatever_its_rank(n):
+    covariance = moments(draw(n, 12)).covariance
+    root = factor(covariance)
+    assert torch.allclose(root @ root.T, covariance, atol=1e-12)
+    assert torch.equal(root, root.tril()) == (n > 12)  # Cholesky's, or that of eigenvectors
 
 
 def test_an_offset_of_a_thousand_moves_no_digit_that_counts():

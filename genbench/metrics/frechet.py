@@ -38,19 +38,37 @@ def moments(features: Tensor, counts: Tensor | None = None) -> Moments:
     mean /= total
     covariance = features.new_zeros(width, width, dtype=torch.float64)
     for rows, weight in pieces:
-        centred = rows.double() - mean
-        covariance += (centred * weight).T @ centred
+        covariance += _gram((rows.double() - mean) * weight.sqrt())
     return Moments(mean, covariance / (total - 1))
 
 
-def distance(a: Moments, b: Moments) -> float:
-    """|m - n|^2 + Tr(S + T - 2 (S T)^(1/2)), by the eigenvalues of S^(1/2) T S^(1/2).
+def _gram(rows: Tensor) -> Tensor:
+    """X^T X of (N, D); numpy's BLAS computes one half of it, PyTorch's both."""
+    if rows.device.type == "cpu":
+        array = rows.numpy()
+        return torch.from_numpy(array.T @ array)
+    gram: Tensor = rows.T @ rows
+    return gram
 
-    Not clipped: where covariances have no full rank it may be below 0 by about 1e-6.
+
+def factor(covariance: Tensor) -> Tensor:
+    """Find a matrix F with F F^T = S: Cholesky's, or by eigenvectors where S has no full rank."""
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    if bool(failed):
+        values, vectors = torch.linalg.eigh(covariance)
+        root = vectors * values.clamp_min(0).sqrt()
+    return root
+
+
+def distance(a: Moments, b: Moments) -> float:
+    """|m - n|^2 + Tr(S + T - 2 (S T)^(1/2)), by the eigenvalues of F^T T F, where F F^T = S.
+
+    S T and F^T T F have the same eigenvalues. Not clipped: where covariances have no full rank it may
+    be below 0 by about 1e-6.
     """
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    inner = root @ b.covariance @ root
+    root = factor(a.covariance)
+    inner = root.T @ b.covariance @ root
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     traces = a.covariance.trace() + b.covariance.trace()
     return float((a.mean - b.mean).square().sum() + traces - 2 * cross)
