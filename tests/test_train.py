@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from genbench import launch, train
+from genbench import launch, mistakes, train
 from genbench.results import read_result
 from genbench.runs import new_run_directory, read_status, write_config
 
@@ -39,7 +39,7 @@ def start(tmp_path, cache):
 
 def make(outputs: Path, cache: Path, *overrides: str, run_id: str | None = None) -> Path:
     paths = [f"paths.outputs={outputs}", f"paths.cache={cache}"]
-    with initialize_config_dir(str(launch.config_root()), version_base="1.3"):
+    with initialize_config_dir(str(mistakes.config_root()), version_base="1.3"):
         cfg = compose("train", [*SMOKE, *paths, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     del cfg.hydra
