@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genbench.data import cache
+from genbench.data import binarisation, cache
 from genbench.data.sources import SPLITS, Share, Source
 from genbench.data.stream import Batch, ImageStream, Indices, Plan
 from genbench.data.transform import Transform
@@ -28,7 +28,8 @@ class Images(ImageData):
     A split above `cache_gb` is decoded while it is used, by `workers` processes in training.
     `device_resident`: true, false, or auto for when it takes less than a quarter of the free memory
     of a GPU. `flip` mirrors training images left to right with probability 1/2; nothing else sees
-    it. The other arguments are those of `Source` and `Transform`.
+    it. `binarize` turns grey pictures into ones of 2 levels: see `binarisation`. The other arguments
+    are those of `Source` and `Transform`.
     """
 
     def __init__(
@@ -52,11 +53,15 @@ class Images(ImageData):
         cache_gb: float,
         device_resident: bool | str,
         workers: int,
+        binarize: str | None = None,
     ) -> None:
         super().__init__()
+        binarisation.check(binarize, levels)
         self.name, self.image_size, self.channels, self.levels = name, image_size, channels, levels
+        self.binarize = binarize
+        grey = binarisation.GREY_LEVELS if binarize else levels
         self.transform = Transform(
-            image_size, channels, levels, crop, resize, convert=convert, upscale=upscale
+            image_size, channels, grey, crop, resize, convert=convert, upscale=upscale
         )
         self.source = source(
             root=None if root is None else Path(root).expanduser(),
@@ -71,6 +76,7 @@ class Images(ImageData):
         self.device_resident, self.workers = _resident(device_resident), workers
         self._plan: Plan | None = None
         self._splits: dict[Split, tuple[NDArray[np.uint8], str | None]] = {}
+        self._grey: NDArray[np.uint8] | None = None
         self._identity: Any = None
         self._resident: Tensor | None = None
 
@@ -80,6 +86,7 @@ class Images(ImageData):
         """Fetch what is missing and decode what is not cached; every mistake is found here."""
         for split in SPLITS:
             self.pixels(split)
+        self._shown()
 
     def pixels(self, split: Split) -> NDArray[np.uint8]:
         """All images of a split: (N, C, H, W) uint8 level indices, memory-mapped."""
@@ -92,7 +99,7 @@ class Images(ImageData):
         `cache_gb` and nobody has seen all of it.
         """
         pixels, fingerprint = self._opened(split)
-        return {
+        card = {
             "dataset": self.name,
             "split": split,
             "n": len(pixels),
@@ -102,34 +109,49 @@ class Images(ImageData):
             "transform": self.transform.card(),
             "fingerprint": fingerprint,
         }
+        if self.binarize:  # in what is scored; training may see other draws
+            card["binarisation"] = {"seed": binarisation.STATIC_SEED, "training": self.binarize}
+        return card
 
-    def decode(self, split: Split) -> Callable[[int], NDArray[np.uint8]]:
-        """Read picture i of a split from its source and transform it: (C, H, W)."""
+    def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
+        """Read picture i of a split from its source and transform it: (C, H, W).
+
+        `grey` leaves out the binarisation.
+        """
         numbers = self.source.split(split)
 
         def decode(i: int) -> NDArray[np.uint8]:
             number = int(numbers[i])
-            return self.transform(self.source.picture(number), self.source.label(number))
+            pixels = self.transform(self.source.picture(number), self.source.label(number))
+            return pixels if grey or not self.binarize else _binarized(pixels, number)
 
         return decode
 
-    def folder(self, split: Split) -> Path:
+    def folder(self, split: Split, grey: bool = False) -> Path:
         """Where a split is cached: named by everything that its pixels depend on."""
         if self._identity is None:
             self.source.prepare()
             self._identity = json.loads(json.dumps(self.source.identity()))
-        key = cache.digest(
-            [cache.VERSION, self._identity, split, self.shares, self.transform.card()]
-        )
-        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{key}"
+        parts = [cache.VERSION, self._identity, split, self.shares, self.transform.card()]
+        if self.binarize and not grey:
+            parts.append({"binarised": binarisation.STATIC_SEED})
+        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{cache.digest(parts)}"
 
     def _opened(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
         if split not in self._splits:
             self._splits[split] = self._open(split)
         return self._splits[split]
 
-    def _open(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
-        folder = self.folder(split)
+    def _shown(self) -> NDArray[np.uint8]:
+        """What training draws from: grey pictures where they are binarised at each showing."""
+        if self.binarize != "dynamic":
+            return self.pixels("train")
+        if self._grey is None:
+            self._grey = self._open("train", grey=True)[0]
+        return self._grey
+
+    def _open(self, split: Split, grey: bool = False) -> tuple[NDArray[np.uint8], str | None]:
+        folder = self.folder(split, grey)
         if self.cache_bytes and folder.is_dir():  # its source need not even be read
             found = cache.read_or_none(folder)
             if found is not None:
@@ -140,7 +162,7 @@ class Images(ImageData):
                 f"{self.name} has no {split} pictures: set dataset.{split} to a number or a "
                 "fraction to set aside"
             )
-        decode = self.decode(split)
+        decode = self.decode(split, grey)
         if np.prod(shape) > self.cache_bytes:
             lazy = DecodedOnDemand(shape, decode)
             lazy[:PROBED]
@@ -163,7 +185,7 @@ class Images(ImageData):
         if self.trainer is not None:
             plan = plan.of_rank(self.trainer.global_rank, self.trainer.world_size)
             device = self.trainer.strategy.root_device
-        pixels = self.pixels("train")
+        pixels = self._shown()
         if isinstance(pixels, DecodedOnDemand):
             read, workers = _read_slowly(pixels), min(self.workers, os.cpu_count() or 1)
         else:
@@ -175,17 +197,21 @@ class Images(ImageData):
             len(pixels),
             read,
             flip=self.flip,
+            numbered=self.binarize == "dynamic",
             workers=workers,
             pin_memory=device.type == "cuda",
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Tensor:
-        """On the device: gather if the dataset is there, flip, and scale to [-1, 1]."""
+        """On the device: gather if the dataset is there, flip, binarise, and scale to [-1, 1]."""
         pixels = batch.content if self._resident is None else self._resident[batch.content]
         if batch.flips is not None:  # by rows: on a CPU five times as fast as torch.where
             own = torch.arange(len(pixels), device=pixels.device)
             mirrored = torch.cat([pixels, pixels.flip(-1)])
             pixels = mirrored.index_select(0, own + len(pixels) * batch.flips)
+        if batch.positions is not None:
+            assert self._plan is not None
+            pixels = binarisation.binarized(pixels, self._plan.seed, batch.positions)
         return self.to_images(pixels)
 
     def _on_device(self, pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
@@ -202,6 +228,13 @@ def _resident(value: bool | str) -> bool | str:
     if value not in (True, False, "auto"):
         raise UserMistake(f"dataset.device_resident={value!r} is not one of auto, true, false")
     return value
+
+
+def _binarized(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    drawn = binarisation.binarized(
+        torch.from_numpy(pixels.copy())[None], binarisation.STATIC_SEED, torch.tensor([number])
+    )
+    return cast(NDArray[np.uint8], drawn[0].numpy())
 
 
 def _reader(pixels: NDArray[np.uint8], device: torch.device) -> Callable[[Indices], Tensor]:

@@ -28,6 +28,7 @@ class Batch(NamedTuple):
 
     content: Tensor  # (N, C, H, W) uint8, or (N,) int64
     flips: Tensor | None  # (N,) bool, which ones to mirror
+    positions: Tensor | None = None  # (N,) int64, where a draw is made for each showing
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,11 @@ class ImageStream:
         read: Callable[[Indices], Tensor],
         *,
         flip: bool,
+        numbered: bool = False,
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.plan, self.read, self.flip = plan, read, flip
+        self.plan, self.read, self.flip, self.numbered = plan, read, flip, numbered
         self.workers, self.pin_memory = workers, pin_memory
         self.order = Order(images, plan.seed)
         self.steps = 0  # done
@@ -124,7 +126,8 @@ class ImageStream:
         stop = min(start + self.plan.steps_per_batch, self.plan.steps)
         positions = self.plan.positions(start, stop)
         flips = torch.from_numpy(self.order.flips(positions)) if self.flip else None
-        return Batch(self.read(self.order.indices(positions)), flips)
+        numbers = torch.from_numpy(positions) if self.numbered else None
+        return Batch(self.read(self.order.indices(positions)), flips, numbers)
 
     def __len__(self) -> int:
         """Count the plan's steps: as many as there can be batches, done ones included.

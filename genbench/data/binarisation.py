@@ -1,0 +1,63 @@
+"""Images of two levels out of grey ones: a pixel is one with the probability of its grey value.
+
+Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks". Static: drawn
+once for every picture. Dynamic: drawn anew whenever a picture is shown in training (Burda et al.
+2016); what is scored stays the static one. Draws come from a hash of (seed, row, pixel), so they
+depend on no generator, no order, no device and no library version.
+"""
+
+import torch
+from torch import Tensor
+
+from genbench.errors import UserMistake
+
+KINDS = ("static", "dynamic")
+GREY_LEVELS = 256
+STATIC_SEED = 1_312  # the fixed binarisation: part of its definition
+DYNAMIC_KEY = 2_718  # sets its randomness apart from the order's and the flips' of the same seed
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def check(kind: str | None, levels: int) -> None:
+    """Refuse an unknown kind, and levels that do not go with it. Raises UserMistake."""
+    if kind is None:
+        return
+    if kind not in KINDS:
+        raise UserMistake(f"dataset.binarize={kind!r} is not one of {', '.join(KINDS)}, null")
+    if levels != 2:
+        raise UserMistake(f"dataset.binarize={kind} makes 2 levels: set dataset.levels=2")
+
+
+def binarized(pixels: Tensor, seed: int, rows: Tensor) -> Tensor:
+    """Draw 0 or 1 for each pixel: (N, C, H, W) uint8 of 256 levels, `rows` (N,) the draws' names."""
+    drawn = thresholds(seed, rows, pixels[0].numel()).view_as(pixels)
+    return (drawn < pixels).to(torch.uint8)
+
+
+def thresholds(seed: int, rows: Tensor, columns: int) -> Tensor:
+    """Draw 0 .. 254 uniformly for every (row, column): (N, columns) uint8, by splitmix64 twice.
+
+    Steele et al. 2014. A grey value v is above v of these 255, so it is one with probability v / 255.
+    """
+    key = _mixed(rows.long() * _signed(GOLDEN) + _signed(seed * GOLDEN + DYNAMIC_KEY))
+    column = torch.arange(1, columns + 1, device=rows.device)
+    bits = _mixed(key[:, None] + column * _signed(GOLDEN)) & 0xFFFFFFFF
+    return ((bits * (GREY_LEVELS - 1)) >> 32).to(torch.uint8)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Splitmix64's finish, on int64 that wraps around."""
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, by: int) -> Tensor:
+    """Shift right as unsigned numbers do."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 with these 64 bits."""
+    value %= 1 << 64
+    return value - (1 << 64) if value >= 1 << 63 else value
