@@ -36,12 +36,28 @@ def read_card(weights: Path) -> dict[str, Any]:
 
 
 def status(cache: str | Path) -> list[Status]:
-    """Look at every extractor; `cache` is `paths.cache`. Reads no weights, imports no torch."""
-    found = [
-        Status(path.stem, path.with_suffix(".safetensors").is_file(), "shipped")
-        for path in sorted(SHIPPED.glob("*.json"))
+    """Look at every extractor; `cache` is `paths.cache`. Imports no torch, loads no network."""
+    folder = Path(cache).expanduser() / "extractors"
+    found = [_classifier(path, "shipped") for path in sorted(SHIPPED.glob("*.json"))]
+    found += [
+        _classifier(path, f"trained here, {path.parent}") for path in sorted(folder.glob("*.json"))
     ]
-    fetched = Path(cache).expanduser() / "extractors" / INCEPTION_FILE
-    there = fetched.is_file()
-    where = str(fetched) if there else f"fetched on first use ({INCEPTION_BYTES >> 20} MiB)"
+    fetched = folder / INCEPTION_FILE
+    there = fetched.is_file() and fetched.stat().st_size == INCEPTION_BYTES
+    if there:
+        where = str(fetched)
+    elif fetched.is_file():
+        where = f"{fetched} is not whole: delete it, and it is fetched on first use"
+    else:
+        where = f"fetched on first use ({INCEPTION_BYTES >> 20} MiB), to {fetched}"
     return [*found, Status("inception-2015", there, where)]
+
+
+def _classifier(card: Path, where: str) -> Status:
+    weights = card.with_suffix(".safetensors")
+    try:
+        whole = sha256_of(weights) == read_card(weights)["sha256"]
+    except (OSError, ValueError, KeyError):
+        whole = False
+    problem = f"{weights} is missing or not what its card describes: install or train it again"
+    return Status(card.stem, whole, where if whole else problem)

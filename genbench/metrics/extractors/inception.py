@@ -9,9 +9,9 @@ Batch normalisation is folded into the convolutions, and the layout is channels-
 import fcntl
 import logging
 import os
-import shutil
 import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from genbench.errors import UserMistake
+from genbench.errors import GenbenchError, UserMistake
 from genbench.interfaces import Extractor, Features
 from genbench.metrics.extractors import (
     INCEPTION_BYTES,
@@ -37,6 +37,7 @@ SILENCE_SECONDS = 30  # of the network, after which a download is given up
 SIZE = 299
 BATCH_ON_CPU = 16  # what stays in the processor's cache
 BN_EPSILON = 1e-3  # TensorFlow's
+TOLERANCE = 1e-5  # relative, of a folded convolution
 
 Resize = Literal["tf1-bilinear", "pil-bicubic"]
 
@@ -233,6 +234,26 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def check_folded(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Raise GenbenchError where a folded convolution and the published pair give other numbers."""
+    for name, layer in network.named_modules():
+        if not isinstance(layer, Conv):
+            continue
+        conv, gain, shift, mean, variance = (
+            state[f"{name}.{part}"].float()
+            for part in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+        )
+        inputs = conv.shape[1]
+        probe = torch.arange(inputs * 49, dtype=torch.float32).cos().view(1, inputs, 7, 7)
+        expected = F.batch_norm(F.conv2d(probe, conv), mean, variance, gain, shift, eps=BN_EPSILON)
+        found = F.conv2d(probe, layer.weight, layer.bias)
+        if not (found - expected).norm() <= TOLERANCE * expected.norm():
+            raise GenbenchError(
+                f"{name} of the Inception is not the same after folding its batch normalisation: "
+                "the weights or this PyTorch are broken"
+            )
+
+
 # --- resizing ---------------------------------------------------------------------------------
 
 
@@ -293,10 +314,12 @@ class Inception(Extractor):
         self.card = {
             "name": self.name,
             "sha256": INCEPTION_SHA256,
-            "layer": "pool 3; logits without bias",
-            "dimensions": 2048,
-            "input": "3 x 299 x 299 in [-1, 1]; grey repeated",
+            "layer": "pool 3; logits without bias, 1008 classes",
+            "feature_dim": 2048,
+            "input_size": SIZE,
             "resize": resize,
+            "channels": "3; grey repeated",
+            "value_range": [-1, 127 / 128],
         }
 
     def prepare(self) -> None:
@@ -316,6 +339,7 @@ class Inception(Extractor):
         with torch.device("meta"):  # draws no weights, which would move the global generator
             network = Network()
         network.load_state_dict(folded(state), assign=True)
+        check_folded(network, state)
         self.network = network.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
@@ -326,16 +350,22 @@ class Inception(Extractor):
             self.prepare()
             self.to(pixels.device)
         assert self.network is not None
+        if pixels.shape[1] not in (1, 3):
+            raise ValueError(f"{self.name} reads images of 1 or 3 channels, not {pixels.shape[1]}")
         size = BATCH_ON_CPU if pixels.device.type == "cpu" else len(pixels)
-        found: list[Features] = []
-        for batch in torch.split(pixels, max(1, size)):
-            images = self.resize(batch.float() * (255 / (levels - 1)))
-            images = ((images - 128) / 128).expand(-1, 3, -1, -1)
-            found.append(self.network(images.contiguous(memory_format=torch.channels_last)))
+        with torch.autocast(pixels.device.type, enabled=False):
+            found = [self._read(batch, levels) for batch in torch.split(pixels, max(1, size))]
         return Features(
             torch.cat([batch.features for batch in found]),
             torch.cat([batch.logits for batch in found]),
         )
+
+    def _read(self, pixels: Tensor, levels: int) -> Features:
+        assert self.network is not None
+        images = self.resize(pixels.float() * (255 / (levels - 1)))
+        images = ((images - 128) / 128).expand(-1, 3, -1, -1)
+        features: Features = self.network(images.contiguous(memory_format=torch.channels_last))
+        return features
 
 
 def check(path: Path, sha256: str = INCEPTION_SHA256) -> None:
@@ -365,16 +395,25 @@ def fetch(path: Path, url: str = URL, sha256: str = INCEPTION_SHA256) -> None:
                 _download(url, partial)
                 check(partial, sha256)
                 os.replace(partial, path)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise UserMistake(
             f"the weights of inception-2015 are not here and cannot be fetched ({error}): download "
-            f"{url} elsewhere and give extractor.path=..., or choose an extractor that needs no "
-            "download (extractor=lenet-digits-v1, extractor=lenet-mnist-v1)"
+            f"{url} elsewhere and put it at {path} or give extractor.path=..., or choose an extractor "
+            "that needs no download (extractor=lenet-digits-v1, extractor=lenet-mnist-v1)"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _download(url: str, path: Path) -> None:
+    """Fetch `url`, a line in the log for every quarter; raises OSError if less comes than was said."""
     with urllib.request.urlopen(url, timeout=SILENCE_SECONDS) as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+        whole = int(source.headers.get("Content-Length") or 0)
+        done = told = 0
+        while chunk := source.read(1 << 20):
+            done += target.write(chunk)
+            if whole and 4 * done // whole > told:
+                told = 4 * done // whole
+                log.warning("%d of %d MiB", done >> 20, whole >> 20)
+    if done < whole:
+        raise OSError(f"the connection ended after {done:,} of {whole:,} bytes")

@@ -46,53 +46,86 @@ class Network(nn.Module):
 
 
 class LeNet(Extractor):
-    """Shipped weights by name (`lenet-digits-v1`), or a safetensors file with its card beside it.
+    """Shipped weights by name (`lenet-digits-v1`), or a .safetensors file with its card beside it.
 
-    Raises UserMistake if the file is not the one that its card describes.
+    `prepare` raises UserMistake where there is none, or not the one that its card describes.
     """
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, path: str | None) -> None:
         super().__init__()
-        given = Path(weights).expanduser()
-        path = given if given.suffix == ".safetensors" else SHIPPED / f"{weights}.safetensors"
-        card = _card(path, weights)
-        sha256 = sha256_of(path)
-        if sha256 != card["sha256"]:
-            raise UserMistake(
-                f"{path} is not what its card describes (sha256 {sha256[:8]}..., the card says "
-                f"{card['sha256'][:8]}...): it was changed or cut short; install genbench again, "
-                "or train it again"
-            )
-        self.name = card["name"]
-        self.image_size, self.channels = card["image_size"], card["channels"]
+        self.path = _locate(path)
+        self.name = self.path.stem if self.path else "lenet"
+        self.network: Network | None = None
+        self.described = _described(self.path)
+        self.image_size = int(self.described.get("image_size", 0))
+        self.channels = int(self.described.get("channels", 0))
         self.card = {
             "name": self.name,
-            "sha256": sha256,
-            "layer": "penultimate",
-            "dimensions": WIDTH,
-            "input": f"{self.channels} x {self.image_size} x {self.image_size} in [0, 1]",
+            "sha256": self.described.get("sha256"),
+            "layer": "penultimate, after ReLU; logits of the classes",
+            "feature_dim": WIDTH,
+            "input_size": self.image_size,
             "resize": None,
+            "channels": f"{self.channels}, no other number",
+            "value_range": [0, 1],
         }
+
+    def prepare(self) -> None:
+        """Find the weights, check them, load them. Raises UserMistake."""
+        if self.network is not None:
+            return
+        path = self.path
+        if path is None:
+            raise UserMistake(
+                "extractor.path is not set: give the file of a classifier, or train one with "
+                "python -m genbench.metrics.extractors.training --dataset NAME"
+            )
+        if not path.is_file() or not self.described:
+            names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
+            raise UserMistake(
+                f"{path} is not there with its card {path.with_suffix('.json').name} beside it: give "
+                f"extractor.path=FILE.safetensors, or one of those that genbench ships ({names})"
+            )
+        sha256 = sha256_of(path)
+        if sha256 != self.described["sha256"]:
+            raise UserMistake(
+                f"{path} is not what its card describes (sha256 {sha256[:8]}..., the card says "
+                f"{self.described['sha256'][:8]}...): it was changed or cut short; install genbench "
+                "again, or train it again"
+            )
         with torch.device("meta"):  # draws no weights, which would move the global generator
-            self.network = Network(self.image_size, self.channels, card["classes"])
-        self.network.load_state_dict(load_file(path), assign=True)
+            network = Network(self.image_size, self.channels, self.described["classes"])
+        network.load_state_dict(load_file(path), assign=True)
+        self.network = network
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, pixels: Tensor, levels: int) -> Features:
         """Features of level indices (N, C, S, S); raises ValueError for other shapes."""
+        if self.network is None:
+            self.prepare()
+            self.to(pixels.device)
+        assert self.network is not None
         expected = (self.channels, self.image_size, self.image_size)
         if tuple(pixels.shape[1:]) != expected:
             raise ValueError(f"{self.name} reads images {expected}, not {tuple(pixels.shape[1:])}")
-        features: Features = self.network(pixels.float() / (levels - 1))
+        with torch.autocast(pixels.device.type, enabled=False):
+            features: Features = self.network(pixels.float() / (levels - 1))
         return features
 
 
-def _card(path: Path, weights: str) -> dict[str, Any]:
-    if path.is_file() and path.with_suffix(".json").is_file():
-        return read_card(path)
-    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
-    raise UserMistake(
-        f"extractor.weights={weights} is no extractor that genbench ships ({names}), and there is no "
-        "such .safetensors file with its .json beside it"
-    )
+def _locate(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    given = Path(path).expanduser()
+    return given if given.suffix == ".safetensors" else SHIPPED / f"{path}.safetensors"
+
+
+def _described(path: Path | None) -> dict[str, Any]:
+    """Read the card of the weights; {} where there is none that can be used."""
+    try:
+        card = read_card(path) if path else {}
+    except (OSError, ValueError):
+        return {}
+    needed = {"sha256", "image_size", "channels", "classes"}
+    return card if isinstance(card, dict) and needed <= set(card) else {}

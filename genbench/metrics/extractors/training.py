@@ -1,20 +1,29 @@
 """How the weights of a small classifier are made; done once per dataset, and then they are fixed.
 
+    python -m genbench.metrics.extractors.training --dataset fashion-mnist
+    python -m genbench.metrics.extractors.training --dataset image-folder dataset.root=~/pictures
+
+write `<dataset>-lenet-<first digits of its sha256>.safetensors` and its card, a `.json`, into
+`<cache>/extractors`; give that file by `extractor=lenet extractor.path=FILE`. What genbench ships is
+made with a name:
+
     python -m genbench.metrics.extractors.training lenet-mnist-v1 --data data --out folder
 
-writes `<name>.safetensors` and its card `<name>.json`. One thread, one seed, and numpy draws the
-initial weights and the order, so that the same machine makes the same file again. Another processor
-rounds otherwise and makes another file: that is why weights are shipped, and not trained by users.
+One thread, one seed, and numpy draws the initial weights and the order, so that the same machine makes
+the same file again. Another processor rounds otherwise and makes another file, whose scores are in
+columns of their own: publish the file with the scores.
 """
 
 import argparse
 import gzip
+import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,16 +32,15 @@ import torch.nn.functional as F
 from hydra import compose
 from hydra.utils import instantiate
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from omegaconf import OmegaConf
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.interfaces import Features, ImageData, Split
-from genbench.metrics.extractors import sha256_of
+from genbench.interfaces import Features, Split
 from genbench.metrics.extractors.lenet import LeNet, Network
-from genbench.metrics.frechet import distance, moments
-from genbench.metrics.inception_score import inception_score
-from genbench.mistakes import composing, config_root
+from genbench.mistakes import check_values, composing, config_root, explain
+from genbench.runs import write_json
 
 SEED = 0
 BATCH = 64
@@ -43,6 +51,7 @@ EPOCHS = 6
 READ = 1000  # images at a time, where nothing is learnt
 
 Labels = NDArray[np.int64]
+Array = NDArray[np.float64]
 
 
 class Labelled(NamedTuple):
@@ -82,7 +91,8 @@ def _train(data: Labelled, classes: int, epochs: int) -> Network:
     network = Network(data.pixels.shape[2], data.pixels.shape[1], classes)
     _initialise(network, draw)
     n = len(data.pixels)
-    steps = epochs * (n // BATCH)
+    batch = min(BATCH, n)
+    steps = epochs * (n // batch)
     optimizer = torch.optim.AdamW(
         network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, foreach=False
     )
@@ -90,7 +100,7 @@ def _train(data: Labelled, classes: int, epochs: int) -> Network:
     images = data.images
     for _ in range(epochs):
         order = torch.from_numpy(draw.permutation(n))
-        for rows in order[: n // BATCH * BATCH].split(BATCH):  # type: ignore[no-untyped-call]
+        for rows in order[: n // batch * batch].split(batch):  # type: ignore[no-untyped-call]
             loss = F.cross_entropy(network(images[rows]).logits, data.labels[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -111,20 +121,29 @@ def _initialise(network: nn.Module, draw: np.random.RandomState) -> None:
 # --- data -------------------------------------------------------------------------------------
 
 
-def read(
-    dataset: str, root: str, cache: str | None = None
-) -> tuple[ImageData, dict[Split, Labelled]]:
-    """A dataset's training and test split, as every run sees them, with labels."""
-    with composing(config_root()):
-        where = [f"paths.data={root}", *([f"paths.cache={cache}"] if cache else [])]
-        cfg = compose("train", [f"dataset={dataset}", *where]).dataset
-    data: Any = instantiate(cfg)
+def compose_data(dataset: str, overrides: Sequence[str]) -> tuple[Any, Path]:
+    """A dataset as every run sees it, and the cache of runs."""
+    composed = [f"dataset={dataset}", *overrides]
+    try:
+        with composing(config_root()):
+            cfg = compose("train", composed)
+            check_values(composed)
+            OmegaConf.resolve(cfg.dataset)
+            cache = Path(cfg.paths.cache).expanduser()
+    except Exception as error:
+        raise explain(error, composed, config_root()) from error
+    data: Any = instantiate(cfg.dataset)
     data.prepare_data()
+    return data, cache
+
+
+def label(dataset: str, data: Any) -> dict[Split, Labelled]:
+    """The training and the test split with their classes. Raises UserMistake where none are known."""
     labels = _labels(dataset, data)
     splits: tuple[Split, ...] = ("train", "test")
-    return data, {
+    return {
         split: Labelled(
-            torch.from_numpy(np.array(data.pixels(split))),
+            torch.from_numpy(np.array(data.pixels(split)[:])),
             torch.from_numpy(labels[data.source.split(split)]),
             data.levels,
         )
@@ -139,13 +158,29 @@ def _labels(dataset: str, data: Any) -> Labels:
 
         targets: Labels = load_digits().target.astype(np.int64)
         return targets
+    found = _labels_of_folders(data) if dataset == "image-folder" else _labels_of_files(data)
+    if found is None or len(np.unique(found)) < 2:
+        raise UserMistake(
+            f"no classes are known for dataset {data.name}: a classifier can be trained on digits, on "
+            "mnist, fashion-mnist and kmnist with their label files beside the images, and on an "
+            "image-folder whose pictures lie in one subfolder for each class"
+        )
+    return found
+
+
+def _labels_of_folders(data: Any) -> Labels:
+    """A picture's class is the folder that it lies in."""
+    names = [PurePosixPath(file).parent.name for file in data.source.files()]
+    labels: Labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return labels
+
+
+def _labels_of_files(data: Any) -> Labels | None:
+    """What MNIST and its likes have beside their images."""
     folder: Path | None = getattr(data.source, "folder", None)
     files = [folder / f"{part}-labels-idx1-ubyte" for part in ("train", "t10k")] if folder else []
     if not files or not all(path.is_file() or _zipped(path).is_file() for path in files):
-        raise UserMistake(
-            f"no labels are known for dataset {dataset}: a classifier can be trained on digits, and "
-            "on mnist, fashion-mnist and kmnist with their label files beside the images"
-        )
+        return None
     return np.concatenate([_read_idx(path) for path in files])
 
 
@@ -169,19 +204,54 @@ def look(network: nn.Module, images: Tensor) -> Features:
 
 
 def goldens(network: nn.Module, data: dict[Split, Labelled]) -> dict[str, float]:
-    """Numbers that the weights must give again, within 1e-5.
+    """Numbers that the weights must give again, by formulas that share nothing with the metrics.
 
-    `fd_blur`: the test images after a 3 x 3 mean, rounded to levels, against the training images.
+    Distances to the training images of: test images, the same after a 3 x 3 mean rounded to levels,
+    and uniform noise.
     """
     train, test = data["train"], data["test"]
-    blurred = F.avg_pool2d(test.pixels.float(), 3, 1, padding=1, count_include_pad=False).round()
-    real, heldout = look(network, train.images), look(network, test.images)
-    damaged = look(network, blurred / (test.levels - 1))
+    real = look(network, train.images).features
+    heldout = look(network, test.images)
     return {
-        "fd_train_test": distance(moments(real.features), moments(heldout.features)),
-        "fd_blur": distance(moments(real.features), moments(damaged.features)),
-        "is_test": inception_score(heldout.logits),
+        "fd_train_test": _distance(real, heldout.features),
+        "fd_blur": _distance(real, look(network, blurred(test)).features),
+        "fd_noise": _distance(real, look(network, uniform(test)).features),
+        "is_test": _score(heldout.logits),
     }
+
+
+def blurred(data: Labelled) -> Tensor:
+    """Images after a 3 x 3 mean, rounded to levels, in [0, 1]."""
+    mean = F.avg_pool2d(data.pixels.float(), 3, 1, padding=1, count_include_pad=False)
+    return mean.round() / (data.levels - 1)
+
+
+def uniform(data: Labelled) -> Tensor:
+    """As many images of levels that are drawn evenly, in [0, 1]."""
+    drawn = np.random.RandomState(SEED).randint(0, data.levels, tuple(data.pixels.shape))
+    return torch.from_numpy(drawn).float() / (data.levels - 1)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Frechet distance by triangular factors of the covariances, S = R'R: no root of one is taken."""
+    x, y = a.double().numpy(), b.double().numpy()
+    r, q = _factor(x), _factor(y)
+    shift = x.mean(0) - y.mean(0)
+    cross = np.linalg.svd(r @ q.T, compute_uv=False).sum()
+    return float(shift @ shift + (r**2).sum() + (q**2).sum() - 2 * cross)
+
+
+def _factor(x: Array) -> Array:
+    factor: Array = np.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r")  # type: ignore[assignment]
+    return factor
+
+
+def _score(logits: Tensor) -> float:
+    """Inception score in one split."""
+    z: Array = logits.double().numpy()
+    logs = z - np.logaddexp.reduce(z, axis=1, keepdims=True)
+    p = np.exp(logs)
+    return float(np.exp((p * (logs - np.log(p.mean(0)))).sum(1).mean()))
 
 
 def accuracy(network: nn.Module, data: Labelled) -> float:
@@ -190,19 +260,28 @@ def accuracy(network: nn.Module, data: Labelled) -> float:
     return float((found == data.labels).double().mean())
 
 
-def write(name: str, dataset: str, root: str, out: Path, cache: str | None = None) -> Path:
-    """Train, save, describe; returns the path of the weights."""
-    data, splits = read(dataset, root, cache)
-    classes = int(splits["train"].labels.max()) + 1
-    epochs = max(EPOCHS, IMAGES // len(splits["train"].pixels))
+def write(
+    name: str | None,
+    dataset: str,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    epochs: int | None = None,
+) -> Path:
+    """Train, save, describe; returns the path of the weights.
+
+    Without a `name` the sha256 gives one; without `out` the two files go to `<cache>/extractors`.
+    """
+    data, cache = compose_data(dataset, overrides)
+    splits = label(dataset, data)
+    classes = 1 + max(int(part.labels.max()) for part in splits.values())
+    epochs = epochs or max(EPOCHS, IMAGES // len(splits["train"].pixels))
     network = train(splits["train"], classes, epochs).eval()
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}.safetensors"
-    save_file(network.state_dict(), path)
-    path.chmod(0o644)  # safetensors leaves it to its owner
+    content = save(network.state_dict())
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = name or f"{data.name}-lenet-{sha256[:8]}"
     card = {
         "name": name,
-        "sha256": sha256_of(path),
+        "sha256": sha256,
         "architecture": "lenet",
         "image_size": data.image_size,
         "channels": data.channels,
@@ -223,23 +302,40 @@ def write(name: str, dataset: str, root: str, out: Path, cache: str | None = Non
         "goldens": goldens(network, splits),
         "made_with": {"torch": torch.__version__, "numpy": np.__version__, "threads": 1},
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-    LeNet(str(path))
+    path = (out or cache / "extractors") / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+    write_json(path.with_suffix(".json"), card)
+    LeNet(str(path)).prepare()
     return path
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train the classifier that a name like `lenet-mnist-v1` asks for; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="genbench.metrics.extractors.training")
-    parser.add_argument("name", help="lenet-<dataset>-v<number>")
-    parser.add_argument("--data", default="data", help="the folder that holds the dataset")
-    parser.add_argument("--out", type=Path, default=Path(), help="where the two files go")
-    parser.add_argument("--cache", help="where decoded images are kept")
-    arguments = parser.parse_args(list(argv))
-    named = re.fullmatch(r"lenet-(.+)-v\d+", arguments.name)
-    if named is None:
-        raise UserMistake(f"{arguments.name} is no name like lenet-mnist-v1")
-    path = write(arguments.name, named[1], arguments.data, arguments.out, arguments.cache)
+    """Train the classifier of a dataset, or the one that a shipped name asks for; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m genbench.metrics.extractors.training")
+    parser.add_argument(
+        "name", nargs="?", help="a name as genbench ships them: lenet-<dataset>-v<n>"
+    )
+    parser.add_argument("--dataset", help="the dataset of a classifier of your own")
+    parser.add_argument("--data", help="the folder that holds the dataset; as paths.data=...")
+    parser.add_argument("--out", type=Path, help="where the two files go; the cache if not given")
+    parser.add_argument("--epochs", type=int, help="passes over the images; enough, if not given")
+    parser.add_argument("settings", nargs="*", help="as in genbench train: dataset.root=..., ...")
+    arguments = parser.parse_intermixed_args(list(argv))
+    overrides = list(arguments.settings)
+    if arguments.name and "=" in arguments.name:
+        overrides, arguments.name = [arguments.name, *overrides], None
+    named = re.fullmatch(r"lenet-(.+)-v\d+", arguments.name or "")
+    if bool(arguments.name) == bool(arguments.dataset) or (arguments.name and not named):
+        raise UserMistake(
+            f"{arguments.name or 'nothing'} is no name like lenet-mnist-v1: give one, or --dataset NAME"
+        )
+    if arguments.data:
+        overrides.append(f"paths.data={arguments.data}")
+    dataset = named[1] if named else arguments.dataset
+    path = write(arguments.name, dataset, overrides, arguments.out, arguments.epochs)
     card = json.loads(path.with_suffix(".json").read_text())
     print(f"{path}: test accuracy {card['accuracy']['test']:.2%}, goldens {card['goldens']}")
     return DONE
