@@ -16,11 +16,12 @@ def decide(loggers: Mapping[str, Any]) -> str:
     entry = loggers.get("wandb")
     if entry is None or os.environ.get("WANDB_MODE") == "disabled":
         return "none"
+    without_login = "none" if entry.get("only_if_logged_in") else "offline"
+    if not _has_key():
+        return without_login
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "offline"
-    if _has_key() and _can_log_in():
-        return "online"
-    return "none" if entry.get("only_if_logged_in") else "offline"
+    return "online" if _can_log_in() else without_login
 
 
 def _has_key() -> bool:

@@ -33,8 +33,9 @@ def build(
     for name, entry in loggers.items():
         if name == "wandb" and mode == "none":
             continue
-        extra = {"mode": mode, "config": config, "group": fingerprint} if name == "wandb" else {}
-        sinks.append(instantiate(entry, directory=directory, **extra))
+        extra = {"mode": mode, "run_config": dict(config), "group": fingerprint}
+        extra = extra if name == "wandb" else {}
+        sinks.append(instantiate(entry, directory=directory, _convert_="all", **extra))
     return sinks
 
 
@@ -161,7 +162,7 @@ class Wandb(_Sink):
     def __init__(
         self,
         directory: Path,
-        config: Mapping[str, Any],
+        run_config: Mapping[str, Any],
         group: str,
         mode: str,
         project: str,
@@ -171,7 +172,7 @@ class Wandb(_Sink):
         super().__init__(directory)
         self.broken = False
         self._run: Any = None
-        self._start(config, group, mode, project, entity)
+        self._start(run_config, group, mode, project, entity)
 
     @_never_raises
     def _start(
@@ -227,11 +228,15 @@ class Wandb(_Sink):
         """Upload what is left, for a minute at most."""
         if status != "finished" and status != "failed":
             return  # Lightning says "success" after the fit; the scores are still to come
-        ending = threading.Thread(
-            target=self._run.finish, args=(0 if status == "finished" else 1,), daemon=True
-        )
+        ending = threading.Thread(target=self._end, args=(status,), daemon=True)
         ending.start()
         ending.join(FINISH_SECONDS)
+
+    def _end(self, status: str) -> None:
+        import wandb
+
+        self._run.finish(exit_code=0 if status == "finished" else 1)
+        wandb.teardown()  # returns when everything is written; `finish` alone may not wait
 
 
 class TensorBoard(_Sink):
