@@ -23,7 +23,8 @@ from torch import Tensor
 from genbench import engine
 from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.interfaces import Extractor, Features, GenerativeModel, ImageData, Role, Split
-from genbench.metrics import Estimate, FeatureMetric, Quantity, likelihood
+from genbench.metrics import Estimate, FeatureMetric, Quantity
+from genbench.metrics.likelihood import LikelihoodMetric, Task
 from genbench.runs import write_json
 from genbench.score import Score, digest
 
@@ -51,12 +52,14 @@ class Evaluation:
         seed: int,
         extractor: Extractor,
         metrics: Mapping[str, FeatureMetric],
+        likelihoods: Mapping[str, LikelihoodMetric],
         cache: str,
     ) -> None:
         if batch_size < 1:
             raise UserMistake(f"evaluation.batch_size={batch_size}: it must be 1 or more")
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.extractor, self.metrics = extractor, list(metrics.values())
+        self.likelihoods = list(likelihoods.values())
         self.cache = Path(cache).expanduser() / "features"
         self.sample_images_per_second: float | None = None
 
@@ -85,9 +88,16 @@ class Evaluation:
             ) from error
 
     def __call__(
-        self, model: GenerativeModel, data: ImageData, device: torch.device
+        self,
+        model: GenerativeModel,
+        data: ImageData,
+        device: torch.device,
+        directory: Path | None = None,
     ) -> list[Score]:
-        """Score the model as it is; afterwards its mode and all global random states are as before."""
+        """Score the model as it is; afterwards its mode and all global random states are as before.
+
+        `directory` is the run's: what takes long leaves its state there, and is taken up again.
+        """
         with _undisturbed(model, device, self.seed):
             self.extractor.to(device)
             cards: dict[Role, dict[str, Any]] = {}
@@ -106,7 +116,8 @@ class Evaluation:
                 "quantisation": {"round": "nearest", "levels": data.levels},
             }
             scores = self._scores(sets, cards, device)
-            return scores + likelihood.scores(model, data, self.seed, self.batch_size, device)
+            task = Task(model, data, device, self.seed, self.batch_size, directory=directory)
+            return scores + [one for metric in self.likelihoods for one in metric(task)]
 
     # --- features -------------------------------------------------------------------------------
 
@@ -355,7 +366,7 @@ def main(argv: list[str]) -> int:
     model, data, config = engine.load_run(directory)
     evaluation.prepare(data)
     device = engine.device_of(config["trainer"]["accelerator"])
-    scores = evaluation(model.to(device), data, device)
+    scores = evaluation(model.to(device), data, device, directory)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"
     target = directory / "evaluations" / name

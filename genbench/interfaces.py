@@ -202,10 +202,23 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
-class HasLikelihood(Protocol):
+class HasPosterior(Protocol):
+    """A model whose encoder gives a distribution of latents."""
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z | images), (N, latent_dim) each."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(HasPosterior, Protocol):
     """A model whose objective bounds log p(x)."""
 
     likelihood: "Likelihood"
+
+    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
+        """Log p(images | z), in nats per image, (N,)."""
+        ...
 
     def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
         """Bound log p(images) at beta = 1, with posterior draws from `noise` (N, latent_dim)."""

@@ -46,7 +46,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     if not heartbeat:
         return
 
-    scores = evaluation(model.to(machine.device), data, machine.device)
+    scores = evaluation(model.to(machine.device), data, machine.device, directory)
     result = Result(
         run_id=directory.name,
         study=cfg.study,

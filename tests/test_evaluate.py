@@ -21,6 +21,7 @@ from genbench.metrics.copy_rate import CopyRate
 from genbench.metrics.frechet import FrechetDistance
 from genbench.metrics.inception_score import InceptionScore
 from genbench.metrics.kernel import KernelDistance
+from genbench.metrics.likelihood import Bounds
 from genbench.metrics.prdc import NeighbourScores
 from genbench.models.noise import Noise
 from genbench.models.vae import VAE
@@ -132,6 +133,7 @@ def make_evaluation(folder, **changes):
         "seed": 0,
         "extractor": Small(),
         "metrics": {m.__name__: m() for m in [*metrics, ClassBalance, CopyRate]},
+        "likelihoods": {"bounds": Bounds(posterior_draws=1, importance_draws=20, max_images=30)},
         "cache": str(folder),
     }
     return Evaluation(**(arguments | changes))
@@ -329,7 +331,8 @@ def test_a_model_with_a_likelihood_is_scored_under_its_tag(tmp_path):
     scores = run(tmp_path, make_vae(DiscretizedLogistic(17)), metrics={})
     found = values(scores)
     tag = "discretized-logistic-17"
-    assert [*found] == [f"{name}_{tag}" for name in ("elbo", "rate", "distortion", "bits_per_dim")]
+    names = ("elbo", "rate", "distortion", "bits_per_dim", "iwae_20")
+    assert [*found] == [f"{name}_{tag}" for name in names]
     bound = found[f"rate_{tag}"] + found[f"distortion_{tag}"]
     assert found[f"elbo_{tag}"] == pytest.approx(-bound)
     assert found[f"bits_per_dim_{tag}"] == pytest.approx(bound / (64 * np.log(2)))
@@ -351,7 +354,8 @@ def test_the_bound_is_the_models_own_on_the_test_images(tmp_path):
 
 def test_a_density_has_no_bits_per_dimension(tmp_path):
     found = values(run(tmp_path, make_vae(Gaussian(0.5, learned=False)), metrics={}))
-    assert [*found] == [f"{name}_gaussian-0.5" for name in ("elbo", "rate", "distortion")]
+    names = ("elbo", "rate", "distortion", "iwae_20")
+    assert [*found] == [f"{name}_gaussian-0.5" for name in names]
 
 
 def test_a_model_without_a_likelihood_has_no_such_score(tmp_path):

@@ -47,12 +47,20 @@ class VAE(GenerativeModel):
 
     def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
         """Rate KL(q(z|x) || p(z)) and distortion -log p(x|z), z = mu + sigma * noise: eq. 10."""
-        mu, logvar = self.encoder(images)
-        output = self.decoder(reparameterize(mu, logvar, noise))
+        mu, logvar = self.posterior(images)
         return Elbo(
             rate=kl_to_standard_normal(mu, logvar),
-            distortion=-self.likelihood.log_prob(images, output),
+            distortion=-self.log_prob(images, reparameterize(mu, logvar, noise)),
         )
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x)."""
+        mu, logvar = self.encoder(images)
+        return mu, logvar
+
+    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
+        """Log p(x|z)."""
+        return self.likelihood.log_prob(images, self.decoder(z))
 
     def sample(self, z: Tensor) -> Tensor:
         """Mean images of p(x|z)."""
@@ -60,4 +68,4 @@ class VAE(GenerativeModel):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Mean images at the posterior's mean."""
-        return self.sample(self.encoder(images)[0])
+        return self.sample(self.posterior(images)[0])

@@ -25,7 +25,7 @@ from genbench.networks.heads import Discriminator
 class VAEGAN(GenerativeModel):
     """A VAE whose reconstruction error is measured in its own discriminator.
 
-    It has no pixel likelihood, so it offers no `elbo`.
+    It has a posterior but no pixel likelihood, so it offers no `elbo`.
     """
 
     counted = "autoencoder"
@@ -59,7 +59,7 @@ class VAEGAN(GenerativeModel):
 
     def step(self, images: Tensor) -> None:
         """The discriminator sees reconstructions and prior samples as fakes, half and half."""
-        mu, logvar = self.encoder(images)
+        mu, logvar = self.posterior(images)
         z = reparameterize(mu, logvar, self.noise(len(images), self.latent_dim))
         recoded = self.sample(z.detach())  # a reconstruction that leads back to the decoder alone
         prior = self.sample(self.noise(len(images), self.latent_dim))
@@ -108,10 +108,15 @@ class VAEGAN(GenerativeModel):
         features = self.discriminator.features(reconstructions)[self.feature_stage].float()
         return 0.5 * (features - target).square().flatten(1).sum(1)
 
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x)."""
+        mu, logvar = self.encoder(images)
+        return mu, logvar
+
     def sample(self, z: Tensor) -> Tensor:
         """Decode latents; tanh bounds the image."""
         return torch.tanh(self.decoder(z))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Decode the posterior's mean."""
-        return self.sample(self.encoder(images)[0])
+        return self.sample(self.posterior(images)[0])
