@@ -168,16 +168,10 @@ def _threads() -> Iterator[Finding]:
 
 
 def _extractors() -> Iterator[Finding]:
-    """Ask the room itself, where it answers: [(name, is it there, sentence)]."""
     extractors = importlib.import_module("genbench.metrics.extractors")
-    weights = getattr(extractors, "weights_present", None)
-    if weights is not None:
-        for name, there, sentence in weights():
-            yield Finding(f"extractor {name}", "ok" if there else "missing", sentence)
-        return
-    folder = Path(str(extractors.__file__)).parent
-    for path in sorted(folder.glob("*.safetensors")):
-        yield Finding(f"extractor {path.stem}", "ok", f"shipped, {path.stat().st_size >> 10} KiB")
+    cache = Path(os.environ.get("GENBENCH_CACHE", "~/.cache/genbench")).expanduser()
+    for name, there, where in extractors.status(cache):
+        yield Finding(f"extractor {name}", "ok" if there else "missing", str(where))
 
 
 def _datasets() -> Iterator[Finding]:
