@@ -23,7 +23,9 @@ demo: $(STAMP)  ## VAE, GAN and VAE-GAN on the embedded digits, their floors, an
 	rm -rf $(DEMO)
 	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench train -m model=noise,vae,gan,vae-gan study=demo
 	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench train -m model=vae,gan,vae-gan budget.images=0 study=demo
-	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench compare study=demo
+	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench compare study=demo --format md --out $(DEMO)/table.md
+	GENBENCH_OUTPUTS=$(DEMO) $(BIN)/genbench compare study=demo --pictures $(DEMO)/samples.png
+	@echo "the same as Markdown: $(DEMO)/table.md; samples side by side: $(DEMO)/samples.png"
 
 check: $(STAMP)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

@@ -477,6 +477,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--format", choices=FORMATS, default="table")
     result.add_argument("--out", type=Path, help="write to this file instead of the terminal")
+    result.add_argument(
+        "--pictures", type=Path, help="also write a PNG: every row's sample grids side by side"
+    )
     result.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
     return result
 
@@ -495,12 +498,24 @@ def main(argv: list[str]) -> int:
     tables = compare(results, options.metric, options.all, options.sort)
     if options.columns == "dataset":
         tables = by_dataset(tables)
+    if options.pictures:
+        _draw(results, outputs, options.pictures)
     text = render(tables, options.format)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
     return DONE
+
+
+def _draw(results: Sequence[Result], outputs: Path, path: Path) -> None:
+    """Draw the first seed of every row that was trained."""
+    from genbench.contact_sheet import contact_sheet
+
+    rows = [row for row in make_rows(results) if row.runs and not row.untrained]
+    runs = [(f"{row.label} on {row.dataset}", outputs / row.runs[0].run_id) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(runs).save(path)
 
 
 def by_dataset(tables: Sequence[Table]) -> list[Table]:

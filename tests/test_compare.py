@@ -333,6 +333,19 @@ def test_a_table_can_go_to_a_file(study, capsys):
     assert "| model |" in (study / "t.md").read_text()
 
 
+def test_pictures_of_every_trained_row_go_side_by_side(study, capsys):
+    from PIL import Image
+
+    for each in study.iterdir():
+        (each / "samples").mkdir()
+        Image.new("L", (30, 30), 99).save(each / "samples" / "samples-000128000.png")
+    run(capsys, "--outputs", str(study), "--pictures", str(study / "p.png"))
+    sheet = Image.open(study / "p.png")
+    assert sheet.width > 3 * 30
+    colours = sheet.getcolors(1 << 20)
+    assert sum(count for count, colour in colours if colour == (99, 99, 99)) >= 3 * 30 * 30
+
+
 def test_no_runs_is_a_sentence_with_a_remedy(tmp_path):
     with pytest.raises(UserMistake, match="genbench train"):
         main(["--outputs", str(tmp_path)])
