@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def open_log(directory: Path) -> None:
     handler = logging.FileHandler(directory / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a full disk must not hide the error that says so
     for name in ("genbench", "pytorch_lightning", "py.warnings"):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
@@ -138,12 +140,21 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
         return known
     if isinstance(error, OSError) and error.errno is not None:
         return GenbenchError(
-            f"{os.strerror(error.errno)}: {error.filename or cfg.paths.outputs}. What was recorded "
-            "before is kept; make room or permit writing, then `genbench resume`"
+            f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
+            "recorded before is kept; make room or permit writing, then `genbench resume`"
         )
     return GenbenchError(
         f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
     )
+
+
+def leave_word(heartbeat: Heartbeat, error: GenbenchError, raised: BaseException) -> None:
+    """Record how a run ended, even on a full disk: a write that was cut off makes room for it."""
+    for partial in heartbeat.directory.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
+    with suppress(OSError):  # if nothing can be written, the parent has the exit code
+        heartbeat.finish(error.status, str(error))
+    log.error(str(error), exc_info=raised)
 
 
 def main(argv: list[str]) -> int:
@@ -162,8 +173,7 @@ def main(argv: list[str]) -> int:
             run(directory, cfg, heartbeat, resume)
         except BaseException as raised:
             error = explain(raised, cfg)
-            log.error(str(error), exc_info=raised)
-            heartbeat.finish(error.status, str(error))
+            leave_word(heartbeat, error, raised)
             if os.environ.get("GENBENCH_DEBUG"):
                 raise
             print(f"genbench: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,24 @@ def test_what_cannot_be_is_refused_in_a_sentence(start, capsys, override, senten
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_sentence(tmp_path, cache, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        directory = make(disk, cache, "model=vae")
+        assert train.main([str(directory)]) == 1
+        status = read_status(directory)
+        assert status.status == "failed"
+        assert "no space left on device" in status.reason
+        assert "Traceback" not in capsys.readouterr().err
+        assert not (directory / "result.json").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_untrained_weights_can_be_scored(start):
