@@ -5,17 +5,18 @@ numbers whose cards differ never share one. Runs that failed are counted, never 
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from genbench.budget import parse_images
 from genbench.errors import DONE, UserMistake
 from genbench.results import Result, load_results, method
-from genbench.runs import default_outputs
+from genbench.runs import default_outputs, explain_os_error, find_runs
 from genbench.score import ORDER, Score, digest
 from genbench.tables import FORMATS, Cell, Column, Table, number, render
 
@@ -25,7 +26,7 @@ HEADERS = {
     "fd": "FD", "fid": "FID", "fid_clean": "FID clean", "kid": "KID", "is": "IS", "elbo": "ELBO",
     "bits_per_dim": "bits/dim", "iwae": "IWAE",
 }  # fmt: skip
-SETTINGS = ("network", "likelihood", "model", "budget", "dataset")  # where rows may differ
+# where another setting says it
 _DERIVED = (
     "network.decoder.",
     "network.trunk.",
@@ -34,9 +35,11 @@ _DERIVED = (
     "model.discriminator.",
     "model.likelihood.",
     "model.latent_dim",
+    "arena.",
 )
 
 ScoreKey = tuple[str, str, str]  # name, checkpoint, protocol
+MethodKey = tuple[str, str, str, str]  # dataset, model, method without precision, precision
 
 
 @dataclass
@@ -55,14 +58,14 @@ class Row:
         """Never shown an image: a floor."""
         return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
 
-    def values(self, key: ScoreKey) -> list[float]:
-        """The score's values, one per seed that has it."""
-        return [
-            s.value
-            for run in self.runs
-            for s in run.scores
-            if _key(s) == key and s.value is not None
-        ]
+    def scores(self, key: ScoreKey) -> list[tuple[Result, Score]]:
+        """The score of each seed that has it, with or without a value; of several the newest."""
+        found = [(run, [s for s in run.scores if _key(s) == key]) for run in self.runs]
+        return [(run, own[-1]) for run, own in found if own]
+
+    def values(self, key: ScoreKey) -> dict[str, float]:
+        """The score's value by run, one per seed that has one."""
+        return {r.run_id: s.value for r, s in self.scores(key) if s.value is not None}
 
     def any_run(self) -> Result:
         """A run that stands for the method."""
@@ -78,8 +81,8 @@ def _key(score: Score) -> ScoreKey:
 
 def make_rows(results: Iterable[Result]) -> list[Row]:
     """Group runs by dataset and method; the newest finished run of a seed counts."""
-    finished: dict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
-    unfinished: dict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
+    finished: dict[MethodKey, list[Result]] = defaultdict(list)
+    unfinished: dict[MethodKey, list[Result]] = defaultdict(list)
     for result in sorted(results, key=lambda r: r.run_id):
         precise = result.status == "finished"
         (finished if precise else unfinished)[_method_key(result)].append(result)
@@ -91,7 +94,7 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
             len(runs) - len(newest),
         )  # fmt: skip
     for key, runs in unfinished.items():
-        home = next((k for k in rows if k[:3] == key[:3]), None)  # `auto` is not resolved yet
+        home = _home(key, finished)
         if home is None:
             rows[key] = Row(key[1], key[0], key[1], [], runs)
         else:
@@ -100,11 +103,17 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: (row.dataset, row.label))
 
 
-def _method_key(result: Result) -> tuple[str, str, str, str]:
+def _method_key(result: Result) -> MethodKey:
     """Dataset, model, method without its precision, precision."""
     rest = method(result.config)
     precision = rest.pop("precision")
     return result.dataset, result.model, digest(rest), str(precision)
+
+
+def _home(key: MethodKey, finished: Iterable[MethodKey]) -> MethodKey | None:
+    """Find the row of a run that did not finish: `auto` may not have become a precision yet."""
+    alike = [k for k in finished if k == key or (k[:3] == key[:3] and key[3] == "auto")]
+    return alike[0] if alike else None
 
 
 def _finished_later(run: Result, row: Row) -> bool:
@@ -119,25 +128,42 @@ def _label(rows: Sequence[Row]) -> None:
     for row in rows:
         if row.untrained and row.any_run().cost.get("parameters"):
             row.label = f"{row.model} (untrained)"
-    by_label: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        by_label[row.dataset, row.label].append(row)
-    for alike in by_label.values():
-        if len(alike) < 2:
-            continue
+    for alike in _same_label(rows):
         settings = [_settings(row.any_run().config) for row in alike]
         for row, differing in zip(alike, _differences(settings), strict=True):
             if differing:
                 row.label = f"{row.label} ({differing})"
+    for alike in _same_label(rows):  # where no setting tells them apart
+        for row in alike:
+            row.label = f"{row.label} [{row.any_run().fingerprint}]"
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {"trainer.precision": config["trainer"]["precision"]}
-    for section in SETTINGS:
-        flat |= dict(_flatten(config.get(section) or {}, section))
+def _same_label(rows: Iterable[Row]) -> list[list[Row]]:
+    by_label: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_label[row.dataset, row.label].append(row)
+    return [alike for alike in by_label.values() if len(alike) > 1]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the fingerprint covers, as a user would write it: `network=conv`, `budget.images=5M`."""
+    covered = method(config)
+    sections = {"network": config.get("network"), **covered}
+    if "likelihood" in (covered["model"] or {}):
+        sections["likelihood"] = config.get("likelihood")
+    flat: dict[str, Any] = {"trainer.precision": sections.pop("precision")}
+    for name, section in sections.items():
+        flat |= dict(_flatten(section or {}, name))
+    flat |= {"network._target_": _network(config)} if flat.get("network.latent_dim") else {}
     if flat.get("budget.images") is not None:
-        flat["budget.images"] = parse_images(flat["budget.images"])
-    return flat
+        flat["budget.images"] = _images(flat["budget.images"])
+    return {key: _plain(value) for key, value in flat.items()}
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    network = config["network"]
+    kind = (network.get("decoder") or {}).get("_target_", "")
+    return str(config.get("choices", {}).get("network") or kind)
 
 
 def _flatten(node: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
@@ -149,36 +175,82 @@ def _flatten(node: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
             yield key, value
 
 
-def _differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+_ABSENT, _OTHER = "", "?"  # not set; in a section of another kind, where it cannot be compared
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One key in all rows whose section is of one kind."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        return len({*self.values} - {_OTHER}) > 1
+
+
+def _differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Of each, the settings in which it differs from what most have, as a user would write them."""
-    keys = sorted({key for one in settings for key in one})
-    differing = [k for k in keys if len({str(one.get(k)) for one in settings}) > 1]
-    if "auto" in {one.get("trainer.precision") for one in settings}:  # never came to be resolved
-        differing = [k for k in differing if k != "trainer.precision"]
-    own = [k for k in differing if not k.startswith(_DERIVED)]
-    chosen: list[str] = []
-    for key in own or differing:  # one key of those that always change together
-        column = [str(one.get(key)) for one in settings]
-        if all(column != [str(one.get(other)) for one in settings] for other in chosen):
-            chosen.append(key)
-    usual = {key: _usual([str(one.get(key)) for one in settings]) for key in chosen}
-    return [
-        ", ".join(f"{k}={_plain(one.get(k))}" for k in chosen if str(one.get(k)) != usual[k])
-        for one in settings
-    ]
+    keys = sorted({key for one in settings for key in one}, key=lambda k: (not _is_kind(k), k))
+    kinds = {key for key in keys if _is_kind(key)}
+    differing = [s for key in keys for s in _by_kind(key, settings, kinds) if s.differs]
+    if "auto" in {one["trainer.precision"] for one in settings}:  # never came to be resolved
+        differing = [s for s in differing if s.key != "trainer.precision"]
+    own = [s for s in differing if not s.key.startswith(_DERIVED)]
+    chosen: dict[tuple[str, ...], str] = {}
+    for setting in own or differing:  # one key of those that are always equal
+        chosen.setdefault(setting.values, setting.key)
+    parts: list[list[str]] = [[] for _ in settings]
+    for values, key in chosen.items():
+        usual = _usual(values)
+        for place, value in enumerate(values):
+            if value not in (usual, _OTHER):
+                parts[place].append(_assignment(key, value))
+    return [", ".join(own) for own in parts]
+
+
+def _is_kind(key: str) -> bool:
+    return key.endswith("._target_")
+
+
+def _by_kind(
+    key: str, settings: Sequence[Mapping[str, str]], kinds: Set[str]
+) -> Iterable[_Setting]:
+    """A setting's values; a width of one kind of network is not compared to that of another."""
+    parts = key.split(".")
+    above = [".".join(parts[:i]) + "._target_" for i in range(len(parts) - 1, 0, -1)]
+    section = next((name for name in above if name in kinds and name != key), "")
+    for kind in sorted({one.get(section, _ABSENT) for one in settings if key in one}):
+        fits = (one.get(section, _ABSENT) == kind for one in settings)
+        yield _Setting(
+            key,
+            tuple(
+                one.get(key, _ABSENT) if fit else _OTHER
+                for one, fit in zip(settings, fits, strict=True)
+            ),
+        )
 
 
 def _usual(values: Sequence[str]) -> str | None:
     """The value that most have; None where no value leads."""
-    counts = sorted(((values.count(value), value) for value in set(values)), reverse=True)
-    return None if len(counts) > 1 and counts[0][0] == counts[1][0] else counts[0][1]
+    counts = Counter(value for value in values if value != _OTHER).most_common()
+    return None if len(counts) > 1 and counts[0][1] == counts[1][1] else counts[0][0]
+
+
+def _assignment(key: str, value: str) -> str:
+    name = key.removesuffix("._target_")
+    return f"no {name}" if value == _ABSENT else f"{name}={value}"
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
-    return text.rpartition(".")[2] if text.startswith("genbench.") else text
+    """Write a value as in a command; a class as its config is named (`discretized-logistic`)."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if text.startswith("genbench."):
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", text.rpartition(".")[2]).lower()
+    return text
 
 
 # --- columns ------------------------------------------------------------------------------------
@@ -200,7 +272,6 @@ def make_columns(rows: Sequence[Row], wanted: Sequence[str], show_all: bool) -> 
         for run in row.runs:
             for score in run.scores:
                 found.setdefault(_key(score), score)
-    _check_wanted(found.values(), wanted)
 
     def is_shown(score: Score) -> bool:
         names = (score.name, score.quantity)
@@ -213,7 +284,8 @@ def make_columns(rows: Sequence[Row], wanted: Sequence[str], show_all: bool) -> 
     return columns
 
 
-def _check_wanted(scores: Iterable[Score], wanted: Sequence[str]) -> None:
+def _check_wanted(results: Iterable[Result], wanted: Sequence[str]) -> None:
+    scores = [score for result in results for score in result.scores]
     there = {name for score in scores for name in (score.name, score.quantity)}
     for name in wanted:
         if there and name not in there:
@@ -266,19 +338,22 @@ def card_differences(cards: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _score_cell(row: Row, column: ScoreColumn) -> Cell:
-    values = row.values(column.key)
+    by_run = row.values(column.key)
+    values = list(by_run.values())
     if not values:
         return Cell()
     sd = stdev(values) if len(values) > 1 else None
     text = number(mean(values))
     if sd is not None and len(values) >= SEEDS_FOR_SPREAD:
         text += f" ± {number(sd, 2)}"
+    if len(values) < len(row.runs):
+        text += f" (n={len(values)})"
     exact = {
         "mean": mean(values),
         "sd": sd,
         "n": len(values),
         "values": values,
-        "runs": [r.run_id for r in row.runs if any(_key(s) == column.key for s in r.scores)],
+        "runs": list(by_run),
         "unit": column.example.unit,
         "higher_is_better": column.example.higher_is_better,
         "protocol": column.example.protocol,
@@ -354,6 +429,9 @@ def compare(
 ) -> list[Table]:
     """Make one table per dataset."""
     rows = make_rows(results)
+    _check_wanted([run for row in rows for run in row.runs], metrics)
+    if sort:
+        _check_sort(rows, metrics, show_all, sort)
     datasets = sorted({row.dataset for row in rows})
     return [
         _table(dataset, [row for row in rows if row.dataset == dataset], metrics, show_all, sort)
@@ -384,8 +462,9 @@ def _table(
         ]
         for i, row in enumerate(rows)
     ]
-    arena = "; ".join(fact.note for fact in told)
-    return Table(dataset, heads, cells, [*([arena] if arena else []), *_notes(rows, columns)])
+    count = sum(len(row.runs) + len(row.unfinished) for row in rows)
+    arena = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in told)])
+    return Table(dataset, heads, cells, [arena, *_notes(rows, columns)])
 
 
 def _exact_name(column: ScoreColumn, columns: Sequence[ScoreColumn]) -> str:
@@ -396,25 +475,33 @@ def _exact_name(column: ScoreColumn, columns: Sequence[ScoreColumn]) -> str:
     return name if alone else f"{name} [{protocol}]"
 
 
+def _check_sort(rows: Sequence[Row], metrics: Sequence[str], show_all: bool, sort: str) -> None:
+    """Refuse a column that no dataset's table has; where only one lacks it, the first one sorts."""
+    columns = make_columns(rows, metrics, show_all)
+    if not any(sort in (column.key[0], column.example.quantity) for column in columns):
+        raise UserMistake(f"--sort {sort} is not a column: add --metric {sort}, or choose another")
+
+
 def _sorted(rows: list[Row], columns: Sequence[ScoreColumn], sort: str | None) -> list[Row]:
     """Best first by `sort` or the first column; floors and rows without the score last."""
     column = next((c for c in columns if sort in (c.key[0], c.example.quantity)), None)
-    if sort and column is None:
-        raise UserMistake(f"--sort {sort} is not a column: add --metric {sort}, or choose another")
     column = column or (columns[0] if columns else None)
 
     def position(row: Row) -> tuple[bool, bool, float, str]:
-        values = row.values(column.key) if column else []
+        values = row.values(column.key) if column else {}
         best_first = -1 if column and column.example.higher_is_better else 1
-        return row.untrained, not values, best_first * mean(values) if values else 0.0, row.label
+        first = best_first * mean(values.values()) if values else 0.0
+        return row.untrained, not values, first, row.label
 
     return sorted(rows, key=position)
 
 
 def _notes(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     """Say in words what the numbers are, and what is not in them."""
-    notes = [_protocol_note(column) for column in columns]
-    notes = list(dict.fromkeys(note for note in notes if note))
+    by_protocol: dict[str, list[str]] = defaultdict(list)
+    for column in columns:
+        by_protocol[_protocol(column.example)].append(_bare(column))
+    notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
     by_name: dict[str, list[ScoreColumn]] = defaultdict(list)
     for column in columns:
         by_name[column.key[0]].append(column)
@@ -425,33 +512,48 @@ def _notes(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
                 notes.append(f"{column.header}: {name} with {difference or column.key[1]}")
     repeated = sum(row.repeated for row in rows)
     if repeated:
-        notes.append(f"{repeated} earlier runs of the same seed and method are not counted")
+        runs = "1 earlier run" if repeated == 1 else f"{repeated} earlier runs"
+        notes.append(f"not counted: {runs} of the same seed and method")
     for row in rows:
-        for run in row.unfinished:
-            reason = f": {run.reason}" if run.reason else ""
-            notes.append(f"{row.label}, seed {run.seed}: {run.status}{reason}")
+        notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
 
 
-def _protocol_note(column: ScoreColumn) -> str:
-    card = column.example.card
+def _bare(column: ScoreColumn) -> str:
+    """Name a column in a sentence: `FD`, `ELBO (nats)`."""
+    name = column.header.replace(" ↑", "").replace(" ↓", "")
+    return f"{name} ({column.example.unit})" if column.example.unit else name
+
+
+def _missing(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[str]:
+    """Say of each run of a row why it, or a score of it, is not in the numbers."""
+    for run in row.unfinished:
+        reason = f": {' '.join(run.reason.split())}" if run.reason else ""
+        yield f"seed {run.seed}: {run.status}{reason}"
+    for column in columns:
+        for run, score in row.scores(column.key):
+            if score.value is None:
+                yield f"seed {run.seed}: no {_bare(column)}, {score.status}"
+
+
+def _protocol(score: Score) -> str:
+    card = score.card
     parts = []
     if extractor := card.get("extractor"):
-        head = f"features: {extractor.get('name')}@{str(extractor.get('sha256', ''))[:8]}"
-        real, fake = card.get("real") or card.get("heldout"), card.get("fake")
-        if real and fake:
-            parts = [
-                head,
-                f"{fake['n']:,} samples ({fake.get('weights', 'raw')} weights, seed {fake['seed']})",
-                f"against {real['n']:,} images of {real['dataset']}, {real['split']} split",
-            ]
-    elif likelihood := card.get("likelihood"):
-        data = card.get("heldout", {})
-        parts = [
-            f"likelihood: {likelihood}",
-            f"{data.get('n', 0):,} images of the {data.get('split')} split",
-        ]
+        parts.append(f"features {extractor.get('name')}@{str(extractor.get('sha256', ''))[:8]}")
+    if likelihood := card.get("likelihood"):
+        parts.append(f"likelihood {likelihood}")
+    sets = [_images_of(card[role]) for role in ("real", "heldout") if role in card]
+    if fake := card.get("fake"):
+        origin = f"({fake.get('weights', 'raw')} weights, seed {fake.get('seed')})"
+        sets.insert(0, f"{fake['n']:,} samples {origin}")
+    if sets:
+        parts.append(" against ".join([sets[0], " and ".join(sets[1:])] if sets[1:] else sets))
     return ", ".join(parts)
+
+
+def _images_of(data: Mapping[str, Any]) -> str:
+    return f"{data.get('first', data.get('n', 0)):,} images of the {data.get('split')} split"
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -486,7 +588,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Print or write the table; returns the exit code."""
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     outputs = options.outputs or default_outputs()
     results = load_results(options.select, outputs)
     if not results:
@@ -498,43 +600,120 @@ def main(argv: list[str]) -> int:
     tables = compare(results, options.metric, options.all, options.sort)
     if options.columns == "dataset":
         tables = by_dataset(tables)
+    if options.format == "table" and not options.out:
+        tables = [part for table in tables for part in folded(table)]
+    elif options.format == "csv":
+        tables = [with_counts(table) for table in tables]
     if options.pictures:
-        _draw(results, outputs, options.pictures)
-    text = render(tables, options.format)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+        _draw(results, find_runs(options.select, outputs), options.pictures)
+    _put(render(tables, options.format), options.out)
     return DONE
 
 
-def _draw(results: Sequence[Result], outputs: Path, path: Path) -> None:
+def _put(text: str, path: Path | None) -> None:
+    if path is None:
+        print(text)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(
+            f"cannot write --out {path}: {explain_os_error(error)}; choose another file"
+        ) from None
+
+
+def _draw(results: Sequence[Result], directories: Iterable[Path], path: Path) -> None:
     """Draw the first seed of every row that was trained."""
     from genbench.contact_sheet import contact_sheet
 
+    where = {directory.name: directory for directory in directories}
     rows = [row for row in make_rows(results) if row.runs and not row.untrained]
-    runs = [(f"{row.label} on {row.dataset}", outputs / row.runs[0].run_id) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(runs).save(path)
+    runs = [(f"{row.label} on {row.dataset}", where[row.runs[0].run_id]) for row in rows]
+    if not runs:
+        raise UserMistake("--pictures: no run that was trained has finished, see `genbench runs`")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(runs).save(path)
+    except OSError as error:
+        raise UserMistake(
+            f"cannot write --pictures {path}: {explain_os_error(error)}; choose another file"
+        ) from None
+    except ValueError:
+        raise UserMistake(f"--pictures {path}: give the name of a .png file") from None
+
+
+# --- other shapes of a table --------------------------------------------------------------------
+
+
+def folded(table: Table) -> list[Table]:
+    """Break a table that is wider than the terminal into parts of whole columns; rows repeat."""
+    widths = [
+        max(len(column.header), *(len(row[place].text) for row in table.rows)) + 2
+        for place, column in enumerate(table.columns)
+    ]
+    room = max(80, shutil.get_terminal_size((100, 24)).columns) - 1 - widths[0]
+    blocks: list[list[int]] = [[]]
+    for place, width in enumerate(widths[1:], start=1):
+        if blocks[-1] and sum(widths[p] for p in blocks[-1]) + width > room:
+            blocks.append([])
+        blocks[-1].append(place)
+    parts = [
+        Table(
+            table.title,
+            [table.columns[place] for place in (0, *block)],
+            [[row[place] for place in (0, *block)] for row in table.rows],
+        )
+        for block in blocks
+    ]
+    return [*parts[:-1], replace(parts[-1], notes=table.notes)]
+
+
+def with_counts(table: Table) -> Table:
+    """Add a column for each way in which runs ended other than finished."""
+    places = [i for i, column in enumerate(table.columns) if column.key == "runs"]
+    counts = [dict(row[i].exact) for row in table.rows for i in places]
+    ways = sorted({way for one in counts for way in one} - {"finished"})
+    if not ways:
+        return table
+    rows = [
+        [*row, *(Cell(str(one.get(way, 0)), {"value": one.get(way, 0)}) for way in ways)]
+        for row, one in zip(table.rows, counts, strict=True)
+    ]
+    return replace(table, columns=[*table.columns, *(Column(w, w) for w in ways)], rows=rows)
 
 
 def by_dataset(tables: Sequence[Table]) -> list[Table]:
     """Turn tables of one dataset each into tables of one score each, datasets in columns."""
     facts = {*FACTS, "model", "runs"}
     keys = list(dict.fromkeys(c.key for t in tables for c in t.columns if c.key not in facts))
-    turned = []
-    for key in keys:
-        cells: dict[str, dict[str, Cell]] = defaultdict(dict)
-        for table in tables:
-            for row in table.rows:
-                for column, cell in zip(table.columns, row, strict=True):
-                    if column.key == key:
-                        cells[row[0].text][table.title] = cell
-        datasets = [t.title for t in tables if any(c.key == key for c in t.columns)]
-        heads = [Column("model", "model", numeric=False), *(Column(d, d) for d in datasets)]
-        rows = [
-            [Cell(label, {"label": label}), *(own.get(d, Cell()) for d in datasets)]
+    notes = [f"{table.title}: {note}" for table in tables for note in table.notes]
+    parts = [_turned(key, tables) for key in keys]
+    return [*parts[:-1], *(replace(part, notes=notes) for part in parts[-1:])]
+
+
+def _turned(key: str, tables: Sequence[Table]) -> Table:
+    cells: dict[str, dict[str, Cell]] = defaultdict(dict)
+    heads = {}
+    for table in tables:
+        place = next((i for i, column in enumerate(table.columns) if column.key == key), None)
+        if place is not None:
+            heads[table.title] = table.columns[place].header
+        for row in table.rows:
+            own = cells[row[0].text]
+            if place is not None:
+                own[table.title] = row[place]
+            own[f"n {table.title}"] = row[-1]
+    columns = [Column("model", "model", numeric=False)]
+    for dataset, header in heads.items():
+        arrow = header[-1] if header[-1] in "↑↓" else ""
+        columns.append(Column(dataset, f"{dataset} {arrow}".rstrip()))
+        columns.append(Column(f"n {dataset}", "n", numeric=False))
+    return Table(
+        key,
+        columns,
+        [
+            [Cell(label, {"label": label}), *(own.get(c.key, Cell()) for c in columns[1:])]
             for label, own in cells.items()
-        ]
-        turned.append(Table(key, heads, rows))
-    return turned
+        ],
+    )

@@ -199,6 +199,55 @@ def test_the_data_folder_is_not_part_of_a_method():
     assert fingerprint(here) != fingerprint(make_config(**{"budget.images": "129k"}))
 
 
+def test_labels_say_nothing_that_is_no_part_of_the_method(tmp_path, finished):
+    finished([fd(10.0)], **{"dataset.root": "/a", "dataset.workers": 1})
+    wide = {"network.width": 512, "model.decoder": {"width": 512}}
+    finished([fd(11.0)], **{"dataset.root": "/b", "dataset.workers": 2} | wide)
+    rows, _ = table(tmp_path)
+    assert set(rows) == {"vae (network.width=256)", "vae (network.width=512)"}
+
+
+def test_another_kind_is_named_by_its_config_not_by_all_it_consists_of(tmp_path, finished):
+    logistic = {"_target_": "genbench.losses.DiscretizedLogistic", "levels": 17}
+    gaussian = {"_target_": "genbench.losses.Gaussian", "sigma": 1.0, "learned": True}
+    conv = {"latent_dim": 16, "norm": "batch", "decoder": {"_target_": "genbench.ConvDecoder"}}
+    for changes in (
+        {},
+        {"network": conv, "model.decoder": conv},
+        {"network": conv | {"norm": "group"}, "model.decoder": conv | {"norm": "group"}},
+    ):
+        if "network" in changes:
+            changes["choices"] = {"model": "vae", "dataset": "digits", "network": "conv"}
+        finished([fd(1.0)], **{"likelihood": logistic, "model.likelihood": logistic} | changes)
+    finished([fd(1.0)], **{"likelihood": gaussian, "model.likelihood": gaussian})
+    rows, _ = table(tmp_path)
+    assert set(rows) == {
+        "vae (network=mlp)",
+        "vae (likelihood=gaussian, network=mlp)",
+        "vae (network=conv, network.norm=batch)",
+        "vae (network=conv, network.norm=group)",
+    }
+
+
+def test_a_setting_that_a_method_lacks_is_told_from_the_usual(tmp_path, finished):
+    for value in (1, 2):
+        finished([fd(1.0)], **{"model.steps": 3, "model.beta": value})
+    finished([fd(1.0)], **{"model.beta": 1})
+    rows, _ = table(tmp_path)
+    assert set(rows) == {"vae", "vae (model.beta=2)", "vae (no model.steps)"}
+
+
+def test_a_failed_run_of_another_precision_is_not_in_this_row(tmp_path, finished, unfinished):
+    finished([fd(10.0)])
+    unfinished("diverged", "nan", seed=1, **{"trainer.precision": "bf16-mixed"})
+    rows, _ = table(tmp_path)
+    counts = {label: row["n"] for label, row in rows.items()}
+    assert counts == {
+        "vae (trainer.precision=32-true)": "1",
+        "vae (trainer.precision=bf16-mixed)": "0 (+1 diverged)",
+    }
+
+
 # --- columns --------------------------------------------------------------------------------------
 
 
@@ -253,6 +302,56 @@ def test_later_evaluations_are_in_the_table(tmp_path, finished):
     write_json(run / "evaluations" / "x.json", later)
     _, only = table(tmp_path)
     assert sum(column.header.startswith("FD") for column in only.columns) == 2
+
+
+def score_again(run, name, *scores):
+    (run / "evaluations").mkdir(exist_ok=True)
+    content = {"scores": [score.to_dict() for score in scores]}
+    write_json(run / "evaluations" / f"{name}.json", content)
+
+
+def test_a_seed_that_is_scored_again_is_still_one_seed(tmp_path, finished):
+    run = finished([fd(10.0)])
+    for name in ("1", "2"):
+        score_again(run, name, fd(10.5))
+    rows, only = table(tmp_path)
+    assert rows["vae"]["FD ↓"] == "10.5"
+    assert only.rows[0][1].exact["values"] == [10.5]
+    assert only.rows[0][1].exact["runs"] == [run.name]
+
+
+def test_a_score_that_some_seeds_lack_says_over_how_many_it_is(tmp_path, finished):
+    runs = [finished([fd(10.0 + seed if seed else None)], seed=seed) for seed in range(4)]
+    rows, only = table(tmp_path)
+    assert rows["vae"]["FD ↓"] == "12 ± 1 (n=3)"
+    assert only.rows[0][1].exact["runs"] == [run.name for run in runs[1:]]
+    assert "vae, seed 0: no FD, nonfinite" in only.notes
+
+
+def test_the_notes_say_how_many_runs_and_what_each_column_is(tmp_path, finished):
+    finished([fd(10.0), elbo(-80.0)])
+    _, only = table(tmp_path)
+    assert only.notes[0].startswith("1 run;")
+    assert only.notes[1:] == [
+        "FD: features lenet@abababab, 2,000 samples (raw weights, seed 0) against "
+        "1,257 images of the train split",
+        "ELBO (nats): likelihood gaussian, 5 images of the test split",
+    ]
+
+
+def test_a_reason_of_several_lines_stays_in_its_comment(tmp_path, finished, unfinished):
+    finished([fd(10.0)])
+    unfinished("failed", "first\nsecond", seed=1)
+    _, only = table(tmp_path)
+    assert "vae, seed 1: failed: first second" in only.notes
+
+
+def test_a_metric_that_one_dataset_lacks_is_shown_for_the_other(tmp_path, finished):
+    finished([fd(10.0), elbo(-80.0)])
+    finished([fd(10.0)], dataset="mnist", model="gan")
+    digits, mnist = compare(load_results((), tmp_path), ["elbo"], sort="elbo")
+    assert "ELBO ↑" in [column.header for column in digits.columns]
+    assert "ELBO ↑" not in [column.header for column in mnist.columns]
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -314,11 +413,73 @@ def test_every_readable_format_has_every_row(study, capsys, form):
         assert word in text
 
 
+def test_markdown_and_html_read_back_as_the_same_cells(study, capsys):
+    from html.parser import HTMLParser
+
+    select = ("--outputs", str(study), "dataset=digits")
+    lines = [x for x in run(capsys, *select, "--format", "md").splitlines() if x.startswith("|")]
+    markdown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    cells: list[list[str]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag == "tr":
+                cells.append([])
+            elif tag in ("td", "th"):
+                cells[-1].append("")
+
+        def handle_data(self, data):
+            if self.get_starttag_text()[:3] in ("<td", "<th") and data.strip():
+                cells[-1][-1] += data
+
+    Reader().feed(run(capsys, *select, "--format", "html"))
+    assert [markdown[0], *markdown[2:]] == cells
+    assert cells[1] == ["gan", "6 ± 1", "", "10", "3"]
+
+
+def test_csv_counts_what_did_not_finish(study, capsys, unfinished):
+    unfinished("failed", "out of memory", seed=9, model="gan")
+    text = run(capsys, "--outputs", str(study), "--format", "csv", "dataset=digits")
+    gan, vae = csv.DictReader(io.StringIO(text))
+    assert (gan["runs"], gan["failed"]) == ("3", "1")
+    assert (vae["runs"], vae["failed"]) == ("3", "0")
+
+
 def test_datasets_can_be_columns(study, capsys):
     text = run(capsys, "--outputs", str(study), "--columns", "dataset", "--format", "json")
     tables = {t["title"]: t["rows"] for t in json.loads(text)}
     vae = next(row for row in tables["fd_lenet"] if row["model"]["label"] == "vae")
     assert (vae["digits"]["mean"], vae["mnist"]["mean"]) == (11.0, 50.0)
+    assert (vae["n digits"], vae["n mnist"]) == ({"finished": 3}, {"finished": 1})
+    assert any("mnist: FD: features" in note for note in json.loads(text)[-1]["notes"])
+
+
+def test_a_wide_table_is_folded_and_no_digit_is_lost(tmp_path, finished, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"measure_number_{i}" for i in range(20)]
+    scores = [Score(n, 1000.5 + i, "", False, {"quantity": n}) for i, n in enumerate(names)]
+    finished(scores)
+    text = run(capsys, "--outputs", str(tmp_path), "--all")
+    for i in range(20):
+        assert f"measure number {i} ↓" in text
+    assert max(len(line) for line in text.splitlines()[:-2]) <= 80
+    assert text.count(" vae") == text.count("digits\n")
+
+
+def test_protocols_of_one_name_keep_their_letters_on_a_terminal(tmp_path, finished, capsys):
+    finished([fd(10.0), fd(8.0, n=5000)])
+    text = run(capsys, "--outputs", str(tmp_path))
+    for letter in "ab":
+        assert f"FD ↓ lenet [{letter}]: fd_lenet with fake.n=" in text
+        assert text.count(f"[{letter}]") == 3  # the column, its protocol, what differs
+
+
+def test_selections_and_options_mix(study, capsys):
+    text = run(
+        capsys, "model=gan", "--outputs", str(study), "seed=0", "--format", "json", "study=a_b"
+    )
+    assert json.loads(text)[0]["rows"][0]["fd_lenet"]["values"] == [5.0]
+    assert run(capsys, "--outputs", str(study), "network.width=256,512", "model=gan")
 
 
 def test_runs_are_selected(study, capsys):
@@ -344,6 +505,17 @@ def test_pictures_of_every_trained_row_go_side_by_side(study, capsys):
     assert sheet.width > 3 * 30
     colours = sheet.getcolors(1 << 20)
     assert sum(count for count, colour in colours if colour == (99, 99, 99)) >= 3 * 30 * 30
+
+
+def test_what_cannot_be_written_is_a_sentence(study):
+    (study / "file").write_text("")
+    for option in ("--out", "--pictures"):
+        with pytest.raises(UserMistake, match=f"cannot write {option}"):
+            main(["--outputs", str(study), option, str(study / "file" / "x.png")])
+    with pytest.raises(UserMistake, match="the name of a .png file"):
+        main(["--outputs", str(study), "--pictures", str(study / "p.xyz")])
+    assert main(["--outputs", str(study), "--out", str(study / "new" / "t.md")]) == 0
+    assert "vae" in (study / "new" / "t.md").read_text()
 
 
 def test_no_runs_is_a_sentence_with_a_remedy(tmp_path):
