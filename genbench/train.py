@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +118,27 @@ def say(line: str) -> None:
     log.info(line)
 
 
-def open_log(directory: Path) -> None:
+@contextmanager
+def open_log(directory: Path) -> Iterator[None]:
     """Send what is logged by genbench, Lightning and Python's warnings to log.txt."""
     handler = logging.FileHandler(directory / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a full disk must not hide the error that says so
-    for name in ("genbench", "pytorch_lightning", "py.warnings"):
-        logger = logging.getLogger(name)
+    sources = [logging.getLogger(n) for n in ("genbench", "pytorch_lightning", "py.warnings")]
+    for logger in sources:
         logger.addHandler(handler)
         logger.propagate = False
     log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger in sources:
+            logger.removeHandler(handler)
+            logger.propagate = True
+        logging.captureWarnings(False)
+        with suppress(OSError):
+            handler.close()
 
 
 def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
@@ -167,8 +178,7 @@ def main(argv: list[str]) -> int:
     if not engine.is_first_rank():
         run(directory, cfg, None, resume)
         return DONE
-    open_log(directory)
-    with Heartbeat(directory) as heartbeat:
+    with open_log(directory), Heartbeat(directory) as heartbeat:
         try:
             run(directory, cfg, heartbeat, resume)
         except BaseException as raised:
