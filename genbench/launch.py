@@ -21,10 +21,13 @@ from typing import Any
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genbench import dashboard, mistakes
+from genbench.backlog import Backlog
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
 from genbench.runs import (
     FINAL,
@@ -55,10 +58,97 @@ class Job:
     code: int
     asked: bool
     seconds: float
+    found: bool = False  # it was there before
 
 
-class _StopSweep(BaseException):
+@dataclass(frozen=True)
+class Plan:
+    """A run that is about to start, or (`found`) that is there already."""
+
+    overrides: Sequence[str]
+    config: Mapping[str, Any]
+    command: str
+    directory: Path | None = None  # of an earlier beginning
+    found: bool = False  # nothing is left to do
+
+
+class StopSweep(BaseException):
     """Ends a sweep after an interruption; no Exception, because Hydra collects those."""
+
+
+class Task:
+    """What Hydra calls once for every run of a command.
+
+    Launchers may send it to other processes and machines, which know nothing of `jobs`; a sweeper
+    hands what comes back to `collect`.
+    """
+
+    def __init__(self, argv: Sequence[str], worker: str) -> None:
+        self.argv, self.worker = list(argv), worker
+        self.jobs: list[Job] = []
+        self._backlogs: dict[tuple[Path, str], Backlog] = {}
+        self._memory: dict[Any, Any] = {}
+        self._here = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel light."""
+        return {**self.__dict__, "jobs": [], "_backlogs": {}, "_memory": {}, "_here": False}
+
+    def __call__(self, cfg: DictConfig) -> Job:
+        """See one run through; a failure is told, not raised, so that a sweep goes on."""
+        began = time.monotonic()
+        try:
+            plan = self.plan(cfg)
+            directory, code, asked = see_through(plan, self.worker)
+            job = Job(plan.overrides, directory, code, asked, time.monotonic() - began, plan.found)
+        except GenbenchError as error:
+            job = refused(_task_overrides(), error)
+        if self._here:
+            self.add(job)
+            if job.asked or job.code == INTERRUPTED:
+                raise StopSweep
+        return job
+
+    def plan(self, cfg: DictConfig) -> Plan:
+        """Check and resolve what Hydra composed; what a study has already is not run again."""
+        overrides, sweep = _task_overrides(), HydraConfig.get().mode == RunMode.MULTIRUN
+        if sweep and self._here and HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+            print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
+        mistakes.check_values(overrides, HydraConfig.get().job.config_name or "train", self._memory)
+        config = resolve(cfg)
+        plan = Plan(overrides, config, _command(self.argv, overrides, sweep))
+        if not sweep or config["study"] is None or config["run_id"] is not None:
+            return plan
+        key = Path(config["paths"]["outputs"]), str(config["study"])
+        if key not in self._backlogs:
+            self._backlogs[key] = Backlog(*key)
+        earlier = self._backlogs[key].find(config)
+        if earlier is None:
+            return plan
+        return replace(plan, directory=earlier.directory, found=not earlier.resumable)
+
+    def add(self, job: Job) -> None:
+        """Note how a run ended."""
+        self.jobs.append(job)
+
+    def collect(self, returns: Sequence[JobReturn]) -> None:
+        """Note what came back from other processes."""
+        for back in returns:
+            try:
+                job = back.return_value
+            except Exception as error:  # whatever the launcher's own machinery says
+                text = f"{type(error).__name__}: {error}"
+                job = refused(list(back.overrides or []), GenbenchError(text))
+            if isinstance(job, Job) and job not in self.jobs:
+                self.add(job)
+
+
+def refused(overrides: Sequence[str], error: GenbenchError) -> Job:
+    """Tell of a run that could not start."""
+    print(f"genbench: {error}", file=sys.stderr)
+    if os.environ.get("GENBENCH_DEBUG") == "1":
+        traceback.print_exception(error)
+    return Job(overrides, None, error.exit_code, False, 0.0)
 
 
 def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
@@ -66,27 +156,21 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
 
     `worker` is the module that is given the run directory. Raises GenbenchError.
     """
-    jobs: list[Job] = []
-
-    def job(cfg: DictConfig) -> None:
-        jobs.append(_job(cfg, argv, worker))
-        if jobs[-1].asked or jobs[-1].code == INTERRUPTED:
-            raise _StopSweep
-
-    sweep = is_sweep(argv)
+    task = Task(argv, worker)
     decorate = hydra.main(
         config_path=str(mistakes.config_root()), config_name="train", version_base="1.3"
     )
     try:
         with _sweep_directory(argv) as arguments, _as_command_line("genbench train", arguments):
-            decorate(job)()
-    except _StopSweep:
+            decorate(task)()
+    except StopSweep:
         pass
     except Exception as error:
         raise mistakes.explain(error, _overrides(argv), mistakes.config_root()) from error
-    if sweep and jobs:
-        print(_summary(jobs))
-    return _exit_code(jobs, sweep)
+    sweep = is_sweep(argv)
+    if sweep and task.jobs:
+        print(_summary(task.jobs))
+    return _exit_code(task.jobs, sweep)
 
 
 def is_sweep(argv: Sequence[str]) -> bool:
@@ -128,29 +212,17 @@ def _overrides(argv: Sequence[str]) -> list[str]:
     return overrides
 
 
-def _job(cfg: DictConfig, argv: Sequence[str], worker: str) -> Job:
-    """Run one job of Hydra's; a failure is told, not raised, so that a sweep goes on."""
+def _task_overrides() -> list[str]:
+    """What the user set for the job that Hydra is at."""
     overrides: list[str] = OmegaConf.to_container(  # type: ignore[assignment]
         HydraConfig.get().overrides.task, resolve=False
     )
-    began, directory, asked = time.monotonic(), None, False
-    if is_sweep(argv):
-        print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
-    try:
-        mistakes.check_values(overrides, HydraConfig.get().job.config_name or "train")
-        config = resolve(cfg)
-        directory, code, asked = start(config, _command(argv, overrides), worker)
-    except GenbenchError as error:
-        code = error.exit_code
-        print(f"genbench: {error}", file=sys.stderr)
-        if os.environ.get("GENBENCH_DEBUG") == "1":
-            traceback.print_exc()
-    return Job(overrides, directory, code, asked, time.monotonic() - began)
+    return overrides
 
 
-def _command(argv: Sequence[str], overrides: Sequence[str]) -> str:
+def _command(argv: Sequence[str], overrides: Sequence[str], sweep: bool) -> str:
     """The command line that does this run alone."""
-    if not is_sweep(argv):
+    if not sweep:
         return "genbench train " + shlex.join(argv) if argv else "genbench train"
     flags: list[str] = []
     for flag, value in zip(argv, argv[1:], strict=False):
@@ -178,7 +250,7 @@ def _summary(jobs: Sequence[Job]) -> str:
     for job in jobs:
         kept = job.directory if job.directory is not None and job.directory.exists() else None
         state = read_status(kept).status if kept else words.get(job.code, "failed")
-        settings = " ".join(job.overrides)
+        settings = " ".join(job.overrides) + (" (there already)" if job.found else "")
         lines.append(
             f"  {state:<12} {job.seconds:7.0f} s  {kept.name if kept else '-':<24} {settings}"
         )
@@ -197,12 +269,29 @@ def _exit_code(jobs: Sequence[Job], sweep: bool) -> int:
 # --- one run ------------------------------------------------------------------------------------
 
 
-def start(config: dict[str, Any], command: str, worker: str) -> tuple[Path, int, bool]:
-    """Make the run directory of a resolved config and see its worker through.
+def see_through(plan: Plan, worker: str) -> tuple[Path, int, bool]:
+    """Make the run directory of a plan and see its worker to the end.
 
     Returns the directory, the exit code, and whether the worker was asked to stop.
     """
-    external = external_launch()
+    if plan.found:
+        assert plan.directory is not None
+        return plan.directory, outcome(plan.directory), False
+    directory = make_directory(plan)
+    resume = plan.directory is not None
+    return directory, *_see_through(directory, plan.config, plan.command, worker, resume)
+
+
+def outcome(directory: Path) -> int:
+    """Exit code of a run that is there already."""
+    return DONE if read_status(directory).status in ("finished", "running") else FAILED
+
+
+def make_directory(plan: Plan) -> Path:
+    """Make the run directory, with its config, or take the one of an earlier beginning."""
+    if plan.directory is not None:
+        return plan.directory
+    config, external = plan.config, external_launch()
     if external:
         directory = _shared_directory(config, external)
     else:
@@ -216,7 +305,7 @@ def start(config: dict[str, Any], command: str, worker: str) -> tuple[Path, int,
                 f"cannot write to {directory.parent}: {explain_os_error(error)}; "
                 "make room, or choose another place with paths.outputs=..."
             ) from None
-    return directory, *_see_through(directory, config, command, worker)
+    return directory
 
 
 def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) -> Path:
@@ -241,16 +330,27 @@ def _see_through(
     directory: Path, config: Mapping[str, Any], command: str, worker: str, resume: bool = False
 ) -> tuple[int, bool]:
     external = external_launch()
-    environment = worker_environment(command, _processes(config), external is not None)
-    environment.update(_logger_decision(config))
-    arguments = [str(directory), *(["--resume"] if resume else [])]
-    code, asked = run_worker(worker, arguments, environment)
+    environment = run_environment(config, command, external=external is not None)
+    code, asked = run_worker(worker, run_arguments(directory, resume), environment)
     if external and external["rank"] != 0:
         return (code if code >= 0 else FAILED), asked
     return settle(directory, code, asked, resume), asked
 
 
-def _processes(config: Mapping[str, Any]) -> int:
+def run_environment(
+    config: Mapping[str, Any], command: str, runs: int = 1, external: bool = False
+) -> dict[str, str]:
+    """Environment of a run that shares this machine's cores with others, `runs` in all."""
+    environment = worker_environment(command, runs * processes(config), external)
+    return environment | _logger_decision(config)
+
+
+def run_arguments(directory: Path, resume: bool) -> list[str]:
+    """What the worker of a run is told."""
+    return [str(directory), *(["--resume"] if resume else [])]
+
+
+def processes(config: Mapping[str, Any]) -> int:
     """Processes that share this machine's cores: one per device, as far as that is known here."""
     devices = config.get("trainer", {}).get("devices", 1)
     return devices if isinstance(devices, int) and devices > 0 else 1

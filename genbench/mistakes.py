@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,17 +68,26 @@ def composing(config_root: Path) -> Iterator[None]:
 class Settings:
     """What can be set: groups with their options, and the keys of one composition.
 
-    Works inside `composing` or a Hydra job. `overrides` are the user's, right or wrong.
+    Works inside `composing` or a Hydra job. `overrides` are the user's, right or wrong. `memory` may
+    be shared by the jobs of one command, which differ in little.
     """
 
     overrides: Sequence[str]
     config_name: str = "train"
+    memory: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Options of every group that is not Hydra's own."""
-        loader = GlobalHydra.instance().config_loader()
         paths = [o for o in self.overrides if o.startswith("hydra.searchpath=")]
+
+        key = (self.config_name, *paths)
+        if key not in self.memory:
+            self.memory[key] = self._read_groups(paths)
+        return self.memory[key]  # type: ignore[no-any-return]
+
+    def _read_groups(self, paths: list[str]) -> dict[str, list[str]]:
+        loader = GlobalHydra.instance().config_loader()
 
         def options(group: str, kind: ObjectType) -> list[str]:
             return loader.get_group_options(group, kind, self.config_name, paths)
@@ -97,8 +106,14 @@ class Settings:
                 chosen[key] = f"{key}={option}"
             elif key == "hydra.searchpath":
                 chosen[key] = override
+        composition = (self.config_name, "composed", *chosen.values())
+        if composition not in self.memory:
+            self.memory[composition] = self._compose(list(chosen.values()))
+        return self.memory[composition]  # type: ignore[no-any-return]
+
+    def _compose(self, chosen: list[str]) -> DictConfig:
         try:
-            return compose(self.config_name, overrides=list(chosen.values()))
+            return compose(self.config_name, overrides=chosen)
         except (HydraException, OmegaConfBaseException):  # the plain defaults will do
             return compose("train")
 
@@ -255,12 +270,14 @@ def _first_line(text: str) -> str:
 # --- values -------------------------------------------------------------------------------------
 
 
-def check_values(overrides: Sequence[str], config_name: str = "train") -> None:
+def check_values(
+    overrides: Sequence[str], config_name: str = "train", memory: dict[Any, Any] | None = None
+) -> None:
     """Refuse values of another kind than the default's, and added settings that nothing reads.
 
-    Call inside a Hydra job. Raises UserMistake.
+    Call inside a Hydra job; `memory` is what its jobs share. Raises UserMistake.
     """
-    settings = Settings(overrides, config_name)
+    settings = Settings(overrides, config_name, {} if memory is None else memory)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if override.is_delete():

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 # what another launcher would say to the processes that it starts
 LAUNCHER_VARIABLES = [
@@ -59,19 +59,41 @@ def run_worker(
     The first Ctrl-C or SIGTERM asks the worker to stop, the second one asks again, the third one
     kills it and everything that it started.
     """
-    with _forwarded_signals() as relay:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env=dict(environment),
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),
-        )
+    relay = _Relay()
+    with handled_signals(relay):
+        process = start_worker(module, arguments, environment)
         relay.attach(process)
         code = process.wait()
-    if code < 0:  # ranks and loaders of a killed worker would wait for it for ever
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+    if code < 0:
+        kill(process)
     return code, relay.asked > 0
+
+
+def start_worker(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `python -m module arguments` in a session of its own; it says what it says to `output`.
+
+    Only from the main thread: Linux takes a worker's parent for dead when the thread ends.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env=dict(environment),
+        stdin=None if output is None else subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_parent(),
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a worker and what it started: ranks and loaders would wait for it for ever."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class _Relay:
@@ -99,19 +121,18 @@ class _Relay:
             print(f"\ngenbench: stopping, {note}{last}", file=sys.stderr, flush=True)
             self._process.send_signal(signal.SIGTERM)
         else:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            kill(self._process)
 
 
 @contextmanager
-def _forwarded_signals() -> Iterator[_Relay]:
-    relay = _Relay()
+def handled_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Let `handler` have Ctrl-C and SIGTERM for a while."""
     if threading.current_thread() is not threading.main_thread():  # Python allows it only there
-        yield relay
+        yield
         return
-    before = {n: signal.signal(n, relay) for n in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield relay
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -338,7 +338,8 @@ def test_a_sweeps_run_names_the_command_that_does_it_alone(train):
 
 
 def test_a_sweep_stops_on_interruption(train, capfd):
-    assert train("-m", "seed=0,1,2", source=FINISHES + "sys.exit(75)") == 75
+    argv = ("-m", "hydra/launcher=basic", "seed=0,1,2")
+    assert train(*argv, source=FINISHES + "sys.exit(75)") == 75
     assert len(runs()) == 1
 
 
