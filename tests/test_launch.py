@@ -171,10 +171,10 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(room, monkeypatch, capfd):
 
 MISTAKES = {
     "modle=gan": "there is no setting modle: did you mean model?",
-    "model=gann": "there is no model gann: did you mean model=gan? There are gan, gan-hinge",
+    "model=gann": "there is no model gann: did you mean model=gan? There are blur, gan, gan-hinge",
     "model=vae_gan": "did you mean model=vae-gan?",
-    "model=1": "model=1 is not a choice: there are gan",
-    "model=": "model= names nothing: there are gan",
+    "model=1": "model=1 is not a choice: there are blur, gan",
+    "model=": "model= names nothing: there are blur, gan",
     "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
     "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp",
     "lr=1e-3": "there is no setting lr: did you mean model.optimizer.lr?",
@@ -257,7 +257,7 @@ def test_help_lists_groups_and_settings(room, capfd):
         launch.train(["--help"])
     assert not done.value.code
     printed = capfd.readouterr().out
-    assert "model: gan, gan-hinge" in printed
+    assert "model: blur, gan, gan-hinge" in printed
     assert "Hydra" not in printed
 
 
@@ -411,7 +411,8 @@ def test_the_third_signal_kills_a_stubborn_worker(parent, room):
 def test_a_sweep_stops_also_when_the_last_run_came_to_its_end(room):
     (room / "stub_worker.py").write_text(SLOW.replace("sys.exit(75)", "sys.exit(0)"))
     code = "import sys; from genbench import launch; "
-    code += "sys.exit(launch.train(['-m', 'seed=0,1'], worker='stub_worker'))"
+    code += "argv = ['-m', 'seed=0,1', 'hydra.launcher.slots=1']; "
+    code += "sys.exit(launch.train(argv, worker='stub_worker'))"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         wait_for(lambda: list(room.glob("outputs/*/pid")))
         time.sleep(0.2)
