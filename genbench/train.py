@@ -16,7 +16,7 @@ from genbench import engine, loggers
 from genbench.budget import Budget
 from genbench.engine import Engine
 from genbench.environment import describe, describe_device, peak_memory
-from genbench.errors import DONE, FAILED, GenbenchError
+from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
 from genbench.evaluate import Evaluation
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import HasLikelihood
@@ -159,12 +159,14 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     )
 
 
-def leave_word(heartbeat: Heartbeat, error: GenbenchError, raised: BaseException) -> None:
+def leave_word(
+    heartbeat: Heartbeat, status: str, error: GenbenchError, raised: BaseException
+) -> None:
     """Record how a run ended, even on a full disk: a write that was cut off makes room for it."""
     for partial in heartbeat.directory.rglob("*.partial"):
         partial.unlink(missing_ok=True)
     with suppress(OSError):  # if nothing can be written, the parent has the exit code
-        heartbeat.finish(error.status, str(error))
+        heartbeat.finish(status, str(error))
     log.error(str(error), exc_info=raised)
 
 
@@ -183,7 +185,8 @@ def main(argv: list[str]) -> int:
             run(directory, cfg, heartbeat, resume)
         except BaseException as raised:
             error = explain(raised, cfg)
-            leave_word(heartbeat, error, raised)
+            refused = resume and isinstance(error, UserMistake)  # it can still be resumed
+            leave_word(heartbeat, "interrupted" if refused else error.status, error, raised)
             if os.environ.get("GENBENCH_DEBUG"):
                 raise
             print(f"genbench: {error}", file=sys.stderr)
