@@ -5,15 +5,21 @@ import csv
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.errors import DONE, UserMistake
+from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.results import Result, read_result
 from genbench.runs import Status, default_outputs, find_run, find_runs, read_status
 from genbench.score import ORDER, Score
 from genbench.tables import Cell, Column, Table, number, render
+
+# of every run; its scores follow
+FIELDS = (
+    "run", "model", "dataset", "seed", "study", "status", "reason", "images", "total_images",
+    "started", "seconds", "score_name", "score", "fingerprint", "path",
+)  # fmt: skip
 
 # --- genbench runs --------------------------------------------------------------------------------
 
@@ -30,7 +36,7 @@ def main_runs(argv: list[str]) -> int:
     parser.add_argument("--sort", help="order by this column (default: run)")
     parser.add_argument("--reverse", action="store_true", help="largest or newest first")
     parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     outputs = options.outputs or default_outputs()
     lines = [line(run) for run in find_runs(options.select, outputs)]
     lines = _sorted(lines, options.sort or "run", options.reverse)
@@ -39,16 +45,26 @@ def main_runs(argv: list[str]) -> int:
     elif options.format == "csv":
         print(_csv(lines), end="")
     elif not lines:
-        print(f"there are no such runs in {outputs}: start one with `genbench train`")
+        chosen = f" that fit {' '.join(options.select)}" if options.select else ""
+        print(f"there are no runs in {outputs}{chosen}: start one with `genbench train`")
     else:
         print(render([_table(lines, str(outputs))], options.format))
     return DONE
 
 
 def line(run: Path) -> dict[str, Any]:
-    """One run as a flat object: what it is, how it is doing, its scores as `final/<name>`."""
-    result, status = read_result(run), read_status(run)
-    scores = {f"{s.checkpoint}/{s.name}": s.value for s in result.scores if s.value is not None}
+    """One run as a flat object: what it is, how it is doing, its scores as `final/<name>`.
+
+    A record that cannot be read is `unreadable`, with the reason; the others are listed all the same.
+    """
+    status = read_status(run)
+    try:
+        result = read_result(run)
+    except GenbenchError as error:
+        return _unreadable(run, str(error))
+    except (KeyError, TypeError) as error:
+        return _unreadable(run, f"config.yaml is not of a run ({type(error).__name__}: {error})")
+    main = _main_score(result.scores)
     return {
         "run": run.name,
         "model": result.model,
@@ -61,10 +77,34 @@ def line(run: Path) -> dict[str, Any]:
         "total_images": status.total_images,
         "started": status.started,
         "seconds": result.budget.get("seconds"),
+        "score_name": main.quantity if main else None,
+        "score": main.value if main else None,
         "fingerprint": result.fingerprint,
         "path": str(run),
-        **scores,
+        **_by_name(result.scores),
     }
+
+
+def _unreadable(run: Path, reason: str) -> dict[str, Any]:
+    known = {"run": run.name, "status": "unreadable", "reason": reason, "path": str(run)}
+    return dict.fromkeys(FIELDS) | {"images": 0, "total_images": 0} | known
+
+
+def _by_name(scores: Sequence[Score]) -> dict[str, float | None]:
+    """Values by `final/<name>`: of the run's own protocol; with their protocol, of any other."""
+    own: dict[str, str] = {}
+    values: dict[str, float | None] = {}
+    for score in scores:
+        name = f"{score.checkpoint}/{score.name}"
+        same = own.setdefault(name, score.protocol) == score.protocol
+        values[name if same else f"{name} [{score.protocol}]"] = score.value
+    return values
+
+
+def _main_score(scores: Sequence[Score]) -> Score | None:
+    """Of a run's scores the one that people read first."""
+    known = [s for s in scores if s.value is not None and s.quantity in ORDER]
+    return min(known, key=lambda score: ORDER.index(score.quantity), default=None)
 
 
 def _sorted(lines: list[dict[str, Any]], name: str, backwards: bool) -> list[dict[str, Any]]:
@@ -94,21 +134,16 @@ def _table(lines: list[dict[str, Any]], title: str) -> Table:
     for one in lines:
         total = one["total_images"]
         shown = f"{one['images']:,}" + (f"/{total:,}" if 0 < one["images"] < total else "")
-        texts = [one["run"], one["model"], one["dataset"], str(one["seed"]), one["study"] or ""]
-        texts += [one["status"], shown, _main_score(one), age(one["started"])]
+        texts = [_plain(one[key]) for key in ("run", "model", "dataset", "seed", "study")]
+        score = f"{one['score_name']} {number(one['score'])}" if one["score_name"] else ""
+        texts += [one["status"], shown, score, age(one["started"])]
         rows.append([Cell(text) for text in texts])
-    notes = [f"{one['run']}: {one['reason']}" for one in lines if one["reason"]]
+    notes = [f"{one['run']}: {' '.join(one['reason'].split())}" for one in lines if one["reason"]]
     return Table(title, heads, rows, notes)
 
 
-def _main_score(one: Mapping[str, Any]) -> str:
-    for name in ORDER:
-        for key, value in one.items():
-            if key.startswith(f"final/{name}") and not key.startswith(
-                ("final/fd_bc", "final/fd_h")
-            ):
-                return f"{name} {number(value)}"
-    return ""
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def age(since: float | None) -> str:
@@ -153,14 +188,7 @@ def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[st
         f"  command      {environment.get('command', '-')}",
     ]
     if environment:
-        code = environment.get("code", {})
-        dirty = ", with changes" if code.get("dirty") else ""
-        commit = f", commit {code['commit'][:10]}{dirty}" if code.get("commit") else ""
-        versions = environment["versions"]
-        lines.append(
-            f"  where        {environment['device']} on {environment['host']}; "
-            f"genbench {versions['genbench']}{commit}, torch {versions['torch']}"
-        )
+        lines.append(f"  where        {_where(environment)}")
     lines += ["", "settings", *_settings(config)]
     lines += ["", "cost", *_cost(result)]
     lines += ["", "scores", *_scores(result.scores, cards)]
@@ -171,18 +199,35 @@ def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[st
     return lines + ([f"  samples/: {pictures} pictures"] if pictures else [])
 
 
+def _where(environment: Mapping[str, Any]) -> str:
+    code, versions = environment.get("code") or {}, environment.get("versions") or {}
+    dirty = ", with changes" if code.get("dirty") else ""
+    commit = f", commit {code['commit'][:10]}{dirty}" if code.get("commit") else ""
+    machine = f"{environment.get('device', '?')} on {environment.get('host', '?')}"
+    return (
+        f"{machine}; genbench {versions.get('genbench', '?')}{commit}, "
+        f"torch {versions.get('torch', '?')}"
+    )
+
+
 def _settings(config: Mapping[str, Any]) -> list[str]:
     network, budget = config.get("network", {}), config["budget"]
     plain = {k: v for k, v in config["model"].items() if not isinstance(v, Mapping)}
-    optimizers = {k: v for k, v in config["model"].items() if k.endswith("optimizer")}
+    optimizers = {
+        k: v
+        for k, v in config["model"].items()
+        if k.endswith("optimizer") and isinstance(v, Mapping)
+    }
+    choices = {k: v for k, v in config.get("choices", {}).items() if isinstance(v, str)}
     lines = [
+        "  chosen       " + _pairs(choices),
         "  network      "
         + _pairs({k: v for k, v in network.items() if not isinstance(v, Mapping)}),
         "  model        " + _pairs({k: v for k, v in plain.items() if k != "_target_"}),
         "  budget       " + _pairs({k: v for k, v in budget.items() if k != "_target_"}),
     ]
     for name, optimizer in optimizers.items():
-        kind = str(optimizer["_target_"]).rpartition(".")[2]
+        kind = str(optimizer.get("_target_", "")).rpartition(".")[2]
         rest = {k: v for k, v in optimizer.items() if not k.startswith("_")}
         lines.append(f"  {name}: {kind} {_pairs(rest)}")
     return [line for line in lines if line.strip()]
@@ -201,7 +246,7 @@ def _cost(result: Result) -> list[str]:
     steps = [("decoder", "generator_steps"), ("discriminator", "discriminator_steps")]
     done = ", ".join(f"{budget[key]:,} {name} steps" for name, key in steps if budget.get(key))
     lines.append(
-        f"  images       {budget.get('images', 0):,} shown" + (f" in {done}" if done else "")
+        f"  images       {budget.get('images') or 0:,} shown" + (f" in {done}" if done else "")
     )
     if budget.get("seconds"):
         lines.append(f"  training     {budget['seconds']:.1f} s")

@@ -8,7 +8,6 @@ from statistics import mean, stdev
 
 import pytest
 
-from genbench import show
 from genbench.compare import compare, main
 from genbench.errors import GenbenchError, UserMistake
 from genbench.results import Result, fingerprint, load_results, read_result, write_result
@@ -539,54 +538,3 @@ def test_a_broken_record_is_named(finished):
     (run / "result.json").write_text("{")
     with pytest.raises(UserMistake, match=r"result\.json is not a result"):
         read_result(run)
-
-
-# --- one by one -----------------------------------------------------------------------------------
-
-
-def test_runs_are_flat_objects_for_scripts(study, capsys, unfinished):
-    unfinished("failed", "out of memory", seed=9)
-    assert show.main_runs(["--outputs", str(study), "--format", "json"]) == 0
-    lines = json.loads(capsys.readouterr().out)
-    assert len(lines) == 8
-    failed = next(line for line in lines if line["status"] == "failed")
-    assert failed["reason"] == "out of memory"
-    gan = next(line for line in lines if line["model"] == "gan" and line["seed"] == 2)
-    assert gan["final/fd_lenet"] == 7.0
-    assert not any(isinstance(value, dict | list) for line in lines for value in line.values())
-
-
-def test_runs_are_sorted_by_any_column(study, capsys):
-    show.main_runs(
-        ["--outputs", str(study), "--format", "json", "--sort", "final/fd_lenet", "--reverse"]
-    )
-    values = [line["final/fd_lenet"] for line in json.loads(capsys.readouterr().out)]
-    assert values == sorted(values, reverse=True)
-    with pytest.raises(UserMistake, match="--sort speed"):
-        show.main_runs(["--outputs", str(study), "--sort", "speed"])
-
-
-def test_runs_fit_a_terminal(study, capsys):
-    show.main_runs(["--outputs", str(study)])
-    text = capsys.readouterr().out
-    assert "fd 7" in text
-    assert "finished" in text
-
-
-def test_show_prints_parameters_scores_and_cards(finished, capsys):
-    run = finished([fd(10.0), elbo(-80.0)])
-    show.main_show([str(run)])
-    text = capsys.readouterr().out
-    assert "decoder 86,592" in text
-    assert "elbo_gaussian" in text
-    assert "extractor" not in text
-    show.main_show([str(run), "--cards"])
-    assert '"extractor"' in capsys.readouterr().out
-    show.main_show([str(run), "--format", "json"])
-    assert json.loads(capsys.readouterr().out)["model"] == "vae"
-
-
-def test_show_explains_a_run_that_failed(unfinished, capsys):
-    run = unfinished("failed", "out of memory")
-    show.main_show([str(run)])
-    assert "failed: out of memory" in capsys.readouterr().out
