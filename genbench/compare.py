@@ -21,10 +21,12 @@ from genbench.score import ORDER, Score, digest
 from genbench.tables import FORMATS, Cell, Column, Table, number, render
 
 SEEDS_FOR_SPREAD = 3  # below, a ± would be a guess (METRICS, section 6)
-DEFAULT = ("fid", "fid_clean", "fd", "kid", "is", "coverage", "elbo", "bits_per_dim")
+DEFAULT = (
+    "fid", "fid_clean", "fd", "kid", "is", "coverage", "elbo", "iwae", "nll_ais", "bits_per_dim",
+)  # fmt: skip
 HEADERS = {
     "fd": "FD", "fid": "FID", "fid_clean": "FID clean", "kid": "KID", "is": "IS", "elbo": "ELBO",
-    "bits_per_dim": "bits/dim", "iwae": "IWAE",
+    "bits_per_dim": "bits/dim", "iwae": "IWAE", "nll_ais": "NLL (AIS)",
 }  # fmt: skip
 # where another setting says it
 _DERIVED = (
@@ -66,6 +68,10 @@ class Row:
     def values(self, key: ScoreKey) -> dict[str, float]:
         """The score's value by run, one per seed that has one."""
         return {r.run_id: s.value for r, s in self.scores(key) if s.value is not None}
+
+    def doubtful(self, key: ScoreKey) -> bool:
+        """Something speaks against a value that there is."""
+        return any(s.value is not None and s.status != "ok" for _, s in self.scores(key))
 
     def any_run(self) -> Result:
         """A run that stands for the method."""
@@ -348,6 +354,8 @@ def _score_cell(row: Row, column: ScoreColumn) -> Cell:
         text += f" ± {number(sd, 2)}"
     if len(values) < len(row.runs):
         text += f" (n={len(values)})"
+    if row.doubtful(column.key):
+        text = f"({text})"
     exact = {
         "mean": mean(values),
         "sd": sd,
@@ -534,6 +542,8 @@ def _missing(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[str]:
         for run, score in row.scores(column.key):
             if score.value is None:
                 yield f"seed {run.seed}: no {_bare(column)}, {score.status}"
+            elif score.status != "ok":
+                yield f"seed {run.seed}: {_bare(column)} in brackets, {score.status}"
 
 
 def _protocol(score: Score) -> str:

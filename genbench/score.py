@@ -9,7 +9,7 @@ from typing import Any
 # in which people read scores
 ORDER = (
     "fid", "fid_clean", "fd", "kid", "is", "coverage", "precision", "recall", "density", "elbo",
-    "bits_per_dim",
+    "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
 
 
@@ -24,7 +24,8 @@ class Score:
     """One number of one checkpoint, with the card that says how it was taken.
 
     `name` tells the extractor (`fd_lenet-digits-v1`, `fid`) or the likelihood
-    (`elbo_discretized-logistic`). `value` is None when `status` says why there is no number.
+    (`elbo_discretized-logistic`). `value` is None when `status` says why there is no number; a status
+    beside a value says why it is not to be compared.
     `low` and `high` bound the number itself (None where no interval is known), not its spread over seeds.
     """
 

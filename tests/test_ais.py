@@ -195,13 +195,13 @@ def test_the_score_is_the_density_of_dequantised_images_on_the_unit_interval():
     """A linear decoder: the exact value is a Gaussian's, worked out on that scale."""
     model, data = PCA(), Given()
     model.W, model.b = model.W / 10, model.b / 10
-    metric = make_metric(images=20, simulated=10, temperatures=300, leapfrogs=10, chains=8)
+    metric = make_metric(images=10, simulated=10, temperatures=150, leapfrogs=10, chains=8)
     found = score(model, data, metric=metric)
     scale = 255 / 256 / 2
     W, b = model.W.double() * scale, (model.b.double() + 1) * scale + 0.5 / 256
     covariance = W @ W.T + 0.02 * torch.eye(64, dtype=torch.float64)
     draws = ais._generator(0, "test 0")
-    images = ais._dequantised(data, "test", range(20), draws)
+    images = ais._dequantised(data, "test", range(10), draws)
     exact = -float(MultivariateNormal(b, covariance).log_prob(images.double()).mean())
     assert found["nll_ais"].value == pytest.approx(exact, abs=0.5)
     assert found["nll_ais"].value > exact - 0.1

@@ -50,13 +50,13 @@ def fd(value, **changes):
     return Score("fd_lenet", value, "", False, card(**changes), status=status)
 
 
-def elbo(value):
+def elbo(value, tag="gaussian"):
     likelihood = {
         "quantity": "elbo",
-        "likelihood": "gaussian",
+        "likelihood": tag,
         "heldout": {"n": 5, "split": "test"},
     }
-    return Score("elbo_gaussian", value, "nats", True, likelihood)
+    return Score(f"elbo_{tag}", value, "nats", True, likelihood)
 
 
 @pytest.fixture
@@ -259,6 +259,27 @@ def test_scores_under_different_protocols_never_share_a_column(tmp_path, finishe
     assert sorted(text for text in (rows["gan"][head] for head in heads)) == ["", "9"]
     assert any("fake.n=10000" in note for note in only.notes)
     assert any("fake.n=2000" in note for note in only.notes)
+
+
+def test_likelihoods_of_different_tags_never_share_a_column(tmp_path, finished):
+    finished([elbo(-80.0)])
+    finished([elbo(30.0, tag="gaussian-learned")], model="gan")
+    rows, only = table(tmp_path)
+    heads = [column.header for column in only.columns if column.header.startswith("ELBO")]
+    assert heads == ["ELBO ↑ gaussian", "ELBO ↑ gaussian-learned"]
+    assert [rows["vae"][head] for head in heads] == ["-80", ""]
+    assert [rows["gan"][head] for head in heads] == ["", "30"]
+
+
+def test_a_value_that_is_not_to_be_compared_stands_in_brackets_with_its_reason(tmp_path, finished):
+    card = {"quantity": "nll_ais", "likelihood": "gaussian-ais"}
+    finished([Score("nll_ais", -300.0, "nats", False, card)])
+    doubtful = Score("nll_ais", -200.0, "nats", False, card, status="gap of 9.0 nats")
+    finished([doubtful], model="gan")
+    rows, only = table(tmp_path)
+    assert rows["vae"]["NLL (AIS) ↓"] == "-300"
+    assert rows["gan"]["NLL (AIS) ↓"] == "(-200)"
+    assert "gan, seed 0: NLL (AIS) (nats) in brackets, gap of 9.0 nats" in only.notes
 
 
 def test_what_is_not_defined_is_blank(tmp_path, finished):
