@@ -196,20 +196,20 @@ def test_the_score_is_the_density_of_dequantised_images_on_the_unit_interval():
     model, data = PCA(), Given()
     model.W, model.b = model.W / 10, model.b / 10
     metric = make_metric(
-        images=10, simulated=10, temperatures=150, leapfrogs=10, chains=8, variance=0.001
+        images=10, simulated=10, temperatures=100, leapfrogs=10, chains=8, variance=0.02
     )
     found = score(model, data, metric=metric)
     scale = 255 / 256 / 2
     W, b = model.W.double() * scale, (model.b.double() + 1) * scale + 0.5 / 256
-    covariance = W @ W.T + 0.001 * torch.eye(64, dtype=torch.float64)
+    covariance = W @ W.T + 0.02 * torch.eye(64, dtype=torch.float64)
     draws = ais._generator(0, "test 0")
     images = ais._dequantised(data, "test", range(10), draws)
     exact = -float(MultivariateNormal(b, covariance).log_prob(images.double()).mean())
     value, gap = found["nll_ais"].value, found["ais_gap"].value
-    assert exact - 0.1 < value < exact + 1.5
-    assert 0 < gap < ais.WIDEST_GAP
+    assert exact - 0.1 < value < exact + 0.5
+    assert abs(gap) < 0.5  # a decoder as easy as this leaves hardly any
     assert found["nll_ais"].status == "ok"
-    assert (found["nll_ais"].low, found["nll_ais"].high) == (value - gap, value)
+    assert (found["nll_ais"].low, found["nll_ais"].high) == (value - max(gap, 0), value)
 
 
 def test_means_of_the_darkest_and_brightest_pixel_are_the_middles_of_their_levels():
