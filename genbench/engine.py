@@ -7,7 +7,7 @@ import ctypes
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger
 from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.budget import Budget, parse_images
+from genbench.callbacks.averaging import Averaging, recalibrate
 from genbench.callbacks.checkpoints import Checkpoints
 from genbench.callbacks.progress import ProgressBar
 from genbench.callbacks.samples import Samples, evaluating
@@ -107,6 +108,23 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     model.observe(data)
     check_fit(model, data)
     return model, data
+
+
+def load_average(
+    directory: Path, model: GenerativeModel, checkpoint: str = "final"
+) -> Mapping[str, Any] | None:
+    """Put a run's averaged weights into the decoder and return their card; None without any."""
+    state = torch.load(
+        directory / "checkpoints" / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True
+    )
+    averaging = state.get("callbacks", {}).get(Averaging.__qualname__)
+    if not averaging:
+        return None
+    model.decoder.load_state_dict(averaging["average"])
+    with evaluating(model):
+        recalibrate(model)
+    card: Mapping[str, Any] = averaging["card"]
+    return card
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:

@@ -93,10 +93,13 @@ class Evaluation:
         data: ImageData,
         device: torch.device,
         directory: Path | None = None,
+        averaging: Mapping[str, Any] | None = None,
     ) -> list[Score]:
         """Score the model as it is; afterwards its mode and all global random states are as before.
 
         `directory` is the run's: what takes long leaves its state there, and is taken up again.
+        `averaging` is the card of averaged weights, if these are in the decoder: then only what
+        samples alone decide is scored, for the encoder was not averaged.
         """
         with _undisturbed(model, device, self.seed):
             self.extractor.to(device)
@@ -112,10 +115,13 @@ class Evaluation:
                 "n": self.num_samples,
                 "seed": self.seed,
                 "latents": "prior",
-                "weights": "raw",
+                "weights": "raw" if averaging is None else "ema",
+                **({} if averaging is None else {"averaging": dict(averaging)}),
                 "quantisation": {"round": "nearest", "levels": data.levels},
             }
             scores = self._scores(sets, cards, device)
+            if averaging is not None:
+                return [score for score in scores if "fake" in score.card]
             task = Task(model, data, device, self.seed, self.batch_size, directory=directory)
             return scores + [one for metric in self.likelihoods for one in metric(task)]
 
@@ -367,6 +373,9 @@ def main(argv: list[str]) -> int:
     evaluation.prepare(data)
     device = engine.device_of(config["trainer"]["accelerator"])
     scores = evaluation(model.to(device), data, device, directory)
+    averaging = engine.load_average(directory, model)
+    if averaging is not None:
+        scores += evaluation(model, data, device, averaging=averaging)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"
     target = directory / "evaluations" / name

@@ -49,6 +49,7 @@ class GenerativeModel(LightningModule, ABC):
     """
 
     counted: ClassVar[str] = ""  # the player that owns the decoder: its steps are the clock
+    decoder: nn.Module  # latents to raw images, for models that are trained
     latent_dim: int
     discriminator_steps: int = 1  # pieces in which `step` takes its images
 
@@ -58,6 +59,7 @@ class GenerativeModel(LightningModule, ABC):
         self.seed = 0
         self.batch_size = 0  # images shown to the decoder per step, over all ranks
         self.steps = 0  # steps done, the position of the run
+        self.after_step: Callable[[Any], None] | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._by_player: dict[str, Any] = {}
@@ -109,6 +111,8 @@ class GenerativeModel(LightningModule, ABC):
             self.draw_from(self.steps)
             self.step(images)
             self.steps += 1
+            if self.after_step is not None:
+                self.after_step(self)
 
     def draw_from(self, step: int) -> None:
         """Let the next draws depend on (seed, step) alone, whatever was drawn, logged or resumed."""

@@ -24,6 +24,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--columns", type=int, default=8, help="images in a row (default 8)")
     result.add_argument("--seed", type=int, default=SEED, help="of the latents")
     result.add_argument("--checkpoint", default="final", help="final or last (default final)")
+    result.add_argument(
+        "--weights", choices=("raw", "ema"), default="raw", help="of the decoder (default raw)"
+    )
     result.add_argument("--out", type=Path, help="the PNG (default RUN/samples/<kind>-<seed>.png)")
     kind = result.add_mutually_exclusive_group()
     kind.add_argument("--interpolate", action="store_true", help="rows between two latents each")
@@ -43,6 +46,11 @@ def main(argv: list[str]) -> int:
     engine.quieten_lightning()
     model, data, config = engine.load_run(options.run, options.checkpoint)
     model.to(engine.device_of(config["trainer"]["accelerator"]))
+    if options.weights == "ema" and engine.load_average(options.run, model) is None:
+        raise UserMistake(
+            f"{options.run.name} kept no average of its weights: train with ema=standard, or leave "
+            "--weights away"
+        )
     kind, columns = "samples", options.columns
     if options.interpolate:
         kind = "interpolations"

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genbench import engine, loggers
 from genbench.budget import Budget
+from genbench.callbacks.averaging import Averaging
 from genbench.engine import Engine
 from genbench.environment import describe, describe_device, peak_memory
 from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
@@ -35,8 +36,10 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     budget: Budget = instantiate(cfg.budget)
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     sinks = loggers.build(cfg.logger, directory, config, fingerprint(config)) if heartbeat else []
+    averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
+    callbacks = [*instantiate(cfg.callbacks).values(), *([averaging] if averaging else [])]
     machine: Engine = instantiate(cfg.trainer)(
-        model, data, directory, sinks, budget, heartbeat, list(instantiate(cfg.callbacks).values())
+        model, data, directory, sinks, budget, heartbeat, callbacks
     )
     config["trainer"]["precision"] = machine.precision
     if heartbeat:
@@ -49,6 +52,9 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         return
 
     scores = evaluation(model.to(machine.device), data, machine.device, directory)
+    if averaging and machine.steps:
+        with averaging.applied(model):
+            scores += evaluation(model, data, machine.device, averaging=averaging.card())
     result = Result(
         run_id=directory.name,
         study=cfg.study,
@@ -105,10 +111,10 @@ def announce(config: dict[str, Any], machine: Engine) -> None:
 def report(result: Result, directory: Path) -> None:
     """Say what came out."""
     for score in result.scores:
-        value = "-" if score.value is None else f"{score.value:.4g}"
-        say(
-            f"  {score.name:<36} {value} {score.unit}{'' if score.status == 'ok' else score.status}"
-        )
+        value = score.status if score.value is None else f"{score.value:.4g}"
+        weights = score.card.get("fake", {}).get("weights", "raw")
+        name = score.name if weights == "raw" else f"{score.name} ({weights})"
+        say(f"  {name:<42} {value} {score.unit}".rstrip())
     say(f"  {directory}")
 
 

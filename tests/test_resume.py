@@ -43,7 +43,12 @@ SETTINGS = {
     "gan": ["model=gan"],
     "vae-gan": ["model=vae-gan"],
     "wgan-gp": ["model=wgan-gp"],
-    "conv with BatchNorm": ["model=vae-gan", "network=conv", "network.width=4"],
+    "conv with BatchNorm and an average": [
+        "model=vae-gan",
+        "network=conv",
+        "network.width=4",
+        "ema=standard",
+    ],
 }
 
 
