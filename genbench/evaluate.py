@@ -358,7 +358,8 @@ def show(scores: Sequence[Score]) -> None:
     for score in scores:
         value = score.status if score.value is None else f"{score.value:.4g}"
         bounds = "" if score.low is None else f"  [{score.low:.4g}, {score.high:.4g}]"
-        print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}".rstrip())
+        doubt = "" if score.value is None or score.status == "ok" else f"  {score.status}"
+        print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}{doubt}".rstrip())
 
 
 def main(argv: list[str]) -> int:
