@@ -19,7 +19,13 @@ from genbench import launch, mistakes, train
 from genbench.results import read_result
 from genbench.runs import new_run_directory, read_status, write_config
 
-SMOKE = ("trainer=smoke", "budget=smoke", "evaluation.num_samples=256", "logger=csv")
+SMOKE = (
+    "trainer=smoke",
+    "budget=smoke",
+    "evaluation.num_samples=256",
+    "evaluation.likelihoods.bounds.importance_draws=10",
+    "logger=csv",
+)
 
 
 @pytest.fixture(scope="session")
