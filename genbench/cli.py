@@ -65,6 +65,20 @@ def _data(argv: list[str]) -> int:
     return check.main(argv)
 
 
+def _extractor(argv: list[str]) -> int:
+    if argv and argv[0] == "train":
+        from genbench.metrics.extractors import training
+
+        return training.main(argv[1:])
+    if argv == ["list"]:
+        from genbench import doctor
+
+        return doctor.list_extractors()
+    raise UserMistake(
+        "extractor takes a word first: genbench extractor list, or extractor train ..."
+    )
+
+
 def _doctor(argv: list[str]) -> int:
     from genbench import doctor
 
@@ -141,6 +155,20 @@ usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--
     "runs": Verb("print a line per run; --format json for scripts", "", _runs),
     "show": Verb("print one run: settings, scores with cards, cost, files", "", _show),
     "data": Verb("list, check or prepare datasets", "", _data),
+    "extractor": Verb(
+        "list feature networks, or train one for a dataset",
+        """\
+usage: genbench extractor list
+       genbench extractor train --dataset NAME [key=value ...] [--epochs N] [--out FOLDER]
+
+Distances between images are taken in the features of a fixed network. For digits and MNIST a small
+classifier is shipped; for another dataset of small images train one here, once: it goes to the cache
+under the hash of its weights, and that hash is part of every score's name and card.
+
+  genbench extractor train --dataset fashion-mnist
+  genbench train dataset=fashion-mnist extractor=lenet extractor.path=FILE.safetensors""",
+        _extractor,
+    ),
     "doctor": Verb("print what this machine has and what is missing", "", _doctor),
     "completion": Verb(
         "print a shell's completion script",
@@ -243,6 +271,8 @@ def _candidates(line: str) -> list[str]:
         found = list(_COMPLETION)
     elif words[1] == "data":
         found = ["list", "check", "prepare"]
+    elif words[1] == "extractor":
+        found = ["list", "train"]
     elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "runs"):
         from genbench.runs import default_outputs, iter_runs
 

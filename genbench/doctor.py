@@ -174,6 +174,13 @@ def _extractors() -> Iterator[Finding]:
         yield Finding(f"extractor {name}", "ok" if there else "missing", str(where))
 
 
+def list_extractors() -> int:
+    """Print every feature network and where its weights are."""
+    for finding in _extractors():
+        print(f"{finding.topic.removeprefix('extractor '):<28} {finding.state:<8} {finding.found}")
+    return DONE
+
+
 def _datasets() -> Iterator[Finding]:
     importlib.import_module("sklearn.datasets").load_digits()
     yield Finding("dataset digits", "ok", "embedded")

@@ -169,3 +169,10 @@ def test_completion_prints_a_script_for_other_shells(capsys, shell):
 def test_completion_of_an_unknown_shell_names_the_known(capsys):
     assert main(["completion", "cmd"]) == 2
     assert "bash, zsh or fish" in capsys.readouterr().err
+
+
+def test_feature_networks_are_listed_and_a_wrong_word_is_answered(capsys):
+    assert main(["extractor", "list"]) == 0
+    assert "lenet-digits-v1" in capsys.readouterr().out
+    assert main(["extractor", "tarin"]) == 2
+    assert "extractor train" in capsys.readouterr().err

@@ -314,7 +314,7 @@ def write(
 
 def main(argv: Sequence[str]) -> int:
     """Train the classifier of a dataset, or the one that a shipped name asks for; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m genbench.metrics.extractors.training")
+    parser = argparse.ArgumentParser(prog="genbench extractor train")
     parser.add_argument(
         "name", nargs="?", help="a name as genbench ships them: lenet-<dataset>-v<n>"
     )
