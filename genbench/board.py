@@ -1,10 +1,9 @@
 """The live table of a sweep's runs, read from their directories. Without a terminal: lines."""
 
-import csv
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genbench.errors import DONE, INTERRUPTED
+from genbench.history import last_row
 from genbench.runs import Status, read_status
 
 COLORS = {
@@ -144,26 +144,17 @@ def last_score(directory: Path | None) -> str:
         scores = [s for s in scores if s["value"] is not None]
         return f"{scores[0]['name']} {scores[0]['value']:.4g}"
     with suppress(OSError, ValueError):
-        return _logged(directory / "history.csv")
+        return _logged(directory)
     return ""
 
 
-def _logged(history: Path) -> str:
+def _logged(run: Path) -> str:
     """The last value in history.csv, a score before a loss."""
-    with history.open("rb") as file:
-        header = file.readline().decode()
-        file.seek(max(0, history.stat().st_size - 65_536))
-        tail = file.read().decode(errors="replace").splitlines()
-    if not tail:
-        return ""
-    row: Mapping[str, str] = dict(
-        zip(next(csv.reader([header])), next(csv.reader([tail[-1]])), strict=False)
-    )
+    row = last_row(run)
     names = [n for n, v in row.items() if v and n not in ("images", "images_per_second", "epoch")]
-    scores = [n for n in names if "/" in n or n.startswith(("validation", "val_", "score"))]
     if not names:
         return ""
-    name = (scores or names)[0]
+    name = ([n for n in names if n.startswith(("validation", "score"))] or names)[0]
     return f"{name} {float(row[name]):.4g}"
 
 

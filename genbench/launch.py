@@ -89,6 +89,7 @@ class Task:
         self._backlogs: dict[tuple[Path, str], Backlog] = {}
         self._memory: dict[Any, Any] = {}
         self._here = True
+        self.tolerant = False  # a search: failures are among its results
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel light."""
@@ -120,7 +121,7 @@ class Task:
         if not sweep or config["study"] is None or config["run_id"] is not None:
             return plan
         key = Path(config["paths"]["outputs"]), str(config["study"])
-        if key not in self._backlogs:
+        if key not in self._backlogs or self.tolerant:  # others may work on a search
             self._backlogs[key] = Backlog(*key)
         earlier = self._backlogs[key].find(config)
         if earlier is None:
@@ -170,7 +171,10 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
     sweep = is_sweep(argv)
     if sweep and task.jobs:
         print(_summary(task.jobs))
-    return _exit_code(task.jobs, sweep)
+    jobs = task.jobs
+    if task.tolerant and any(job.code == DONE for job in jobs):
+        jobs = [job for job in jobs if job.code in (DONE, INTERRUPTED)]
+    return _exit_code(jobs, sweep)
 
 
 def is_sweep(argv: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -47,6 +47,7 @@ Overrides = Sequence[str]
 class Running:
     """A run that is being worked on."""
 
+    key: Any  # what whoever asked for it calls it
     plan: Plan
     directory: Path
     process: subprocess.Popen[bytes]
@@ -138,8 +139,8 @@ class Pool:
         worker: str,
         settings: Settings,
         total: int,
-        on_end: Callable[[Overrides, Job], None],
-        tick: Callable[[Overrides, Running], None] | None = None,
+        on_end: Callable[[Any, Job], None],
+        tick: Callable[[Any, Running], None] | None = None,
     ) -> None:
         self.worker, self.settings, self.total = worker, settings, total
         self.on_end, self.tick = on_end, tick
@@ -149,7 +150,7 @@ class Pool:
         self.stopping = False  # nothing new is begun
         self.board = Board(total)
 
-    def run(self, plans: Iterator[tuple[Overrides, Callable[[], Plan]]]) -> None:
+    def run(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
         """Work until `plans` ends; they are asked for one by one, when there is room."""
         with handled_signals(self._signalled), self.board:
             try:
@@ -158,7 +159,7 @@ class Pool:
                 for run in self.running:  # only after a fault of our own: no orphans
                     kill(run.process)
 
-    def _loop(self, plans: Iterator[tuple[Overrides, Callable[[], Plan]]]) -> None:
+    def _loop(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
         waiting, looked = True, 0.0
         while waiting or self.running:
             while waiting and not self.stopping and self._free():
@@ -180,23 +181,25 @@ class Pool:
             return True  # nothing has been planned yet, so nobody knows what there is room for
         return next((slot for slot in self.slots if not slot.busy), False)
 
-    def _begin(self, overrides: Overrides, make: Callable[[], Plan]) -> None:
+    def _begin(self, key: Any, make: Callable[[], Plan]) -> None:
+        overrides: Overrides = []
         try:
             plan = make()
+            overrides = plan.overrides
             if self.stopping:  # Ctrl-C came meanwhile
                 return
             if plan.found:
                 assert plan.directory is not None
                 code = outcome(plan.directory)
-                self._end(overrides, Job(overrides, plan.directory, code, False, 0.0, found=True))
+                self._end(key, Job(overrides, plan.directory, code, False, 0.0, found=True))
                 return
             if not self.slots:
                 self.slots = make_slots(self.settings, plan.config, self.total)
-            self._start(plan)
+            self._start(key, plan)
         except GenbenchError as error:
-            self._end(overrides, refused(overrides, error))
+            self._end(key, refused(overrides, error))
 
-    def _start(self, plan: Plan) -> None:
+    def _start(self, key: Any, plan: Plan) -> None:
         slot = self._free()
         assert isinstance(slot, Slot)
         directory = make_directory(plan)
@@ -207,7 +210,7 @@ class Pool:
         arguments = run_arguments(directory, plan.directory is not None)
         process = start_worker(self.worker, arguments, environment, console)
         slot.busy = True
-        run = Running(plan, directory, process, slot, console)
+        run = Running(key, plan, directory, process, slot, console)
         self.running.append(run)
         if self.stopping:
             ask(run)
@@ -230,11 +233,11 @@ class Pool:
             if kept is None:
                 self.board.tell(said or f"genbench: {' '.join(run.plan.overrides)} was refused")
             self.board.ended(run.directory)
-            self._end(run.plan.overrides, Job(run.plan.overrides, kept, code, run.asked, seconds))
+            self._end(run.key, Job(run.plan.overrides, kept, code, run.asked, seconds))
 
-    def _end(self, overrides: Overrides, job: Job) -> None:
+    def _end(self, key: Any, job: Job) -> None:
         self.board.noted(job)
-        self.on_end(overrides, job)
+        self.on_end(key, job)
         if job.code not in (DONE,) and not job.asked and self.settings.fail_fast:
             if not self.stopping:
                 self.board.tell("genbench: fail_fast: stopping the others, with checkpoints")
@@ -243,7 +246,7 @@ class Pool:
     def _look(self) -> None:
         if self.tick is not None:
             for run in self.running:
-                self.tick(run.plan.overrides, run)
+                self.tick(run.key, run)
         self.board.refresh()
 
     def stop(self) -> None:
@@ -294,11 +297,10 @@ def launch(
     if not isinstance(task, Task):
         raise UserMistake("hydra/launcher=pool launches genbench's runs alone")
     returns: list[JobReturn] = []
-    ended: list[Job] = []
 
     def on_end(overrides: Overrides, job: Job) -> None:
+        job = replace(job, overrides=overrides)
         task.add(job)
-        ended.append(job)
         back = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
         back.return_value = job
         returns.append(back)

@@ -3,12 +3,15 @@
 Every Hydra application on this machine loads this module, so it imports nothing but Hydra.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -52,6 +55,32 @@ class _Collecting(Launcher):
         returns: Sequence[JobReturn] = self._launcher.launch(job_overrides, initial_job_idx)
         self._task.collect(returns)
         return returns
+
+
+class SearchSweeper(Sweeper):
+    """`hydra/sweeper=search`: Optuna proposes the runs."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Make the launcher."""
+        self.task, self.config = task_function, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search; raises what ends a sweep."""
+        if importlib.util.find_spec("optuna") is None:
+            from genbench.errors import UserMistake
+
+            raise UserMistake("hydra/sweeper=search needs Optuna: pip install 'genbench[search]'")
+        from genbench import search
+
+        search.search(self, arguments)
 
 
 class PoolLauncher(Launcher):
