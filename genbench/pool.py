@@ -38,6 +38,7 @@ from genbench.worker import handled_signals, kill, physical_cores, start_worker
 
 MEMORY_PER_RUN = 2 << 30  # a worker with torch and a small dataset takes about a quarter of it
 POLL_SECONDS = 0.1
+GRACE_SECONDS = 60.0
 CONSOLE = "console.txt"  # what a worker says while others say something too
 
 Overrides = Sequence[str]
@@ -156,8 +157,7 @@ class Pool:
             try:
                 self._loop(plans)
             finally:
-                for run in self.running:  # only after a fault of our own: no orphans
-                    kill(run.process)
+                self._abandon()
 
     def _loop(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
         waiting, looked = True, 0.0
@@ -175,6 +175,18 @@ class Pool:
                 looked = time.monotonic()
                 self._look()
             time.sleep(POLL_SECONDS if self.running else 0)
+
+    def _abandon(self) -> None:
+        """After a fault of our own: checkpoints, and no orphans."""
+        for run in self.running:
+            ask(run)
+        for run in self.running:
+            try:
+                run.process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                kill(run.process)
+                run.process.wait()
+            run.console.close()
 
     def _free(self) -> Slot | bool:
         if not self.slots:

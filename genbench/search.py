@@ -268,6 +268,7 @@ class Search:
         self.me = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
         self.open: dict[int, Trial] = {}
         self.pruned: set[int] = set()
+        self._reported: dict[int, int] = {}  # images at which a curve was last looked at
         self._over, self._curve_seen = threading.Event(), False
         self.study = self._open_study(storage)
         self._beat()
@@ -412,6 +413,17 @@ class Search:
 
     def tell(self, number: int, job: Job) -> None:
         """Tell what came out: no number is no end, but a failed trial."""
+        try:
+            self._tell(number, job)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self.open.pop(number, None)
+            print(
+                f"genbench: trial {number} was given to another coordinator, because this one was "
+                f"silent for {STALE_SECONDS:.0f} s",
+                file=sys.stderr,
+            )
+
+    def _tell(self, number: int, job: Job) -> None:
         trial = self.open[number]
         if job.directory is not None:
             trial.set_user_attr("run", job.directory.name)
@@ -448,8 +460,9 @@ class Search:
         if name is None or trial is None or run.asked:
             return
         point = last_value(run.directory, name)
-        if point is None:
+        if point is None or self._reported.get(number) == point[0]:
             return
+        self._reported[number] = point[0]
         self._curve_seen = True
         images, value = point
         minimize = self.study.direction == StudyDirection.MINIMIZE
@@ -532,9 +545,15 @@ def search(sweeper: Any, arguments: Sequence[str]) -> None:
                 _in_the_pool(sweeper.launcher, running)
             else:
                 _in_batches(sweeper.launcher, task, running)
-    finally:
-        with contextlib.suppress(NameError):
-            print(running.summary())
+    except (optuna.exceptions.StorageInternalError, OSError) as error:
+        raise GenbenchError(
+            f"the storage of study={config.study} is gone ({str(error).splitlines()[0]}): once it is "
+            "back, the same command goes on"
+        ) from error
+    except StopSweep:
+        print(running.summary())
+        raise
+    print(running.summary())
 
 
 def _in_the_pool(launcher: Any, running: Search) -> None:
