@@ -80,10 +80,10 @@ class Blur(GenerativeModel):
 
     latent_dim = 1
 
-    def __init__(self, width: float = 0.04, split: Split = "train") -> None:
+    def __init__(self, width: float = 0.06, split: Split = "train") -> None:
         super().__init__()
         if width <= 0:
-            raise UserMistake(f"model.width={width} is not a share of the side: choose 0.04 or so")
+            raise UserMistake(f"model.width={width} is not a share of the side: choose 0.06 or so")
         self.width, self.split = width, _known(split)
         self.album: Album | None = None
 
