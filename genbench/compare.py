@@ -20,6 +20,7 @@ from genbench.runs import default_outputs, explain_os_error, find_runs
 from genbench.score import ORDER, Score, digest
 from genbench.tables import FORMATS, Cell, Column, Table, number, render
 
+LOST = 1.25  # final over best distance from which a note says so
 SEEDS_FOR_SPREAD = 3  # below, a ± would be a guess (METRICS, section 6)
 DEFAULT = (
     "fid", "fid_clean", "fd", "kid", "is", "coverage", "elbo", "iwae", "nll_ais", "bits_per_dim",
@@ -310,23 +311,26 @@ def _header(score: Score) -> str:
 
 
 def _tell_apart(columns: Sequence[ScoreColumn]) -> None:
-    """Give columns of one header different ones: by extractor, checkpoint or a letter."""
-    alike: dict[str, list[ScoreColumn]] = defaultdict(list)
-    for column in columns:
-        alike[column.header].append(column)
-    for same in alike.values():
-        if len(same) < 2:
-            continue
-        tails = [_tail(column.example) for column in same]
-        if len(set(tails)) < len(same):
-            tails = [f"{tail} [{chr(97 + i)}]".strip() for i, tail in enumerate(tails)]
-        for column, tail in zip(same, tails, strict=True):
-            column.header = f"{column.header} {tail}"
+    """Give columns of one header different ones: by weights, then by extractor, then by a letter."""
+    for tail in (_weights, _tail, None):
+        alike: dict[str, list[ScoreColumn]] = defaultdict(list)
+        for column in columns:
+            alike[column.header].append(column)
+        for same in (found for found in alike.values() if len(found) > 1):
+            for place, column in enumerate(same):
+                word = tail(column.example) if tail else f"[{chr(97 + place)}]"
+                column.header = f"{column.header} {word}".rstrip()
+
+
+def _weights(score: Score) -> str:
+    """Whose weights, in a word; blank for the raw ones at the end."""
+    kind = score.card.get("fake", {}).get("weights", "raw")
+    words = [word for word in (kind, score.checkpoint) if word not in ("raw", "final")]
+    return ", ".join(words)
 
 
 def _tail(score: Score) -> str:
-    own = score.name.removeprefix(f"{score.quantity}_")
-    return own if score.checkpoint == "final" else f"{own} {score.checkpoint}"
+    return score.name.removeprefix(f"{score.quantity}_")
 
 
 def card_differences(cards: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -518,6 +522,7 @@ def _notes(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
             differences = card_differences([column.example.card for column in same])
             for column, difference in zip(same, differences, strict=True):
                 notes.append(f"{column.header}: {name} with {difference or column.key[1]}")
+    notes += [f"{row.label}: {words}" for row in rows for words in _lost(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:
         runs = "1 earlier run" if repeated == 1 else f"{repeated} earlier runs"
@@ -525,6 +530,23 @@ def _notes(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     for row in rows:
         notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
+
+
+def _lost(row: Row) -> Iterable[str]:
+    """Say where a row's final weights are much worse than its best ones."""
+    pairs: dict[tuple[str, str], dict[str, ScoreKey]] = defaultdict(dict)
+    for run in row.runs:
+        for score in run.scores:
+            if score.quantity in ("fd", "fid", "fid_clean") and score.value is not None:
+                pairs[score.name, score.protocol][score.checkpoint] = _key(score)
+    for (name, _), keys in pairs.items():
+        if {"final", "best"} <= set(keys):
+            final, best = (mean(row.values(keys[which]).values()) for which in ("final", "best"))
+            if best > 0 and final / best > LOST:
+                yield (
+                    f"final {name} {number(final)} is {final / best:.1f} times its best "
+                    f"({number(best)}, chosen on the validation split): it got worse in the end"
+                )
 
 
 def _bare(column: ScoreColumn) -> str:

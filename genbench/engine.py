@@ -166,10 +166,15 @@ def load_run(
             + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
         )
     model, data = build(OmegaConf.create(config))
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["state_dict"])
-    model.on_load_checkpoint(state)
+    model.on_load_checkpoint(load_weights(model, path))
     return model.eval(), data, config
+
+
+def load_weights(model: GenerativeModel, path: Path) -> dict[str, Any]:
+    """Give a model the weights of a checkpoint; returns all that the checkpoint holds."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["state_dict"])
+    return state
 
 
 class Engine:

@@ -24,6 +24,7 @@ from genbench import engine
 from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.interfaces import Extractor, Features, GenerativeModel, ImageData, Role, Split
 from genbench.metrics import Estimate, FeatureMetric, Quantity
+from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, Task
 from genbench.runs import write_json
 from genbench.score import Score, digest
@@ -107,7 +108,7 @@ class Evaluation:
             sets: dict[Role, Features] = {}
             for role in SPLITS:
                 sets[role], cards[role] = self._stored(data, role, device)
-            fake = self._generated(model, data, device)
+            fake = self._generated(model, data, device, self.num_samples, self.seed)
             if fake is not None:
                 sets["fake"] = fake
             cards["fake"] = {
@@ -125,13 +126,36 @@ class Evaluation:
             task = Task(model, data, device, self.seed, self.batch_size, directory=directory)
             return scores + [one for metric in self.likelihoods for one in metric(task)]
 
+    def validation_distance(
+        self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
+    ) -> float | None:
+        """Frechet distance to the validation split, to choose by; None if a sample is not finite.
+
+        Nothing that is reported is seen: neither the test images nor the latents of `seed`.
+        """
+        if seed == self.seed:
+            raise UserMistake(f"selection.seed={seed} is evaluation.seed: choose another one")
+        device = model.device
+        with _undisturbed(model, device, seed):
+            self.extractor.to(device)
+            real, _ = self._split_features(data, "validation", "validation", device)
+            fake = self._generated(model, data, device, num_samples, seed)
+            if fake is None:
+                return None
+            return distance(moments(real.features), moments(fake.features))
+
     # --- features -------------------------------------------------------------------------------
 
     def _stored(
         self, data: ImageData, role: Role, device: torch.device
     ) -> tuple[Features, dict[str, Any]]:
         """Features of a split and its card; from the disk if these very pixels were seen before."""
-        card = data.card(SPLITS[role])
+        return self._split_features(data, SPLITS[role], role, device)
+
+    def _split_features(
+        self, data: ImageData, split: Split, role: str, device: torch.device
+    ) -> tuple[Features, dict[str, Any]]:
+        card = data.card(split)
         identity = {"extractor": dict(self.extractor.card), "data": card, "role": role}
         path = self.cache / f"{self.extractor.name}-{data.name}-{role}-{digest(identity, 24)}"
         path = path.with_name(path.name + ".safetensors")
@@ -139,7 +163,7 @@ class Evaluation:
             kept = _load(path, identity, card["n"])
             if kept is not None:
                 return kept, card
-        pixels, sha256 = data.pixels(SPLITS[role]), hashlib.sha256()
+        pixels, sha256 = data.pixels(split), hashlib.sha256()
 
         def batches() -> Iterator[Tensor]:
             for start in range(0, len(pixels), self.batch_size):
@@ -154,10 +178,15 @@ class Evaluation:
         return features, card
 
     def _generated(
-        self, model: GenerativeModel, data: ImageData, device: torch.device
+        self,
+        model: GenerativeModel,
+        data: ImageData,
+        device: torch.device,
+        num_samples: int,
+        seed: int,
     ) -> Features | None:
         """Features of generated images; None if one of these is not finite."""
-        latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
+        latents = model.latents(num_samples, torch.Generator().manual_seed(seed))
         clock = _Clock(device)
         finite = True
 

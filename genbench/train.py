@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from genbench import engine, loggers
 from genbench.budget import Budget
 from genbench.callbacks.averaging import Averaging
+from genbench.callbacks.selection import Selection
 from genbench.engine import Engine
 from genbench.environment import describe, describe_device, peak_memory
 from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
@@ -37,7 +40,12 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     sinks = loggers.build(cfg.logger, directory, config, fingerprint(config)) if heartbeat else []
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
-    callbacks = [*instantiate(cfg.callbacks).values(), *([averaging] if averaging else [])]
+    selection: Selection | None = None
+    if cfg.selection:
+        measure = partial(evaluation.validation_distance, data)
+        selection = instantiate(cfg.selection)(measure, directory)
+    extra = [callback for callback in (averaging, selection) if callback]
+    callbacks = [*instantiate(cfg.callbacks).values(), *extra]
     machine: Engine = instantiate(cfg.trainer)(
         model, data, directory, sinks, budget, heartbeat, callbacks
     )
@@ -55,6 +63,11 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     if averaging and machine.steps:
         with averaging.applied(model):
             scores += evaluation(model, data, machine.device, averaging=averaging.card())
+    if selection and selection.path.exists():
+        engine.load_weights(model, selection.path)
+        best = evaluation(model, data, machine.device)
+        own = [score for score in best if "fake" in score.card or "likelihood" in score.card]
+        scores += [replace(score, checkpoint="best") for score in own]
     result = Result(
         run_id=directory.name,
         study=cfg.study,
@@ -113,7 +126,8 @@ def report(result: Result, directory: Path) -> None:
     for score in result.scores:
         value = score.status if score.value is None else f"{score.value:.4g}"
         weights = score.card.get("fake", {}).get("weights", "raw")
-        name = score.name if weights == "raw" else f"{score.name} ({weights})"
+        marks = [mark for mark in (weights, score.checkpoint) if mark not in ("raw", "final")]
+        name = f"{score.name} ({', '.join(marks)})" if marks else score.name
         say(f"  {name:<42} {value} {score.unit}".rstrip())
     say(f"  {directory}")
 
@@ -169,8 +183,8 @@ def leave_word(
     heartbeat: Heartbeat, status: str, error: GenbenchError, raised: BaseException
 ) -> None:
     """Record how a run ended, even on a full disk: a write that was cut off makes room for it."""
-    for partial in heartbeat.directory.rglob("*.partial"):
-        partial.unlink(missing_ok=True)
+    for unfinished in heartbeat.directory.rglob("*.partial"):
+        unfinished.unlink(missing_ok=True)
     with suppress(OSError):  # if nothing can be written, the parent has the exit code
         heartbeat.finish(status, str(error))
     log.error(str(error), exc_info=raised)
