@@ -106,7 +106,8 @@ outputs/<run_id>/. Without settings: a small VAE on the embedded digits.
 
   genbench train model=gan dataset=mnist               choose from groups
   genbench train budget.images=500k seed=1             change values
-  genbench train -m model=vae,gan,vae-gan seed=0,1,2   nine runs, one after the other
+  genbench train -m model=vae,gan,vae-gan seed=0,1,2   nine runs, as many at once as fit
+  genbench train -m experiment=objectives              a study that ships (docs/studies.md)
   genbench train model=gan trainer=cpu study=first     name the question for `genbench compare`
 
   --cfg job        print the composed settings instead of training

@@ -187,7 +187,7 @@ class Wandb(_Sink):
             project=project,
             entity=entity,
             name=f"{choices['model']}-{choices['dataset']}-{config['seed']}",
-            id=self.directory.name,
+            id=os.environ.get("WANDB_RUN_ID") or self.directory.name,  # an agent's own comes first
             resume="allow",
             save_dir=self.directory,
             mode=mode,

@@ -1,0 +1,147 @@
+"""Hydra's launchers for clusters, with genbench's worker; and wandb's agent."""
+
+import glob
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genbench import launch
+from genbench.runs import iter_runs, read_config, read_status
+
+ROOT = Path(__file__).parent.parent
+WORKER = """
+import sys
+from pathlib import Path
+from genbench.results import Result, write_result
+from genbench.runs import Status, read_config, write_status
+from genbench.score import Score
+run = Path(sys.argv[1])
+config = read_config(run)
+if config["seed"] == 1:
+    write_status(run, Status("failed", "seed 1 is unlucky"))
+    sys.exit(1)
+scores = [Score("fd", config["seed"], "", False, {})]
+write_result(run, Result(run.name, "s", [], "finished", "vae", "digits", 0, "f", {}, {}, {}, scores))
+write_status(run, Status("finished"))
+"""
+SWEEP = """
+import sys
+from genbench import launch
+sys.exit(launch.train(["-m", *sys.argv[1:]], worker="stub_worker"))
+"""
+
+
+@pytest.fixture
+def sweep(room):
+    """Sweep in a process of its own, as users do: (exit code, what was printed)."""
+    (room / "stub_worker.py").write_text(WORKER)
+    (room / "sweep.py").write_text(SWEEP)
+    path = os.pathsep.join([str(ROOT), str(room), os.environ.get("PYTHONPATH", "")])
+
+    def run(*argv):
+        done = subprocess.run(
+            [sys.executable, "sweep.py", *argv], capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": path, "RAY_DEDUP_LOGS": "0"},
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def runs():
+    return list(iter_runs(Path("outputs")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [("submitit_local", "submitit"), ("joblib", "joblib"), ("ray", "ray")],
+)
+def test_runs_of_another_launcher_land_in_one_table(launcher, package, sweep):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    code, printed = sweep(f"hydra/launcher={launcher}", "seed=0,1,2", "study=s")
+    assert code == 1, printed  # the unlucky one, which stopped no other
+    assert "2 of 3 runs finished" in printed
+    assert sorted((read_config(r)["seed"], read_status(r).status) for r in runs()) == [
+        (0, "finished"), (1, "failed"), (2, "finished"),
+    ]  # fmt: skip
+    code, printed = sweep(f"hydra/launcher={launcher}", "seed=0,2", "study=s")
+    assert code == 0, printed
+    assert printed.count("there already") == 2
+    assert len(runs()) == 3
+
+
+@pytest.mark.slow
+def test_a_search_runs_its_trials_through_another_launcher(sweep):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    argv = ("hydra/sweeper=search", "hydra.sweeper.sampler=grid", "hydra.sweeper.batch=2")
+    code, printed = sweep("hydra/launcher=submitit_local", *argv, "seed=0,1,2", "study=s")
+    assert code == 0, printed
+    assert "2 trials complete, 0 pruned, 1 failed" in printed
+    assert "fd=0" in printed
+
+
+def test_slurm_gets_one_array_and_keeps_its_files_with_the_runs(room, monkeypatch, capfd):
+    """A script that stands for `sbatch` keeps what it was given."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (room / "bin").mkdir()
+    for name, text in {
+        "sbatch": f'cp "$1" {room}/given.sh; echo Submitted batch job 7',
+        "srun": "true",
+        "sacct": "echo 'JobID|State'; for i in 0 1 2; do echo \"7_$i|FAILED\"; done",
+    }.items():
+        (room / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (room / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{room / 'bin'}:{os.environ['PATH']}")
+    argv = ("hydra/launcher=slurm", "seed=0,1,2", "hydra.launcher.partition=gpu")
+    with pytest.raises(Exception, match="7_0"):  # these jobs never were
+        launch.train(["-m", *argv], worker="stub_worker")
+    script = (room / "given.sh").read_text()
+    assert "#SBATCH --array=0-2%3" in script
+    assert "#SBATCH --partition=gpu" in script
+    assert f"{room}/outputs/.submitit" in script
+
+
+# --- wandb's agent ------------------------------------------------------------------------------
+
+
+def test_the_wandb_sweep_is_one_that_genbench_can_run(room, capfd):
+    sweep = yaml.safe_load((ROOT / "docs" / "wandb-sweep.yaml").read_text())
+    values = {
+        k: p.get("value", (p.get("values") or [None])[0]) for k, p in sweep["parameters"].items()
+    }
+    words = [
+        word
+        for part in sweep["command"]
+        for word in ([f"{k}={v}" for k, v in values.items()] if part.startswith("${") else [part])
+    ]
+    assert words[:2] == ["genbench", "train"]
+    assert launch.train([*words[2:], "--cfg", "job"]) == 0
+    composed = yaml.safe_load(capfd.readouterr().out)
+    assert "wandb" in composed["logger"]
+    extractor = sweep["metric"]["name"].removeprefix("final/fd_")
+    assert launch.train([*words[2:], f"extractor={extractor}", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capfd.readouterr().out)["extractor"] == composed["extractor"]
+
+
+@pytest.mark.slow
+def test_the_agents_run_id_is_the_runs_id(room, monkeypatch):
+    from genbench.loggers import Wandb
+
+    monkeypatch.setenv("WANDB_RUN_ID", "agent7")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
+    monkeypatch.setenv("WANDB_DIR", str(room))
+    (room / "run").mkdir()
+    config = {"choices": {"model": "vae", "dataset": "digits"}, "seed": 0, "study": "s"}
+    logger = Wandb(room / "run", config, "f", "offline", "genbench", None)
+    assert not logger.broken
+    assert logger._run.id == "agent7"
+    assert logger._run.sweep_id == "sweep7"
+    assert logger._run.config["model"] == "vae"
+    assert logger._run.config["cfg"]["seed"] == 0
+    logger.finalize("finished")
+    assert glob.glob(str(room / "**" / "offline-run-*-agent7"), recursive=True)
