@@ -229,7 +229,10 @@ class Evaluation:
             for role, part in sets.items()
         }
         scores = []
+        labelled = moved["real"].logits.shape[1] > 0
         for metric in self.metrics:
+            if metric.needs_labels and not labelled:
+                continue
             metric.reset()
             for role, part in moved.items():
                 metric.update(part, role)

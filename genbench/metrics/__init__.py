@@ -44,6 +44,7 @@ class FeatureMetric(ImageMetric):
     full_state_update = False
     quantities: ClassVar[Sequence[Quantity]] = ()
     minimum: int = 2  # images that each set must have
+    needs_labels: ClassVar[bool] = False  # stays away where the extractor has no classes
 
     def __init__(self) -> None:
         super().__init__()

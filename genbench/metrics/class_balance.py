@@ -23,6 +23,7 @@ def total_variation(logits: Tensor, other: Tensor) -> float:
 class ClassBalance(FeatureMetric):
     """Total variation between the classifier's labels of generated and of training images."""
 
+    needs_labels = True
     quantities = (Quantity("class_tv", ("fake", "real"), False),)
 
     @property

@@ -27,6 +27,7 @@ def inception_score(logits: Tensor) -> float:
 class InceptionScore(FeatureMetric):
     """The score of generated images, and of held-out ones by the same classifier."""
 
+    needs_labels = True
     quantities = (
         Quantity("is", ("fake",), True),
         Quantity("is_heldout", ("heldout",), None),

@@ -274,14 +274,19 @@ def tf1_bilinear(images: Tensor) -> Tensor:
 
 def pil_bicubic(images: Tensor) -> Tensor:
     """Resize (N, C, H, W) to 299 x 299 as Pillow does floats: Parmar, Zhang, Zhu 2022."""
-    rows, columns = (_weights(size).to(images.device) for size in images.shape[2:])
+    return bicubic(images, SIZE)
+
+
+def bicubic(images: Tensor, size: int) -> Tensor:
+    """Resize (N, C, H, W) in 0 .. 255 to `size` pixels a side as Pillow does floats, clamped."""
+    rows, columns = (_weights(own, size).to(images.device) for own in images.shape[2:])
     return (rows @ images @ columns.T).clamp(0, 255)
 
 
-def _weights(size: int) -> Tensor:
-    """Pillow's weights (299, size): what it makes of each unit vector."""
-    identity = Image.fromarray(np.eye(size, dtype=np.float32))
-    resized = identity.resize((SIZE, size), Image.Resampling.BICUBIC)
+def _weights(own: int, size: int) -> Tensor:
+    """Pillow's weights (size, own): what it makes of each unit vector."""
+    identity = Image.fromarray(np.eye(own, dtype=np.float32))
+    resized = identity.resize((size, own), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(resized).T.copy())
 
 
