@@ -458,11 +458,12 @@ def test_every_extractor_is_built_from_its_config_and_has_a_card(name):
     with composing(config_root()):
         cfg = compose("train", [f"extractor={name}"])
         extractor = instantiate(cfg.extractor)
-    assert extractor.name == name
+    assert extractor.name.startswith(name)
     assert set(extractor.card) == CARD
-    assert (
-        extractor.card["sha256"] is None if name == "lenet" else len(extractor.card["sha256"]) == 64
-    )
+    digest = extractor.card[
+        "sha256"
+    ]  # of files that the user brings it is known when they are read
+    assert digest is None if name in ("lenet", "dinov2") else len(digest) == 64
     json.dumps(extractor.card)
 
 
