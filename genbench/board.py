@@ -31,7 +31,8 @@ class Board:
     On a terminal a table that is drawn anew every second; elsewhere a line per event.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, common: Sequence[str] = ()) -> None:
+        self.common = set(common)  # settings of all runs, which say nothing of one
         self.total, self.ended_runs, self.failed = total, 0, 0
         self.console = Console(stderr=True)
         self._running: dict[Path, Sequence[str]] = {}
@@ -67,9 +68,12 @@ class Board:
 
     def began(self, directory: Path, overrides: Sequence[str]) -> None:
         """A run is at work."""
-        self._running[directory] = overrides
+        self._running[directory] = self._own(overrides)
         if self._live is None:
-            self.tell(f"genbench: {directory.name} begins: {' '.join(overrides)}")
+            self.tell(f"genbench: {directory.name} begins: {' '.join(self._own(overrides))}")
+
+    def _own(self, overrides: Sequence[str]) -> list[str]:
+        return [setting for setting in overrides if setting not in self.common]
 
     def ended(self, directory: Path) -> None:
         """A run is no longer at work."""
@@ -81,7 +85,7 @@ class Board:
         status = read_status(job.directory) if job.directory else None
         state = status.status if status else _word(job.code)
         name = job.directory.name if job.directory else "-"
-        settings, score = " ".join(job.overrides), last_score(job.directory)
+        settings, score = " ".join(self._own(job.overrides)), last_score(job.directory)
         self.failed += state in ("failed", "diverged", "refused")
         self._past.append((state, name, settings, score))
         counted = f"{self.ended_runs}" + (f"/{self.total}" if self.total else "")

@@ -383,6 +383,8 @@ def settle(directory: Path, code: int, asked: bool, resume: bool) -> int:
             print(f"genbench: {directory.name}: {status.reason}", file=sys.stderr)
         with contextlib.suppress(OSError):  # a full disk: the missing heartbeat says it too
             write_status(directory, status)
+    if code < 0 and status.status == "finished":  # it was told to stop after its last word
+        return DONE
     if asked and code != DONE:
         return INTERRUPTED
     return code if code in (DONE, MISTAKE, INTERRUPTED) else FAILED

@@ -142,6 +142,7 @@ class Pool:
         total: int,
         on_end: Callable[[Any, Job], None],
         tick: Callable[[Any, Running], None] | None = None,
+        common: Sequence[str] = (),
     ) -> None:
         self.worker, self.settings, self.total = worker, settings, total
         self.on_end, self.tick = on_end, tick
@@ -149,7 +150,7 @@ class Pool:
         self.running: list[Running] = []
         self.signals = 0
         self.stopping = False  # nothing new is begun
-        self.board = Board(total)
+        self.board = Board(total, common)
 
     def run(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
         """Work until `plans` ends; they are asked for one by one, when there is room."""
@@ -317,7 +318,9 @@ def launch(
         back.return_value = job
         returns.append(back)
 
-    pool = Pool(task.worker, Settings(**launcher.settings), len(job_overrides), on_end)
+    total = len(job_overrides)
+    common = set.intersection(*map(set, job_overrides)) if total > 1 else ()
+    pool = Pool(task.worker, Settings(**launcher.settings), total, on_end, common=[*common])
     numbered = enumerate(job_overrides, initial_job_idx)
     pool.run((o, partial(compose, launcher, o, n)) for n, o in numbered)
     if pool.stopping:

@@ -431,7 +431,7 @@ class Search:
             self.open.pop(number)
             self.study.tell(trial, state=TrialState.PRUNED)
             _note_pruning(job.directory)
-        elif job.asked:
+        elif job.asked and job.code != DONE:
             self.give_back(trial)
         else:
             self.open.pop(number)
@@ -565,7 +565,12 @@ def _in_the_pool(launcher: Any, running: Search) -> None:
         running.tell(number, job)
 
     pool = Pool(
-        task.worker, PoolSettings(**launcher.settings), running.total, on_end, running.watch
+        task.worker,
+        PoolSettings(**launcher.settings),
+        running.total,
+        on_end,
+        running.watch,
+        running.space.fixed,
     )
     pool.run((n, partial(compose, launcher, overrides, n)) for n, overrides in running.trials())
     if pool.stopping:

@@ -118,6 +118,11 @@ def test_a_run_interrupted_alone_leaves_the_others_at_work(sweep):
     ]  # fmt: skip
 
 
+def test_a_run_that_is_stopped_after_its_last_word_is_finished(sweep):
+    source = "write_status(run, Status('finished')); os.kill(os.getpid(), 9)\n"
+    assert sweep("seed=0,1", source=source) == 0
+
+
 def test_a_refused_run_leaves_no_directory_and_says_why(sweep, capfd):
     source = (
         "print('genbench: no such thing as seed 1', flush=True)\nif config['seed']: sys.exit(2)\n"
