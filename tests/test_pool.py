@@ -243,6 +243,7 @@ def test_without_a_study_every_sweep_is_a_new_one(sweep):
     assert len(runs()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["pool", "basic"])
 def test_an_interrupted_run_of_a_study_is_resumed_and_a_failed_one_begun_again(sweep, launcher):
     argv = ("study=s", "seed=0,1,2", f"hydra/launcher={launcher}")

@@ -140,6 +140,7 @@ def test_a_search_finds_what_is_best_and_begins_with_the_defaults(find, capfd):
     assert "25 trials complete" in printed
 
 
+@pytest.mark.slow
 def test_the_number_of_trials_is_a_total(find, capfd):
     assert find(SPACE, "hydra.sweeper.n_trials=2") == 0
     assert find(SPACE, "hydra.sweeper.n_trials=3") == 0
@@ -165,6 +166,7 @@ def test_a_trial_without_the_score_is_a_failed_trial(find, capfd):
     assert "no nix" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["pool", "basic"])
 def test_a_grid_is_every_combination_once(find, launcher):
     argv = ("model.beta=0.1,1.0", "model=vae", "seed=range(0,2)", f"hydra/launcher={launcher}")
@@ -181,6 +183,7 @@ def test_several_objectives_have_a_pareto_set(find, capfd):
     assert best == ["0.1", "1.0", "10.0"]  # 100 is no better in fd than 1, and worse in elbo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "cmaes"])
 def test_every_sampler_samples(find, sampler):
     argv = ("hydra.sweeper.n_trials=4", f"hydra.sweeper.sampler={sampler}")
@@ -189,6 +192,7 @@ def test_every_sampler_samples(find, sampler):
     assert trials()[0].params == {"model.beta": 1.0, "model.optimizer.lr": 1e-3}
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_stopped_by_its_curve(find, capfd):
     source = """
 curve = config["seed"]
@@ -231,6 +235,7 @@ def test_mistakes_are_sentences(find, argv, sentence):
     assert runs() == []
 
 
+@pytest.mark.slow
 def test_a_study_is_not_continued_with_other_settings(find):
     assert find(SPACE, "hydra.sweeper.n_trials=1") == 0
     with pytest.raises(UserMistake, match="has been searched with fixed"):
@@ -267,6 +272,7 @@ def test_two_coordinators_share_a_study(room):
     check_that_two_shared(trials())
 
 
+@pytest.mark.slow
 def test_what_a_dead_coordinator_had_begun_is_taken_up(find, room):
     (room / "stub_worker.py").write_text(WORKER + WAITS)
     process = coordinator(room, "hydra.sweeper.n_trials=2", "hydra.launcher.slots=1")
@@ -282,6 +288,7 @@ def test_what_a_dead_coordinator_had_begun_is_taken_up(find, room):
     assert len(runs()) == 2
 
 
+@pytest.mark.slow
 def test_trials_stopped_by_ctrl_c_are_taken_up(find, room):
     (room / "stub_worker.py").write_text(WORKER + WAITS)
     process = coordinator(room, "hydra.sweeper.n_trials=1")
