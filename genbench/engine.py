@@ -8,6 +8,8 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from genbench.callbacks.telemetry import Telemetry
 from genbench.errors import GenbenchError, UserMistake
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
+from genbench.ranks import Watch
 from genbench.runs import read_config
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -150,6 +153,22 @@ def check_fit(model: GenerativeModel, data: ImageData) -> None:
         )
 
 
+def check_ranks(model: GenerativeModel, device: torch.device) -> None:
+    """Refuse networks whose steps depend on the number of ranks."""
+    if device.type == "cuda":  # SyncBatchNorm sees all ranks' images
+        return
+    for name, network in model.named_children():
+        if any(
+            isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+            for module in network.modules()
+        ):
+            raise UserMistake(
+                f"the {name} normalises over its batch, which several CPU ranks would split "
+                "(SyncBatchNorm exists for GPUs alone): choose network.decoder_norm=group and "
+                "network.trunk_norm=none, or trainer.devices=1"
+            )
+
+
 def load_run(
     directory: Path, checkpoint: str = "final"
 ) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
@@ -202,6 +221,7 @@ class Engine:
         progress: bool,
     ) -> None:
         self.model, self.data = model, data
+        self._directory, self._heartbeat = directory, heartbeat
         self.device = device_of(accelerator)
         self.precision = resolve_precision(precision, self.device)
         devices = resolve_devices(devices, self.device)
@@ -214,6 +234,10 @@ class Engine:
         self.steps = budget.steps(len(data.pixels("train"))) if model.players() else 0
         self.total_images = self.steps * budget.batch_size
         model.batch_size = budget.batch_size
+        if self.world_size > 1:
+            check_ranks(model, self.device)
+        # the layout in which convolutions are fastest; nothing to do where there are none
+        model.to(memory_format=torch.channels_last)
         _choose_threads(model, budget.batch_size)
         data.plan(
             seed=model.seed,
@@ -257,11 +281,23 @@ class Engine:
         last = self.checkpoints.directory / "last.ckpt"
         if self.steps:
             ckpt_path = last if resume and last.exists() else None
-            self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
+            with self._watched():
+                self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
         elif self.trainer.is_global_zero:
             self.trainer.strategy.connect(self.model)
             self.samples.draw(self.trainer, self.model)
             self.checkpoints.save(self.trainer, "final.ckpt")
+
+    def _watched(self) -> AbstractContextManager[None]:
+        """The first of several ranks watches over the others."""
+        if self.world_size == 1 or self._heartbeat is None:
+            return nullcontext()
+        launcher = self.trainer.strategy.launcher
+        return Watch(
+            self._directory,
+            lambda: getattr(launcher, "procs", []),
+            partial(self._heartbeat.finish, "failed"),
+        )
 
     @property
     def images_per_second(self) -> float | None:

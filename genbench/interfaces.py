@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
 Split = Literal["train", "validation", "test"]
+STEP_HOOK = "on_before_optimizer_step"
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -63,6 +65,8 @@ class GenerativeModel(LightningModule, ABC):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._by_player: dict[str, Any] = {}
+        self._others: dict[str, list[nn.Parameter]] = {}
+        self._plain_steps = False
         self._generator: torch.Generator | None = None
         self._world, self._rank = 1, 0
 
@@ -97,8 +101,14 @@ class GenerativeModel(LightningModule, ABC):
         """Name the optimizers once: Lightning hands them out as a list."""
         optimizers = self.optimizers()
         listed = optimizers if isinstance(optimizers, list) else [optimizers]
-        self._by_player = dict(zip(self.players(), listed, strict=True))
+        players = self.players()
+        self._by_player = dict(zip(players, listed, strict=True))
+        self._others = {name: _moved_by_others(name, players) for name in players}
         self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
+        self._plain_steps = getattr(self.trainer.precision_plugin, "scaler", None) is None and not (
+            any(is_overridden(STEP_HOOK, c, Callback) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+            or is_overridden(STEP_HOOK, self, LightningModule)
+        )
 
     @property
     def images_shown(self) -> int:
@@ -143,18 +153,17 @@ class GenerativeModel(LightningModule, ABC):
             self.manual_backward(value)
         if player != self.counted:  # Lightning resets these hooks on every batch
             optimizer._on_before_step = optimizer._on_after_step = _no_count
-        optimizer.step()
+        if self._plain_steps:  # nobody listens: 0.1 ms less
+            optimizer._on_before_step()
+            optimizer.optimizer.step()
+            optimizer._on_after_step()
+        else:
+            optimizer.step()
         self.track(f"loss/{player}", value)
 
     @contextmanager
     def _only(self, player: str) -> Iterator[None]:
-        frozen = [
-            p
-            for name, other in self.players().items()
-            if name != player
-            for p in other.parameters()
-            if p.requires_grad
-        ]
+        frozen = self._others[player]
         for p in frozen:
             p.requires_grad_(False)
         try:
@@ -170,11 +179,17 @@ class GenerativeModel(LightningModule, ABC):
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """Mean of everything tracked since the last call, in one transfer from the device."""
+        """Mean of everything tracked since the last call, in one transfer from the device.
+
+        Over all ranks: every one of them must call it at the same step.
+        """
         if not self._sums:
             return {}
-        sums = torch.stack(list(self._sums.values())).tolist()
-        result = {k: s / self._counts[k] for k, s in zip(self._sums, sums, strict=True)}
+        sums = torch.stack(list(self._sums.values()))
+        if self._world > 1:
+            torch.distributed.all_reduce(sums)
+            sums /= self._world
+        result = {k: s / self._counts[k] for k, s in zip(self._sums, sums.tolist(), strict=True)}
         self._sums, self._counts = {}, {}
         return result
 
@@ -194,6 +209,13 @@ class GenerativeModel(LightningModule, ABC):
 
 def _no_count() -> None:
     """Stand in for Lightning's step counter: only the counted player advances `global_step`."""
+
+
+def _moved_by_others(player: str, players: Mapping[str, Player]) -> list[nn.Parameter]:
+    """Parameters to freeze while `player` moves: those of others that it does not share."""
+    own = {id(p) for p in players[player].parameters()}
+    others = [p for name, other in players.items() if name != player for p in other.parameters()]
+    return [p for p in others if p.requires_grad and id(p) not in own]
 
 
 @runtime_checkable

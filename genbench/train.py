@@ -14,7 +14,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genbench import engine, loggers
+from genbench import engine, loggers, ranks
 from genbench.budget import Budget
 from genbench.callbacks.averaging import Averaging
 from genbench.callbacks.selection import Selection
@@ -198,8 +198,9 @@ def main(argv: list[str]) -> int:
     cfg = OmegaConf.load(directory / "config.yaml")
     assert isinstance(cfg, DictConfig)
     if not engine.is_first_rank():
-        run(directory, cfg, None, resume)
-        return DONE
+        return ranks.follow(
+            directory, partial(run, directory, cfg, None, resume), partial(explain, cfg=cfg)
+        )
     with open_log(directory), Heartbeat(directory) as heartbeat:
         try:
             run(directory, cfg, heartbeat, resume)
