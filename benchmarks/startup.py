@@ -1,0 +1,97 @@
+"""CPU time until genbench answers, against the least that one has to wait: `import torch`.
+
+    python benchmarks/startup.py [--rounds 5] [--json]
+
+S1  `genbench --help`
+S2  `genbench train` of one step without scores, its worker included
+
+Every lap is a process of its own; they take turns, and the ratio is the median over the rounds.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TRAIN = [
+    "train",
+    "trainer=smoke",
+    "trainer.samples=0",
+    "budget.images=64",
+    "budget.batch_size=64",
+    "evaluation.num_samples=64",
+    "evaluation.metrics={}",
+    "logger=csv",
+]
+
+
+def cpu(arguments: list[str], outputs: str) -> float:
+    """User and system seconds of a command and everything that it starts."""
+    paths = {"GENBENCH_OUTPUTS": outputs, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | paths,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def measure(rounds: int) -> list[dict[str, Any]]:
+    commands = {
+        "torch": ["-c", "import torch"],
+        "S1": ["-m", "genbench", "--help"],
+        "S2": ["-m", "genbench", *TRAIN],
+    }
+    laps: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as outputs:
+        for command in commands.values():  # fills the caches of the disk
+            cpu(command, outputs)
+        for _ in range(rounds):
+            laps.append({name: cpu(command, outputs) for name, command in commands.items()})
+    rows = []
+    for name, what, demand in (("S1", "--help", 0.2), ("S2", "train, one step", 2.8)):
+        ratios = [lap[name] / lap["torch"] for lap in laps]
+        rows.append(
+            {
+                "id": name,
+                "what": f"{what} / import torch",
+                "peer_ms": 1e3 * statistics.median(lap["torch"] for lap in laps),
+                "genbench_ms": 1e3 * statistics.median(lap[name] for lap in laps),
+                "ratio": statistics.median(ratios),
+                "low": min(ratios),
+                "high": max(ratios),
+                "demand": demand,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rows = measure(arguments.rounds)
+    if arguments.json:
+        json.dump({"rounds": arguments.rounds, "rows": rows}, sys.stdout)
+        return
+    for row in rows:
+        print(
+            f"{row['id']}  {row['what']:<30} {row['genbench_ms']:8.0f} ms  {row['ratio']:.3f} "
+            f"({row['low']:.3f} - {row['high']:.3f}) <= {row['demand']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
