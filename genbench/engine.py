@@ -101,6 +101,15 @@ def resolve_devices(devices: int, device: torch.device) -> int:
     return there if devices == -1 else devices
 
 
+def another_gpu(rank: int) -> int:
+    """Number of the GPU for the process `rank`; UserMistake if there are fewer."""
+    if rank >= torch.cuda.device_count():
+        raise UserMistake(
+            f"evaluation.devices is above the {torch.cuda.device_count()} that this machine has"
+        )
+    return rank
+
+
 def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     """Make data and model as configured, the model's weights drawn from the run's seed."""
     data: ImageData = instantiate(cfg["dataset"])

@@ -26,8 +26,10 @@ from genbench.interfaces import Extractor, Features, GenerativeModel, ImageData,
 from genbench.metrics import Estimate, FeatureMetric, Quantity
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, Task
+from genbench.ranks import die_with_the_first
 from genbench.runs import write_json
 from genbench.score import Score, digest
+from genbench.shares import Share, helped
 
 log = logging.getLogger("genbench")
 
@@ -42,7 +44,8 @@ class Evaluation:
 
     The real side is the whole training split, the held-out side the whole test split; their features
     are kept under `cache`. `num_samples` images are generated from latents drawn at once on the CPU.
-    `batch_size` bounds memory and changes no number beyond float32 rounding.
+    `batch_size` bounds memory and changes no number beyond float32 rounding. `devices` share the
+    features, and change no number either; likelihoods are the first one's work.
     """
 
     def __init__(
@@ -55,14 +58,19 @@ class Evaluation:
         metrics: Mapping[str, FeatureMetric],
         likelihoods: Mapping[str, LikelihoodMetric],
         cache: str,
+        devices: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise UserMistake(f"evaluation.batch_size={batch_size}: it must be 1 or more")
+        for name, value in (("batch_size", batch_size), ("devices", devices)):
+            if value < 1:
+                raise UserMistake(f"evaluation.{name}={value}: it must be 1 or more")
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.extractor, self.metrics = extractor, list(metrics.values())
         self.likelihoods = list(likelihoods.values())
         self.cache = Path(cache).expanduser() / "features"
-        self.sample_images_per_second: float | None = None
+        self.devices = devices
+        self.protocol: Path | None = None  # a file with this protocol, if not in the run's config
+        self.sample_images_per_second: float | None = None  # of one device
+        self._share = Share()
 
     def prepare(self, data: ImageData) -> None:
         """Find before training what would fail after it. Raises UserMistake."""
@@ -106,9 +114,12 @@ class Evaluation:
             self.extractor.to(device)
             cards: dict[Role, dict[str, Any]] = {}
             sets: dict[Role, Features] = {}
-            for role in SPLITS:
-                sets[role], cards[role] = self._stored(data, role, device)
-            fake = self._generated(model, data, device, self.num_samples, self.seed)
+            with helped(self.devices, directory, self.protocol, self._missing(data)) as share:
+                self._share = share
+                for role in SPLITS:
+                    sets[role], cards[role] = self._stored(data, role, device)
+                fake = self._generated(model, data, device, self.num_samples, self.seed)
+                self._share = Share()
             if fake is not None:
                 sets["fake"] = fake
             cards["fake"] = {
@@ -146,6 +157,40 @@ class Evaluation:
 
     # --- features -------------------------------------------------------------------------------
 
+    def contribute(
+        self,
+        model: GenerativeModel,
+        data: ImageData,
+        device: torch.device,
+        share: Share,
+        roles: Sequence[str],
+    ) -> None:
+        """Extract a share of the features for another process, which computes the scores."""
+        with _undisturbed(model, device, self.seed):
+            self.extractor.to(device)
+            self._share = share
+            for role, split in SPLITS.items():
+                if role in roles:
+                    self._seen(data, split, role, device)
+            self._generated(model, data, device, self.num_samples, self.seed)
+
+    def _missing(self, data: ImageData) -> list[str]:
+        """Splits whose features have to be extracted, and whose pixels somebody has seen before."""
+        if self.devices == 1:
+            return []
+        known = [r for r, split in SPLITS.items() if data.card(split)["fingerprint"] is not None]
+        return [role for role in known if not self._kept(data, SPLITS[role], role)]
+
+    def _place(self, data: ImageData, split: Split, role: str) -> tuple[Path, dict[str, Any]]:
+        """Where features of a split are kept, and what identifies them."""
+        identity = {"extractor": dict(self.extractor.card), "data": data.card(split), "role": role}
+        name = f"{self.extractor.name}-{data.name}-{role}-{digest(identity, 24)}.safetensors"
+        return self.cache / name, identity
+
+    def _kept(self, data: ImageData, split: Split, role: str) -> Features | None:
+        """Features of a split from the disk."""
+        return _load(*self._place(data, split, role), data.card(split)["n"])
+
     def _stored(
         self, data: ImageData, role: Role, device: torch.device
     ) -> tuple[Features, dict[str, Any]]:
@@ -156,26 +201,33 @@ class Evaluation:
         self, data: ImageData, split: Split, role: str, device: torch.device
     ) -> tuple[Features, dict[str, Any]]:
         card = data.card(split)
-        identity = {"extractor": dict(self.extractor.card), "data": card, "role": role}
-        path = self.cache / f"{self.extractor.name}-{data.name}-{role}-{digest(identity, 24)}"
-        path = path.with_name(path.name + ".safetensors")
         if card["fingerprint"] is not None:
-            kept = _load(path, identity, card["n"])
+            kept = self._kept(data, split, role)
             if kept is not None:
                 return kept, card
+        features, sha256 = self._seen(data, split, role, device)
+        if card["fingerprint"] is None:  # nobody had seen all of it until now
+            return features, {**card, "fingerprint": sha256}
+        _save(*self._place(data, split, role), features)
+        return features, card
+
+    def _seen(
+        self, data: ImageData, split: Split, role: str, device: torch.device
+    ) -> tuple[Features, str]:
+        """Features of a split's images, and the sha256 of those that this process has seen."""
         pixels, sha256 = data.pixels(split), hashlib.sha256()
+        # a split without a fingerprint gets it from one process that sees all of it
+        share = self._share if data.card(split)["fingerprint"] is not None else Share()
+        starts = range(0, len(pixels), self.batch_size)
 
         def batches() -> Iterator[Tensor]:
-            for start in range(0, len(pixels), self.batch_size):
-                batch = pixels[start : start + self.batch_size].copy()
+            for number in share.of(len(starts)):
+                batch = pixels[starts[number] : starts[number] + self.batch_size].copy()
                 sha256.update(batch.data)
                 yield torch.from_numpy(batch)
 
         features = self._extract(batches(), data.levels, device)
-        if card["fingerprint"] is None:  # nobody had seen all of it until now
-            return features, {**card, "fingerprint": sha256.hexdigest()}
-        _save(path, identity, features)
-        return features, card
+        return share.gather(role, features), sha256.hexdigest()
 
     def _generated(
         self,
@@ -187,24 +239,25 @@ class Evaluation:
     ) -> Features | None:
         """Features of generated images; None if one of these is not finite."""
         latents = model.latents(num_samples, torch.Generator().manual_seed(seed))
+        parts = torch.split(latents, self.batch_size)
         clock = _Clock(device)
         finite = True
 
         def batches() -> Iterator[Tensor]:
             nonlocal finite
-            for z in torch.split(latents, self.batch_size):
+            for number in self._share.of(len(parts)):
+                z = parts[number]
                 with clock.timing(len(z)):
                     images = model.sample(z.to(device))
                 finite = finite and bool(images.isfinite().all())
-                if not finite:
-                    return
                 yield data.to_pixels(images)
 
-        features = self._extract(batches(), data.levels, device)
+        own = self._extract(batches(), data.levels, device)
+        if not finite:  # features of clamped pixels are finite
+            own.features.fill_(math.nan)
+        features = self._share.gather("fake", own)
         self.sample_images_per_second = clock.images_per_second
-        if not finite or not bool(features.features.isfinite().all()):
-            return None
-        return features
+        return features if bool(features.features.isfinite().all()) else None
 
     def _extract(self, batches: Iterator[Tensor], levels: int, device: torch.device) -> Features:
         found = [self.extractor(pixels.to(device), levels) for pixels in batches]
@@ -394,9 +447,25 @@ def show(scores: Sequence[Score]) -> None:
         print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}{doubt}".rstrip())
 
 
+def help_out(
+    evaluation: Evaluation,
+    model: GenerativeModel,
+    data: ImageData,
+    device: torch.device,
+    argv: Sequence[str],
+) -> None:
+    """Be one of an evaluation's other processes: `RANK/WORLD FOLDER [ROLE...]`."""
+    die_with_the_first()
+    rank, world = (int(number) for number in argv[0].split("/"))
+    if device.type == "cuda":
+        device = torch.device("cuda", engine.another_gpu(rank))
+    share = Share(rank, world, Path(argv[1]))
+    evaluation.contribute(model.to(device), data, device, share, argv[2:])
+
+
 def main(argv: list[str]) -> int:
     """Score a run directory under the protocol of a file; returns the exit code."""
-    if len(argv) != 2:
+    if len(argv) != 2 and "--share" not in argv[2:3]:
         raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
     directory, path = Path(argv[0]), Path(argv[1])
     engine.quieten_lightning()
@@ -405,6 +474,10 @@ def main(argv: list[str]) -> int:
     model, data, config = engine.load_run(directory)
     evaluation.prepare(data)
     device = engine.device_of(config["trainer"]["accelerator"])
+    if len(argv) > 2:
+        help_out(evaluation, model, data, device, argv[3:])
+        return DONE
+    evaluation.protocol = path
     scores = evaluation(model.to(device), data, device, directory)
     averaging = engine.load_average(directory, model)
     if averaging is not None:

@@ -28,7 +28,7 @@ def follow(directory: Path, work: Callable[[], None], explain: Callable[..., Gen
 
     A stop that all ranks decide together is no fault of this one: the first rank tells of it.
     """
-    _die_with_the_first()
+    die_with_the_first()
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
     try:
         work()
@@ -45,8 +45,8 @@ def follow(directory: Path, work: Callable[[], None], explain: Callable[..., Gen
     return DONE
 
 
-def _die_with_the_first() -> None:
-    """Where the first rank started this process, Linux ends it with that one."""
+def die_with_the_first() -> None:
+    """Where the first process started this one, Linux ends it with that one."""
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" not in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

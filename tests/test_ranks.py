@@ -176,7 +176,7 @@ def test_torchrun_starts_a_whole_run(tmp_path, cache):
 
 def test_a_later_rank_leaves_its_last_word(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "3")
-    monkeypatch.setattr(ranks, "_die_with_the_first", lambda: None)
+    monkeypatch.setattr(ranks, "die_with_the_first", lambda: None)
 
     def work() -> None:
         raise ValueError("broken")
@@ -188,7 +188,7 @@ def test_a_later_rank_leaves_its_last_word(tmp_path, monkeypatch):
 @pytest.mark.parametrize("end", [Interrupted("asked"), Diverged("nan")])
 def test_what_all_ranks_decide_is_no_fault_of_one(tmp_path, monkeypatch, end):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(ranks, "_die_with_the_first", lambda: None)
+    monkeypatch.setattr(ranks, "die_with_the_first", lambda: None)
 
     def work() -> None:
         raise end
