@@ -65,6 +65,7 @@ def config(kind: str, *more: str) -> Any:
         "logger=csv",
         "trainer.accelerator=cpu",
         "trainer.samples=0",
+        f"trainer.log_every_images={50 * BATCH}",
         "extractor=lenet-mnist-v1",
     ]
     with initialize_config_dir(str(mistakes.config_root()), version_base="1.3"):
