@@ -40,7 +40,7 @@ VAE = [
     "likelihood=gaussian-fixed",
     "dataset=mnist",
     "network=conv",
-    "network.width=16",
+    "network.width=32",
 ]
 DCGAN = ["model=gan", "model.r1_gamma=0", "dataset=cifar10", "network.trunk_norm=batch"]
 SETTINGS = {"gan": GAN, "vae": VAE, "dcgan": DCGAN}
