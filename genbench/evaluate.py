@@ -35,6 +35,7 @@ log = logging.getLogger("genbench")
 
 SPLITS: dict[Role, Split] = {"real": "train", "heldout": "test"}
 INCEPTION = "6726825d"  # the weights whose Frechet distance is called FID, and on these inputs:
+AVERAGED = "averaged"  # tells another process which weights to sample
 RESERVED = {"tf1-bilinear": "", "pil-bicubic": "_clean"}
 PAPER_NAMES = {"fd": "fid", "kid": "kid", "is": "is"}
 
@@ -114,7 +115,8 @@ class Evaluation:
             self.extractor.to(device)
             cards: dict[Role, dict[str, Any]] = {}
             sets: dict[Role, Features] = {}
-            with helped(self.devices, directory, self.protocol, self._missing(data)) as share:
+            wanted = self._missing(data) + ([AVERAGED] if averaging is not None else [])
+            with helped(self.devices, directory, self.protocol, wanted) as share:
                 self._share = share
                 for role in SPLITS:
                     sets[role], cards[role] = self._stored(data, role, device)
@@ -448,6 +450,7 @@ def show(scores: Sequence[Score]) -> None:
 
 
 def help_out(
+    directory: Path,
     evaluation: Evaluation,
     model: GenerativeModel,
     data: ImageData,
@@ -459,6 +462,8 @@ def help_out(
     rank, world = (int(number) for number in argv[0].split("/"))
     if device.type == "cuda":
         device = torch.device("cuda", engine.another_gpu(rank))
+    if AVERAGED in argv[2:]:
+        engine.load_average(directory, model)
     share = Share(rank, world, Path(argv[1]))
     evaluation.contribute(model.to(device), data, device, share, argv[2:])
 
@@ -475,13 +480,13 @@ def main(argv: list[str]) -> int:
     evaluation.prepare(data)
     device = engine.device_of(config["trainer"]["accelerator"])
     if len(argv) > 2:
-        help_out(evaluation, model, data, device, argv[3:])
+        help_out(directory, evaluation, model, data, device, argv[3:])
         return DONE
     evaluation.protocol = path
     scores = evaluation(model.to(device), data, device, directory)
     averaging = engine.load_average(directory, model)
     if averaging is not None:
-        scores += evaluation(model, data, device, averaging=averaging)
+        scores += evaluation(model, data, device, directory, averaging=averaging)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"
     target = directory / "evaluations" / name

@@ -62,10 +62,10 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     scores = evaluation(model.to(machine.device), data, machine.device, directory)
     if averaging and machine.steps:
         with averaging.applied(model):
-            scores += evaluation(model, data, machine.device, averaging=averaging.card())
+            scores += evaluation(model, data, machine.device, directory, averaging.card())
     if selection and selection.path.exists():
         engine.load_weights(model, selection.path)
-        best = evaluation(model, data, machine.device)
+        best = evaluation(model, data, machine.device)  # no directory: not the final weights
         own = [score for score in best if "fake" in score.card or "likelihood" in score.card]
         scores += [replace(score, checkpoint="best") for score in own]
     result = Result(

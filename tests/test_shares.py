@@ -64,7 +64,14 @@ def test_two_processes_with_uneven_batches_give_the_scores_of_one(tmp_path):
         assert done.returncode == 0, done.stderr
 
     settings = ["evaluation.num_samples=256", "evaluation.batch_size=100"]
-    train = ["trainer=smoke", "budget=smoke", "logger=csv", "run_id=x", "evaluation.devices=2"]
+    train = [
+        "trainer=smoke",
+        "budget=smoke",
+        "logger=csv",
+        "run_id=x",
+        "evaluation.devices=2",
+        "ema=standard",
+    ]
     genbench("train", "model=gan", *train, *settings, cache="first")
     genbench("evaluate", "x", "evaluation.devices=1", *settings, cache="second")
     genbench("evaluate", "x", "evaluation.devices=3", *settings, cache="third")
