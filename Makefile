@@ -37,4 +37,4 @@ test: $(STAMP)  ## the test suite; make test ARGS='-m "not slow"' for the quick 
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(STAMP)  ## how fast training and scoring are on this machine
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
