@@ -27,7 +27,7 @@ from genbench.callbacks.progress import ProgressBar
 from genbench.callbacks.samples import Samples, evaluating
 from genbench.callbacks.stopping import Stopping
 from genbench.callbacks.telemetry import Telemetry
-from genbench.errors import GenbenchError, UserMistake
+from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
 from genbench.ranks import Watch
@@ -259,6 +259,7 @@ class Engine:
         every = every if log_every_images == "auto" else parse_images(log_every_images)
         self.telemetry = Telemetry(every, self.total_images, heartbeat)
         self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
+        self.stopping = Stopping(self.checkpoints, self.telemetry, budget.seconds)
         self.samples = Samples(directory / "samples", data, samples, self.total_images)
         self.trainer = Trainer(
             accelerator="cpu" if self.device.type == "cpu" else "gpu",
@@ -274,7 +275,7 @@ class Engine:
                 *([ProgressBar(self.total_images)] if progress and self.steps else []),
                 *callbacks,
                 self.checkpoints,
-                Stopping(self.checkpoints, budget.seconds),
+                self.stopping,
             ],
             use_distributed_sampler=False,
             sync_batchnorm=self.world_size > 1 and self.device.type == "cuda",
@@ -286,9 +287,14 @@ class Engine:
         )
 
     def fit(self, resume: bool) -> None:
-        """Train to the end of the budget, from the last checkpoint if there is one to resume."""
-        last = self.checkpoints.directory / "last.ckpt"
-        if self.steps:
+        """Train to the end of the budget, from the last checkpoint if there is one to resume.
+
+        A run that has its final weights already is not trained again. Raises Interrupted, Diverged.
+        """
+        last, final = (self.checkpoints.directory / f"{name}.ckpt" for name in ("last", "final"))
+        if resume and final.exists():
+            self._load(final)
+        elif self.steps:
             ckpt_path = last if resume and last.exists() else None
             with self._watched():
                 self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
@@ -296,6 +302,21 @@ class Engine:
             self.trainer.strategy.connect(self.model)
             self.samples.draw(self.trainer, self.model)
             self.checkpoints.save(self.trainer, "final.ckpt")
+        if self.stopping.asked:  # too late to stop the training
+            raise Interrupted(
+                f"stopped by {self.stopping.asked} before it was scored; `genbench resume` does that"
+            )
+
+    def _load(self, path: Path) -> None:
+        """Take weights, position and time from a checkpoint."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["state_dict"])
+        self.model.on_load_checkpoint(state)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if callback.state_key in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][callback.state_key])
+            if isinstance(callback, Averaging):
+                callback.on_fit_start(self.trainer, self.model)
 
     def _watched(self) -> AbstractContextManager[None]:
         """The first of several ranks watches over the others."""

@@ -199,12 +199,18 @@ class GenerativeModel(LightningModule, ABC):
         return {name: count for name, count in counts.items() if count}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the position of the run."""
+        """Keep the position of the run, and what was tracked since the last row of the history."""
         checkpoint["genbench_steps"] = self.steps
+        checkpoint["genbench_tracked"] = {
+            name: (total.cpu(), self._counts[name]) for name, total in self._sums.items()
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position of the run up again."""
         self.steps = checkpoint["genbench_steps"]
+        tracked = checkpoint.get("genbench_tracked", {})
+        self._sums = {name: total.to(self.device) for name, (total, _) in tracked.items()}
+        self._counts = {name: count for name, (_, count) in tracked.items()}
 
 
 def _no_count() -> None:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,12 +22,12 @@ from genbench.callbacks.averaging import Averaging
 from genbench.callbacks.selection import Selection
 from genbench.engine import Engine
 from genbench.environment import describe, describe_device, peak_memory
-from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
+from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistake
 from genbench.evaluate import Evaluation
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import HasLikelihood
 from genbench.pictures import save_curves
-from genbench.results import Result, fingerprint, write_result
+from genbench.results import FILENAME, Result, fingerprint, method, write_result
 from genbench.runs import write_json
 
 log = logging.getLogger("genbench")
@@ -33,6 +35,8 @@ log = logging.getLogger("genbench")
 
 def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: bool) -> None:
     """Train and score what `cfg` describes; only the process with a heartbeat writes the record."""
+    if resume and (directory / FILENAME).exists():  # killed between its result and its last word
+        return
     model, data = engine.build(cfg)
     evaluation: Evaluation = instantiate(cfg.evaluation)
     evaluation.prepare(data)
@@ -50,6 +54,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         model, data, directory, sinks, budget, heartbeat, callbacks
     )
     config["trainer"]["precision"] = machine.precision
+    machine.checkpoints.method = method(config)
     if heartbeat:
         announce(config, machine)
 
@@ -68,6 +73,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         best = evaluation(model, data, machine.device)  # no directory: not the final weights
         own = [score for score in best if "fake" in score.card or "likelihood" in score.card]
         scores += [replace(score, checkpoint="best") for score in own]
+    hold_signals()
     result = Result(
         run_id=directory.name,
         study=cfg.study,
@@ -161,6 +167,35 @@ def open_log(directory: Path) -> Iterator[None]:
             handler.close()
 
 
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end what is not training, at once: nothing of it would be lost."""
+
+    def stop(number: int, frame: Any) -> None:
+        hold_signals()  # once is enough
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name} outside training; `genbench resume` goes on "
+            "from the last checkpoint"
+        )
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
+        yield
+        return
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def hold_signals() -> None:
+    """Let nothing come between a run and its last words."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     """Turn any end of a run into an error with a sentence, a status and an exit code."""
     if isinstance(error, GenbenchError):
@@ -201,10 +236,11 @@ def main(argv: list[str]) -> int:
         return ranks.follow(
             directory, partial(run, directory, cfg, None, resume), partial(explain, cfg=cfg)
         )
-    with open_log(directory), Heartbeat(directory) as heartbeat:
+    with stoppable(), open_log(directory), Heartbeat(directory) as heartbeat:
         try:
             run(directory, cfg, heartbeat, resume)
         except BaseException as raised:
+            hold_signals()
             error = explain(raised, cfg)
             refused = resume and isinstance(error, UserMistake)  # it can still be resumed
             leave_word(heartbeat, "interrupted" if refused else error.status, error, raised)

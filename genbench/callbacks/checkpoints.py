@@ -1,21 +1,44 @@
 """The complete state of a run, written so that a kill at any moment leaves a whole file behind."""
 
 import os
+import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pytorch_lightning import Callback, Trainer
 
+from genbench.errors import UserMistake
 from genbench.interfaces import GenerativeModel
 
 
 class Checkpoints(Callback):
-    """`last.ckpt` every `minutes`, `final.ckpt` at the end; written aside, then renamed."""
+    """`last.ckpt` every `minutes`, `final.ckpt` at the end; written aside, then renamed.
+
+    Each holds `method`, what defines the run; another one is refused when the run is resumed.
+    """
 
     def __init__(self, directory: Path, minutes: float) -> None:
         self.directory, self.seconds = directory, 60 * minutes
+        self.method: Mapping[str, Any] = {}
         self._due = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The method and the global random states, as plain types."""
+        return {"method": dict(self.method), "random": random_states()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse another method; draw on as if nothing had happened."""
+        changes = differences(state_dict["method"], self.method)
+        if changes:
+            raise UserMistake(
+                "this checkpoint belongs to another method, and a resumed run must stay the run it "
+                f"was: {'; '.join(changes)}. Put it back, or train a new run"
+            )
+        restore_random_states(state_dict["random"])
 
     def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Start the clock; a write that was cut off leaves nothing behind."""
@@ -52,3 +75,38 @@ class Checkpoints(Callback):
                 os.fsync(file.fileno())
             os.replace(partial, path)
         return path
+
+
+def differences(before: Any, after: Any, name: str = "") -> list[str]:
+    """Name the values in which two nested mappings differ, as `key: before -> after`."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [
+            line
+            for key in sorted({*before, *after})
+            for line in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if before == after else [f"{name}: {before} -> {after}"]
+
+
+def random_states() -> dict[str, Any]:
+    """States of Python's, NumPy's and PyTorch's global generators, in types that load safely."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Set the global generators; those of devices that are not here any more are left out."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available():
+        for device, state in list(enumerate(states["cuda"]))[: torch.cuda.device_count()]:
+            torch.cuda.set_rng_state(state.cpu(), device)

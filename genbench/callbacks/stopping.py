@@ -7,6 +7,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from genbench.callbacks.checkpoints import Checkpoints
+from genbench.callbacks.telemetry import Telemetry
 from genbench.errors import Interrupted
 from genbench.interfaces import GenerativeModel
 
@@ -14,8 +15,10 @@ from genbench.interfaces import GenerativeModel
 class Stopping(Callback):
     """SIGINT and SIGTERM: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
 
-    def __init__(self, checkpoints: Checkpoints, seconds: float | None) -> None:
-        self.checkpoints, self.seconds = checkpoints, seconds
+    def __init__(
+        self, checkpoints: Checkpoints, telemetry: Telemetry, seconds: float | None
+    ) -> None:
+        self.checkpoints, self.telemetry, self.seconds = checkpoints, telemetry, seconds
         self.asked: str | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._end = float("inf")
@@ -23,7 +26,7 @@ class Stopping(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Take the signals over from Lightning, whose own handling forgets the checkpoint."""
         if self.seconds is not None:
-            self._end = time.monotonic() + self.seconds
+            self._end = time.monotonic() + self.seconds - self.telemetry.seconds
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._ask)
 

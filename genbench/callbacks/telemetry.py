@@ -23,7 +23,7 @@ class Telemetry(Callback):
         self.heartbeat = heartbeat
         self.next_images = 0
         self.seconds = 0.0  # spent training, pieces of a resumed run together
-        self._last: tuple[float, int] = (0.0, 0)
+        self._last: tuple[float, int] | None = None  # time and images of the last flush
 
     def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Start the clock."""
@@ -49,12 +49,14 @@ class Telemetry(Callback):
             self._set_next(pl_module.images_shown)
 
     def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
-        """Flush what is left."""
+        """Flush what is left, and stop the clock."""
         self.flush(trainer, pl_module)
+        self._last = None
 
     def flush(self, trainer: Trainer, model: GenerativeModel) -> None:
         """Log the means of everything tracked since the last flush."""
         means = model.means()
+        assert self._last is not None
         now, images = time.monotonic(), model.images_shown
         seconds, shown = now - self._last[0], images - self._last[1]
         self._last = now, images
@@ -72,9 +74,14 @@ class Telemetry(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(means | {"images_per_second": shown / seconds}, step=images)
 
+    @property
+    def seconds_so_far(self) -> float:
+        """Seconds spent training until this moment."""
+        return self.seconds + (time.monotonic() - self._last[0] if self._last else 0.0)
+
     def state_dict(self) -> dict[str, Any]:
         """Seconds spent so far."""
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds_so_far}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
