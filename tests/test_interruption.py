@@ -36,7 +36,9 @@ class Stop(Callback):
 
 
 def stop(images: int, number: str = "SIGTERM") -> str:
-    return f"+callbacks.stop={{_target_: test_interruption.Stop, images: {images}, number: {number}}}"
+    return (
+        f"+callbacks.stop={{_target_: test_interruption.Stop, images: {images}, number: {number}}}"
+    )
 
 
 @pytest.fixture(scope="module")
