@@ -187,40 +187,44 @@ def test_a_run_killed_before_its_last_word_is_finished_without_another_result(be
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
-def killed_after(directory: Path, seconds: float) -> bool:
-    """Go on with a run in a child process that is killed without warning; did it come to its end?"""
+def killed(directory: Path, seconds: float, trained: bool) -> bool:
+    """Go on with a run in a child that is killed without warning; False if it came to its end.
+
+    It lives for `seconds`, counted from its first checkpoint if it is to have `trained`.
+    """
+    last = directory / "checkpoints" / "last.ckpt"
+    before = last.stat().st_mtime_ns if last.exists() else 0
     child = os.fork()
     if child == 0:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1), os.dup2(null, 2)
         os._exit(go(directory, "--resume"))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end = None if trained else time.monotonic() + seconds
+    while end is None or time.monotonic() < end:
         if os.waitpid(child, os.WNOHANG)[0]:
-            return True
-        time.sleep(0.002)
+            return False
+        if end is None and last.exists() and last.stat().st_mtime_ns != before:
+            end = time.monotonic() + seconds
+        time.sleep(0.001)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return False
+    return True
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_score(begin):
-    settings = ["model=vae-gan", "budget.images=19200", "trainer.log_every_images=640"]
+    settings = ["model=vae-gan", "budget.images=96000", "trainer.log_every_images=640"]
     settings += ["trainer.checkpoint_minutes=0.0005", "trainer.steps_per_batch=2"]
     whole, parts = begin(*settings), begin(*settings)
     assert go(whole) == 0
-    chance, kills, positions = random.Random(0), 0, []
-    while kills < 20:
-        if killed_after(parts, chance.uniform(0.3, 1.3)):
-            break
-        kills += 1
-        last = parts / "checkpoints" / "last.ckpt"
+    chance, positions = random.Random(0), []
+    last = parts / "checkpoints" / "last.ckpt"
+    for kill in range(20):
+        assert killed(parts, chance.uniform(0, 0.1), trained=kill % 5 != 0)
         if last.exists():  # always a whole file
             positions.append(torch.load(last, weights_only=True)["genbench_steps"])
-    assert kills == 20
     assert positions == sorted(positions)
-    assert len(set(positions)) > 5
+    assert len(set(positions)) > 10
     assert go(parts, "--resume") == 0
     assert scores(whole) == scores(parts)
     assert history(whole) == history(parts)
