@@ -21,6 +21,7 @@ class Telemetry(Callback):
     def __init__(self, every_images: int, total_images: int, heartbeat: Heartbeat | None) -> None:
         self.every_images, self.total_images = every_images, total_images
         self.heartbeat = heartbeat
+        self._speed: float | None = None
         self.next_images = 0
         self.seconds = 0.0  # spent training, pieces of a resumed run together
         self._last: tuple[float, int] | None = None  # time and images of the last flush
@@ -44,6 +45,8 @@ class Telemetry(Callback):
         batch_idx: int,
     ) -> None:
         """Flush when due."""
+        if self.heartbeat:
+            self.heartbeat.progress(pl_module.images_shown, self.total_images, self._speed)
         if pl_module.images_shown >= self.next_images:
             self.flush(trainer, pl_module)
             self._set_next(pl_module.images_shown)
@@ -70,7 +73,7 @@ class Telemetry(Callback):
                 "rate, or strengthen the penalty on the discriminator"
             )
         if self.heartbeat:
-            self.heartbeat.progress(images, self.total_images, shown / seconds)
+            self._speed = shown / seconds
             for logger in trainer.loggers:
                 logger.log_metrics(means | {"images_per_second": shown / seconds}, step=images)
 
