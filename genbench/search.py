@@ -50,6 +50,7 @@ from genbench.score import Score
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 120.0  # a coordinator that was silent for so long is dead
+TABLE_ATTEMPTS = 5  # to find the tables that another coordinator is just making
 SURPLUS, LOST = "surplus", "lost"  # user attributes of trials that do not count
 
 
@@ -239,12 +240,25 @@ def open_storage(url: str | None, outputs: Path, study: str) -> Any:
     if url.startswith("redis"):
         return optuna.storages.JournalStorage(JournalRedisBackend(url))
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        return _open_database(url)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserMistake(
             f"hydra.sweeper.storage={_without_password(url)} cannot be opened: {first}"
         ) from error
+
+
+def _open_database(url: str) -> Any:
+    """Open a database, again if another coordinator was making the same tables at this moment."""
+    for attempt in range(TABLE_ATTEMPTS):
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except Exception as error:
+            being_made = any(word in str(error) for word in ("UniqueViolation", "DuplicateTable"))
+            if not being_made or attempt == TABLE_ATTEMPTS - 1:
+                raise
+            time.sleep(0.5 * (attempt + 1))
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _importable(name: str) -> bool:

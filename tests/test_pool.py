@@ -248,7 +248,8 @@ def test_without_a_study_every_sweep_is_a_new_one(sweep):
 def test_an_interrupted_run_of_a_study_is_resumed_and_a_failed_one_begun_again(sweep, launcher):
     argv = ("study=s", "seed=0,1,2", f"hydra/launcher={launcher}")
     assert sweep(*argv) == 0
-    first, second, third = runs()
+    # ids of one second are in no order
+    first, second, third = sorted(runs(), key=lambda run: read_config(run)["seed"])
     write_status(first, Status("interrupted"))
     write_status(second, Status("failed", "the cat"))
     write_status(third, Status("diverged", "NaN"))
