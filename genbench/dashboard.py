@@ -2,16 +2,25 @@
 
 import netrc
 import os
+import socket
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
+
+LOGIN_SECONDS = 30.0  # that wandb may take to say who is logged in
+ANSWER_SECONDS = 3.0  # that the server's address may take to answer
 
 
 def decide(loggers: Mapping[str, Any]) -> str:
     """Say how wandb is to be used: `online` if somebody is logged in, else `offline`; `none`.
 
-    `none` where wandb is wanted only by the logged in. Nothing about an account can then
-    delay training; wandb is imported only where there is a key.
+    `none` where wandb is wanted only by the logged in; `offline` also where the server is out of
+    reach, as on many a cluster's nodes. Nothing about an account or a network can then delay
+    training; wandb is asked only where there is a key.
     """
     entry = loggers.get("wandb")
     if entry is None or os.environ.get("WANDB_MODE") == "disabled":
@@ -21,7 +30,16 @@ def decide(loggers: Mapping[str, Any]) -> str:
         return without_login
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "offline"
-    return "online" if _can_log_in() else without_login
+    server = _log_in()
+    if server is None:
+        return without_login
+    if _answers(server):
+        return "online"
+    warnings.warn(
+        f"wandb: {server} does not answer; logging offline, `wandb sync` uploads it later",
+        stacklevel=2,
+    )
+    return "offline"
 
 
 def _has_key() -> bool:
@@ -35,11 +53,54 @@ def _has_key() -> bool:
     return any("wandb" in host or host == own for host in hosts)
 
 
-def _can_log_in() -> bool:
-    import wandb
+# leaves at once: wandb's own way out waits for its service, and has been seen to wait for ever
+_QUESTION = """
+import os, sys, wandb
+known = wandb.login(prompt=False, verify=False)
+print("server", wandb.setup().settings.base_url if known else "", flush=True)
+os._exit(0)
+"""
 
+
+def _log_in() -> str | None:
+    """Address of the server that somebody is logged in to; None where nobody is.
+
+    wandb is asked in a process of its own: in this one it would leave a service behind, which the
+    worker would be told to use.
+    """
+    asked = [sys.executable, "-c", _QUESTION]
     try:
-        return bool(wandb.login(prompt=False, verify=False))
-    except Exception as error:
-        warnings.warn(f"wandb: {error}; logging offline", stacklevel=2)
-        return False
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=LOGIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        warnings.warn("wandb: it does not say who is logged in; logging offline", stacklevel=3)
+        return None
+    lines = [line.split() for line in answer.stdout.splitlines() if line.startswith("server")]
+    if not lines:
+        words = (answer.stderr.strip() or "no answer").splitlines()[-1]
+        warnings.warn(f"wandb: {words}; logging offline", stacklevel=3)
+        return None
+    return lines[-1][1] if len(lines[-1]) > 1 else None
+
+
+def _answers(server: str) -> bool:
+    """Can a connection be opened? Behind a proxy that is for the proxy to know: yes."""
+    from urllib.request import getproxies
+
+    parts = urlsplit(server)
+    if parts.scheme in getproxies() or not parts.hostname:
+        return True
+    address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    opened = threading.Event()
+
+    def knock() -> None:
+        try:
+            socket.create_connection(address, timeout=ANSWER_SECONDS).close()
+        except OSError:
+            return
+        opened.set()
+
+    # in a thread, for no timeout covers the look-up of a name
+    knocking = threading.Thread(target=knock, daemon=True)
+    knocking.start()
+    knocking.join(ANSWER_SECONDS)
+    return opened.is_set()

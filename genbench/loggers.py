@@ -4,13 +4,16 @@ The x-axis of everything is the number of images shown to the decoder. No logger
 one that fails says so once and is left alone from then on.
 """
 
+import atexit
 import csv
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ParamSpec
 
 from hydra.utils import instantiate
@@ -21,6 +24,7 @@ from genbench.score import Score
 
 FILENAME = "history.csv"
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
+TAG_LETTERS = 64  # wandb refuses a run with a longer tag
 P = ParamSpec("P")
 
 
@@ -35,7 +39,9 @@ def build(
             continue
         extra = {"mode": mode, "run_config": dict(config), "group": fingerprint}
         extra = extra if name == "wandb" else {}
-        sinks.append(instantiate(entry, directory=directory, _convert_="all", **extra))
+        # not as arguments of `instantiate`, which would make the objects that a config names
+        make = instantiate(entry, _partial_=True, _convert_="all")
+        sinks.append(make(directory=directory, **extra))
     return sinks
 
 
@@ -66,13 +72,19 @@ def read_history(directory: Path) -> dict[str, list[tuple[float, float]]]:
     path, points = directory / FILENAME, dict[str, list[tuple[float, float]]]()
     if not path.exists():
         return points
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            images = float(row.pop("images"))
-            for name, value in row.items():
-                if value:
-                    points.setdefault(name, []).append((images, float(value)))
+    for row in _whole_rows(path):
+        images = float(row.pop("images"))
+        for name, value in row.items():
+            if value:
+                points.setdefault(name, []).append((images, float(value)))
     return points
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a history; a last line that was cut short is none."""
+    with path.open(newline="") as file:
+        lines = [line for line in file if line.endswith("\n")]
+    return [dict(row) for row in csv.DictReader(lines)]
 
 
 class _Sink(Logger):
@@ -104,9 +116,10 @@ class History(_Sink):
         self.path = directory / FILENAME
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                self.rows = [dict(row) for row in csv.DictReader(file)]
+            self.rows = _whole_rows(self.path)
         self.columns = list(self.rows[0]) if self.rows else ["images"]
+        if self.rows:
+            self._rewrite()  # without a last line that a power cut left unfinished
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row at `step` images."""
@@ -157,7 +170,11 @@ def _never_raises(method: Callable[P, None]) -> Callable[P, None]:
 
 
 class Wandb(_Sink):
-    """A run in the wandb dashboard: seeds of one method in one group, models side by side."""
+    """A run in the wandb dashboard: seeds of one method in one group, models side by side.
+
+    A thread of its own talks to wandb, so that training waits neither for its start nor for its
+    network. Where the server fails at the start, the run is logged offline.
+    """
 
     def __init__(
         self,
@@ -168,75 +185,142 @@ class Wandb(_Sink):
         project: str,
         entity: str | None,
         only_if_logged_in: bool = False,
+        init_seconds: float = 20.0,
     ) -> None:
         super().__init__(directory)
-        self.broken = False
-        self._run: Any = None
-        self._start(run_config, group, mode, project, entity)
+        self._tasks: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
+        self._sayings: SimpleQueue[str] = SimpleQueue()  # warnings, for the main thread to give
+        self._broken = self._ended = False
+        self._exit_code = 0
+        about = {"project": project, "entity": entity} | self._about(run_config, group)
+        self._thread = threading.Thread(
+            target=self._work, args=(about, mode, init_seconds), name="wandb", daemon=True
+        )
+        self._thread.start()
 
-    @_never_raises
-    def _start(
-        self, config: Mapping[str, Any], group: str, mode: str, project: str, entity: str | None
-    ) -> None:
-        import wandb
-        from pytorch_lightning.loggers import WandbLogger
-
+    def _about(self, config: Mapping[str, Any], group: str) -> dict[str, Any]:
+        """What groups seeds and compares models without a click."""
         choices = config["choices"]
         columns = {key: config.get(key) for key in ("seed", "study")}
-        logger = WandbLogger(
-            project=project,
-            entity=entity,
-            name=f"{choices['model']}-{choices['dataset']}-{config['seed']}",
-            id=os.environ.get("WANDB_RUN_ID") or self.directory.name,  # an agent's own comes first
-            resume="allow",
-            save_dir=self.directory,
-            mode=mode,
-            group=f"{choices['model']}-{choices['dataset']}-{group}",
-            job_type="train",
-            tags=[choices["model"], choices["dataset"], *(config.get("tags") or [])],
-            config=dict(choices) | columns | {"fingerprint": group, "cfg": dict(config)},
-            settings=wandb.Settings(init_timeout=FINISH_SECONDS, console="off", silent=True),
-        )
-        self._run = logger.experiment
-        self._run.define_metric("images")
-        self._run.define_metric("*", step_metric="images")
+        study = [config["study"]] if config.get("study") else []
+        tags = [choices["model"], choices["dataset"], *study, *(config.get("tags") or [])]
+        return {
+            "name": f"{choices['model']}-{choices['dataset']}-{config['seed']}",
+            "id": self.directory.name,
+            "dir": self.directory,
+            "group": f"{choices['model']}-{choices['dataset']}-{group}",
+            "job_type": "train",
+            "tags": list(dict.fromkeys(str(tag)[:TAG_LETTERS] for tag in tags)),
+            "config": dict(choices) | columns | {"fingerprint": group, "cfg": dict(config)},
+        }
 
-    @_never_raises
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log at `step` images."""
-        self._run.log({**metrics, "images": step})
+        point = {**metrics, "images": step}
+        self._ask(lambda run: run.log(point))
 
-    @_never_raises
     def log_picture(self, key: str, path: Path, images: int) -> None:
         """Log a PNG as media."""
-        import wandb
 
-        self._run.log({key: wandb.Image(str(path)), "images": images})
+        def log(run: Any) -> None:
+            import wandb
 
-    @_never_raises
+            run.log({key: wandb.Image(str(path)), "images": images})
+
+        self._ask(log)
+
     def log_final(self, scores: Sequence[Score]) -> None:
         """Put the scores in the summary as columns, and with their protocols in a table."""
-        import wandb
 
-        self._run.summary.update({f"final/{s.name}": s.value for s in scores})
-        rows = [[s.name, s.value, s.unit, s.checkpoint, s.protocol, s.status] for s in scores]
-        columns: list[str | int] = ["score", "value", "unit", "checkpoint", "protocol", "status"]
-        self._run.log({"scores": wandb.Table(columns=columns, data=rows)})
+        def log(run: Any) -> None:
+            import wandb
 
-    @_never_raises
+            run.summary.update({f"{s.checkpoint}/{s.name}": s.value for s in scores})
+            rows = [[s.name, s.value, s.unit, s.checkpoint, s.protocol, s.status] for s in scores]
+            heads: list[str | int] = ["score", "value", "unit", "checkpoint", "protocol", "status"]
+            run.log({"scores": wandb.Table(columns=heads, data=rows)})
+
+        self._ask(log)
+
     def finalize(self, status: str) -> None:
         """Upload what is left, for a minute at most."""
-        if status != "finished" and status != "failed":
+        if status == "success" or self._ended:
             return  # Lightning says "success" after the fit; the scores are still to come
-        ending = threading.Thread(target=self._end, args=(status,), daemon=True)
-        ending.start()
-        ending.join(FINISH_SECONDS)
+        self._ended = True
+        atexit.unregister(self.finalize)
+        self._exit_code = 0 if status == "finished" else 1
+        self._tasks.put(None)
+        self._thread.join(FINISH_SECONDS)
+        if self._thread.is_alive():
+            self._sayings.put(
+                f"wandb: its last upload takes more than {FINISH_SECONDS:.0f} s; "
+                f"`wandb sync` sends the rest from {self.directory / 'wandb'}"
+            )
+        self._speak()
 
-    def _end(self, status: str) -> None:
+    def _ask(self, task: Callable[[Any], object]) -> None:
+        """Hand a task to the thread."""
+        self._speak()
+        if not (self._broken or self._ended):
+            self._tasks.put(task)
+
+    def _speak(self) -> None:
+        while not self._sayings.empty():
+            warnings.warn(self._sayings.get(), stacklevel=4)
+
+    def _work(self, about: Mapping[str, Any], mode: str, init_seconds: float) -> None:
+        """Do what is asked, in order, until the end is; runs in the thread."""
+        try:
+            run = self._open(about, mode, init_seconds)
+            atexit.register(self.finalize, "failed")  # a run that ends without another word
+            for task in iter(self._tasks.get, None):
+                task(run)
+            run.finish(exit_code=self._exit_code)
+        except Exception as error:
+            self._broken = True
+            self._sayings.put(f"wandb: {_first_line(error)}; training goes on without it")
+        finally:
+            with suppress(Exception):
+                _let_go()
+
+    def _open(self, about: Mapping[str, Any], mode: str, init_seconds: float) -> Any:
         import wandb
 
-        self._run.finish(exit_code=0 if status == "finished" else 1)
-        wandb.teardown()  # returns when everything is written; `finish` alone may not wait
+        settings = wandb.Settings(
+            init_timeout=init_seconds,
+            finish_timeout=FINISH_SECONDS / 2,  # of its exit handler too, which is a second wait
+            console="off",
+            silent=True,
+        )
+
+        def start(how: Any) -> Any:
+            return wandb.init(mode=how, resume="allow", settings=settings, **about)
+
+        try:
+            run = start(mode)
+        except Exception as error:
+            if mode != "online":
+                raise
+            self._sayings.put(f"wandb: {_first_line(error)}; logging offline")
+            _let_go()  # or it holds this run's id
+            run = start("offline")
+        run.define_metric("images")
+        run.define_metric("*", step_metric="images")
+        return run
+
+
+def _let_go() -> None:
+    """End wandb's service, which returns when everything is written; `finish` alone may not wait.
+
+    It has been seen to wait for ever, so only in a thread; it takes wandb's exit handler away first.
+    """
+    import wandb
+
+    wandb.teardown()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class TensorBoard(_Sink):
@@ -245,11 +329,13 @@ class TensorBoard(_Sink):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.broken = False
+        self._images = 0
         self._logger = TensorBoardLogger(directory, name="", version="tensorboard")
 
     @_never_raises
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log at `step` images."""
+        self._images = step or self._images
         self._logger.log_metrics(dict(metrics), step)
 
     @_never_raises
@@ -264,13 +350,12 @@ class TensorBoard(_Sink):
     @_never_raises
     def log_final(self, scores: Sequence[Score]) -> None:
         """Log the scores as scalars `final/<name>`."""
-        self._logger.log_metrics(
-            {f"final/{s.name}": s.value for s in scores if s.value is not None}
-        )
+        known = {f"{s.checkpoint}/{s.name}": s.value for s in scores if s.value is not None}
+        self._logger.log_metrics(known, self._images)
 
     @_never_raises
     def finalize(self, status: str) -> None:
         """Flush; close after the last word."""
         self._logger.experiment.flush()
-        if status in ("finished", "failed"):
+        if status != "success":  # Lightning's word after the fit
             self._logger.experiment.close()

@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ CONFIG = {
     "tags": ["mine"],
     "choices": {"model": "gan", "dataset": "digits"},
     "budget": {"images": 640},
+    "model": {"_target_": "nothing.that.exists"},  # a config names classes; a logger makes none
+    "logger": {"wandb": {"_target_": "genbench.loggers.Wandb"}},
 }
 SCORE = Score("fd_lenet", 4.5, "", False, {"quantity": "fd"})
 WANDB = {"_target_": "genbench.loggers.Wandb", "project": "genbench", "entity": None}
@@ -68,6 +72,17 @@ def test_a_resumed_history_forgets_what_comes_after_the_checkpoint(tmp_path):
     assert [row["a"] for row in read(tmp_path)] == ["64.0", "128.0", "7.0"]
 
 
+@pytest.mark.parametrize("cut", ["192", "192,0.", "192,0.5,1"])
+def test_a_line_that_a_power_cut_left_unfinished_is_dropped(tmp_path, cut):
+    history = loggers.History(tmp_path)
+    history.log_metrics({"a": 1.0, "b": 3.0}, step=64)
+    with (tmp_path / "history.csv").open("a") as file:
+        file.write(cut)
+    assert loggers.read_history(tmp_path) == {"a": [(64, 1.0)], "b": [(64, 3.0)]}
+    loggers.History(tmp_path).log_metrics({"a": 2.0}, step=128)
+    assert [(row["images"], row["a"]) for row in read(tmp_path)] == [("64", "1.0"), ("128", "2.0")]
+
+
 # --- wandb ----------------------------------------------------------------------------------------
 
 
@@ -108,7 +123,7 @@ def test_wandb_offline_holds_config_history_pictures_and_final_scores(
     loggers.log_images(sinks, "samples", picture, 64)
     for sink in sinks:
         sink.finalize("success")  # as Lightning does after the fit: more is to come
-    loggers.finish(sinks, [SCORE], "finished")
+    loggers.finish(sinks, [SCORE, replace(SCORE, value=2.5, checkpoint="best")], "finished")
 
     found = records(tmp_path)
     run = next(r.run for r in found if r.WhichOneof("record_type") == "run")
@@ -116,7 +131,7 @@ def test_wandb_offline_holds_config_history_pictures_and_final_scores(
     assert run.project == "genbench"
     assert run.run_group == "gan-digits-abc123"
     assert run.job_type == "train"
-    assert {"gan", "digits", "mine"} <= set(run.tags)
+    assert {"gan", "digits", "first", "mine"} <= set(run.tags)
     assert (config["model"], config["dataset"], config["seed"]) == ("gan", "digits", 3)
     assert config["study"] == "first"
     assert config["cfg"]["budget"] == {"images": 640}
@@ -132,22 +147,118 @@ def test_wandb_offline_holds_config_history_pictures_and_final_scores(
     summaries = [r.summary for r in found if r.WhichOneof("record_type") == "summary"]
     final = {(i.key or "/".join(i.nested_key)): i.value_json for s in summaries for i in s.update}
     assert float(final["final/fd_lenet"]) == 4.5
+    assert float(final["best/fd_lenet"]) == 2.5
 
 
-def test_a_dashboard_that_fails_costs_one_warning_and_no_training(tmp_path):
-    class Broken:
-        def log(self, *_):
-            raise ConnectionError("no network")
+def points(directory: Path):
+    """What an offline run's file says of each key at each number of images."""
+    rows = [r.history.item for r in records(directory) if r.WhichOneof("record_type") == "history"]
+    rows = [{(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in r} for r in rows]
+    return [(row["images"], row["a"]) for row in rows if "a" in row]
 
-    sink = loggers.Wandb.__new__(loggers.Wandb)
-    loggers._Sink.__init__(sink, tmp_path)
-    sink.broken, sink._run = False, Broken()
+
+@pytest.fixture
+def silent_server():
+    """Address of a server that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_holds_nothing_up_and_loses_nothing(
+    tmp_path, monkeypatch, no_login, silent_server
+):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
+    monkeypatch.setenv("GENBENCH_LOGGER", "online")
+    sinks = loggers.build({"wandb": WANDB | {"init_seconds": 2.0}}, tmp_path, CONFIG, "abc123")
+    for step in (64, 128):
+        for sink in sinks:
+            sink.log_metrics({"a": step / 64}, step=step)
+    assert not list(tmp_path.glob("wandb/offline-run-*"))  # logged before wandb was there
+    with pytest.warns(UserWarning, match="logging offline"):
+        loggers.finish(sinks, [SCORE], "finished")
+    assert points(tmp_path) == [(64, 1.0), (128, 2.0)]
+
+
+@pytest.mark.slow
+def test_a_dashboard_that_fails_costs_one_warning_and_no_training(tmp_path, monkeypatch, no_login):
+    monkeypatch.setenv("GENBENCH_LOGGER", "offline")
+    entry = WANDB | {"project": "not/a/project"}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        sinks = loggers.build({"wandb": entry}, tmp_path, CONFIG, "abc123")
         for step in range(3):
-            sink.log_metrics({"a": 1.0}, step=step)
-    assert len(caught) == 1
-    assert "training goes on" in str(caught[0].message)
+            for sink in sinks:
+                sink.log_metrics({"a": 1.0}, step=step)
+        loggers.finish(sinks, [SCORE], "finished")
+    said = [str(w.message) for w in caught if "wandb" in str(w.message)]
+    assert len(said) == 1
+    assert "training goes on" in said[0]
+    assert len(read(tmp_path)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ["status", "code"], [("finished", 0), ("failed", 1), ("interrupted", 1), ("diverged", 1)]
+)
+def test_a_dashboard_is_told_how_a_run_ended(tmp_path, monkeypatch, no_login, status, code):
+    monkeypatch.setenv("GENBENCH_LOGGER", "offline")
+    sinks = loggers.build({"wandb": WANDB}, tmp_path, CONFIG, "abc123")
+    for _ in range(2):  # Lightning says it too
+        loggers.finish(sinks, [], status)
+    exits = [r.exit for r in records(tmp_path) if r.WhichOneof("record_type") == "exit"]
+    assert [e.exit_code for e in exits] == [code]
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_without_a_word_has_failed_in_the_dashboard(tmp_path, no_login):
+    code = f"""
+import time
+from pathlib import Path
+from genbench import loggers
+sinks = loggers.build({ {"wandb": WANDB} }, Path({str(tmp_path)!r}), {CONFIG}, "abc123")
+for sink in sinks:
+    sink.log_metrics({ {"a": 1.0} }, step=64)
+while not sinks[1]._tasks.empty():  # the thread has begun on it
+    time.sleep(0.05)
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=dict(os.environ, GENBENCH_LOGGER="offline")
+    )
+    exits = [r.exit for r in records(tmp_path) if r.WhichOneof("record_type") == "exit"]
+    assert [e.exit_code for e in exits] == [1]
+    assert points(tmp_path) == [(64, 1.0)]
+
+
+@pytest.mark.slow
+def test_a_tag_that_is_too_long_for_wandb_is_cut_and_none_comes_twice(
+    tmp_path, monkeypatch, no_login
+):
+    monkeypatch.setenv("GENBENCH_LOGGER", "offline")
+    config = CONFIG | {"tags": ["gan", "t" * 100]}
+    loggers.finish(loggers.build({"wandb": WANDB}, tmp_path, config, "abc123"), [], "finished")
+    run = next(r.run for r in records(tmp_path) if r.WhichOneof("record_type") == "run")
+    assert sorted(run.tags) == sorted(["gan", "digits", "first", "t" * 64])
+
+
+@pytest.mark.slow
+def test_with_a_key_the_address_of_the_server_decides(monkeypatch, no_login, silent_server):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    auto = {"wandb": WANDB | {"only_if_logged_in": True}}
+    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
+    assert dashboard.decide(auto) == "online"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    with pytest.warns(UserWarning, match="does not answer"):
+        assert dashboard.decide(auto) == "offline"
+    assert "WANDB_SERVICE" not in os.environ  # else the worker would use this process's service
 
 
 def test_wandb_is_left_alone_unless_asked_for_or_logged_in(monkeypatch, no_login):
@@ -190,5 +301,5 @@ def test_tensorboard_holds_scalars_and_pictures_on_the_axis_of_images(tmp_path, 
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, round(e.value, 3)) for e in events.Scalars("loss")] == [(64, 0.7)]
-    assert events.Scalars("final/fd_lenet")[0].value == 4.5
+    assert [(e.step, e.value) for e in events.Scalars("final/fd_lenet")] == [(64, 4.5)]
     assert events.Images("samples")[0].step == 64
