@@ -1,8 +1,9 @@
 """The record of a run: `result.json`, written once; reading many of them. Imports no torch."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +84,34 @@ def write_result(run: Path, result: Result) -> None:
 
 
 def read_result(run: Path) -> Result:
-    """Read a run: its result with all later evaluations, or what there is of an unfinished one."""
+    """Read a run: its result with all later evaluations, or what there is of an unfinished one.
+
+    Raises UserMistake where a file of it is not what genbench wrote.
+    """
     path = run / FILENAME
     if not path.exists():
-        return _unfinished(run)
-    try:
+        with _named(run / "config.yaml", "a run's config", "restore it"):
+            return _unfinished(run)
+    with _named(path, "a result of genbench", "restore it"):
         content = json.loads(path.read_text(encoding="utf-8"))
-        scores = [*content["scores"], *_later_scores(run)]
-        return Result.from_dict(content | {"scores": scores})
-    except (ValueError, KeyError, TypeError) as error:
+        if content["schema_version"] > SCHEMA_VERSION:
+            raise UserMistake(
+                f"{path} is of a later genbench (schema {content['schema_version']}, this one "
+                f"reads {SCHEMA_VERSION}): update genbench"
+            )
+        result = Result.from_dict(content)
+    return replace(result, scores=[*result.scores, *_later_scores(run)])
+
+
+@contextmanager
+def _named(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Say which file is damaged."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserMistake(
-            f"{path} is not a result of genbench ({type(error).__name__}: {error}): restore it, or "
-            "move the run out of the folder"
+            f"{path} is not {what} ({type(error).__name__}: {error}): {remedy}, or move the run "
+            "out of the folder"
         ) from error
 
 
@@ -103,10 +120,14 @@ def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> 
     return [read_result(run) for run in find_runs(arguments, outputs)]
 
 
-def _later_scores(run: Path) -> list[dict[str, Any]]:
+def _later_scores(run: Path) -> list[Score]:
     """Scores of `genbench evaluate`, oldest first."""
-    files = sorted((run / "evaluations").glob("*.json"))
-    return [score for file in files for score in json.loads(file.read_text())["scores"]]
+    scores = []
+    for file in sorted((run / "evaluations").glob("*.json")):
+        with _named(file, "an evaluation of genbench", "delete it and score the run again"):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            scores += [Score.from_dict(score) for score in content["scores"]]
+    return scores
 
 
 def _unfinished(run: Path) -> Result:
