@@ -85,6 +85,7 @@ def test_a_search_runs_its_trials_through_another_launcher(sweep):
     assert "fd=0" in printed
 
 
+@pytest.mark.slow
 def test_slurm_gets_one_array_and_keeps_its_files_with_the_runs(room, monkeypatch, capfd):
     """A script that stands for `sbatch` keeps what it was given."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
