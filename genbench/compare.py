@@ -5,6 +5,7 @@ numbers whose cards differ never share one. Runs that failed are counted, never 
 """
 
 import argparse
+import math
 import re
 import shutil
 from collections import Counter, defaultdict
@@ -514,6 +515,7 @@ def _notes(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     for column in columns:
         by_protocol[_protocol(column.example)].append(_bare(column))
     notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
+    notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
     by_name: dict[str, list[ScoreColumn]] = defaultdict(list)
     for column in columns:
         by_name[column.key[0]].append(column)
@@ -530,6 +532,17 @@ def _notes(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     for row in rows:
         notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
+
+
+def _ceiling(score: Score) -> str:
+    """What a perfect model would get: E[coverage] = 1 - prod (N - i) / (2N - i), Naeem et al. 2020."""
+    card = score.card
+    k, real, fake = card.get("estimator", {}).get("k"), card.get("real"), card.get("fake")
+    if score.quantity != "coverage" or not k or not real or not fake:
+        return ""
+    n = min(real["n"], fake["n"], card["estimator"].get("max_images", real["n"]))
+    missed = math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
+    return f"of images like the real ones, coverage is {1 - missed:.3f} and density 1 (k = {k})"
 
 
 def _lost(row: Row) -> Iterable[str]:

@@ -315,6 +315,13 @@ def test_what_is_equal_for_all_rows_is_said_once(tmp_path, finished):
     assert "128k images" in only.notes[0]
 
 
+def test_the_ceiling_of_coverage_is_said(tmp_path, finished):
+    protocol = card() | {"quantity": "coverage", "estimator": {"k": 5, "max_images": 10_000}}
+    finished([Score("coverage_lenet", 0.8, "", True, protocol)])
+    _, only = table(tmp_path)
+    assert any("coverage is 0.969" in note for note in only.notes)
+
+
 def test_later_evaluations_are_in_the_table(tmp_path, finished):
     run = finished([fd(10.0)])
     later = {"scores": [fd(8.0, n=5000).to_dict()]}
