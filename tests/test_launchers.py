@@ -1,6 +1,7 @@
 """Hydra's launchers for clusters, with genbench's worker; and wandb's agent."""
 
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_loggers import records
 
 from genbench import launch
 from genbench.runs import iter_runs, read_config, read_status
@@ -135,14 +137,14 @@ def test_the_agents_run_id_is_the_runs_id(room, monkeypatch):
 
     monkeypatch.setenv("WANDB_RUN_ID", "agent7")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
-    monkeypatch.setenv("WANDB_DIR", str(room))
     (room / "run").mkdir()
     config = {"choices": {"model": "vae", "dataset": "digits"}, "seed": 0, "study": "s"}
     logger = Wandb(room / "run", config, "f", "offline", "genbench", None)
-    assert not logger.broken
-    assert logger._run.id == "agent7"
-    assert logger._run.sweep_id == "sweep7"
-    assert logger._run.config["model"] == "vae"
-    assert logger._run.config["cfg"]["seed"] == 0
     logger.finalize("finished")
+    run = next(r.run for r in records(room / "run") if r.WhichOneof("record_type") == "run")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert run.run_id == "agent7"
+    assert run.sweep_id == "sweep7"
+    assert config["model"] == "vae"
+    assert config["cfg"]["seed"] == 0
     assert glob.glob(str(room / "**" / "offline-run-*-agent7"), recursive=True)
