@@ -1,0 +1,100 @@
+"""Notes below a table: what the numbers are, and what is not in them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from genbench.comparison.columns import ScoreColumn, bare, card_differences
+from genbench.comparison.rows import Row, ScoreKey, score_key
+from genbench.score import Score
+from genbench.tables import number
+
+LOST = 1.25  # final over best distance from which a note says so
+
+
+def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
+    """Say in words what the numbers are, and what is not in them."""
+    by_protocol: dict[str, list[str]] = defaultdict(list)
+    for column in columns:
+        by_protocol[_protocol(column.example)].append(bare(column))
+    notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
+    notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
+    by_name: dict[str, list[ScoreColumn]] = defaultdict(list)
+    for column in columns:
+        by_name[column.key[0]].append(column)
+    for name, same in by_name.items():
+        if len(same) > 1:
+            differences = card_differences([column.example.card for column in same])
+            for column, difference in zip(same, differences, strict=True):
+                notes.append(f"{column.header}: {name} with {difference or column.key[1]}")
+    notes += [f"{row.label}: {words}" for row in rows for words in _lost(row)]
+    repeated = sum(row.repeated for row in rows)
+    if repeated:
+        runs = "1 earlier run" if repeated == 1 else f"{repeated} earlier runs"
+        notes.append(f"not counted: {runs} of the same seed and method")
+    for row in rows:
+        notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
+    return notes
+
+
+def _ceiling(score: Score) -> str:
+    """What a perfect model would get: E[coverage] = 1 - prod (N - i) / (2N - i), Naeem et al. 2020."""
+    card = score.card
+    k, real, fake = card.get("estimator", {}).get("k"), card.get("real"), card.get("fake")
+    if score.quantity != "coverage" or not k or not real or not fake:
+        return ""
+    n = min(real["n"], fake["n"], card["estimator"].get("max_images", real["n"]))
+    missed = math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
+    return f"of images like the real ones, coverage is {1 - missed:.3f} and density 1 (k = {k})"
+
+
+def _lost(row: Row) -> Iterable[str]:
+    """Say where a row's final weights are much worse than its best ones."""
+    pairs: dict[tuple[str, str], dict[str, ScoreKey]] = defaultdict(dict)
+    for run in row.runs:
+        for score in run.scores:
+            if score.quantity in ("fd", "fid", "fid_clean") and score.value is not None:
+                pairs[score.name, score.protocol][score.checkpoint] = score_key(score)
+    for (name, _), keys in pairs.items():
+        if {"final", "best"} <= set(keys):
+            final, best = (mean(row.values(keys[which]).values()) for which in ("final", "best"))
+            if best > 0 and final / best > LOST:
+                yield (
+                    f"final {name} {number(final)} is {final / best:.1f} times its best "
+                    f"({number(best)}, chosen on the validation split): it got worse in the end"
+                )
+
+
+def _missing(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[str]:
+    """Say of each run of a row why it, or a score of it, is not in the numbers."""
+    for run in row.unfinished:
+        reason = f": {' '.join(run.reason.split())}" if run.reason else ""
+        yield f"seed {run.seed}: {run.status}{reason}"
+    for column in columns:
+        for run, score in row.scores(column.key):
+            if score.value is None:
+                yield f"seed {run.seed}: no {bare(column)}, {score.status}"
+            elif score.status != "ok":
+                yield f"seed {run.seed}: {bare(column)} in brackets, {score.status}"
+
+
+def _protocol(score: Score) -> str:
+    card = score.card
+    parts = []
+    if extractor := card.get("extractor"):
+        parts.append(f"features {extractor.get('name')}@{str(extractor.get('sha256', ''))[:8]}")
+    if likelihood := card.get("likelihood"):
+        parts.append(f"likelihood {likelihood}")
+    sets = [_images_of(card[role]) for role in ("real", "heldout") if role in card]
+    if fake := card.get("fake"):
+        origin = f"({fake.get('weights', 'raw')} weights, seed {fake.get('seed')})"
+        sets.insert(0, f"{fake['n']:,} samples {origin}")
+    if sets:
+        parts.append(" against ".join([sets[0], " and ".join(sets[1:])] if sets[1:] else sets))
+    return ", ".join(parts)
+
+
+def _images_of(data: Mapping[str, Any]) -> str:
+    return f"{data.get('first', data.get('n', 0)):,} images of the {data.get('split')} split"

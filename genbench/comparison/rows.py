@@ -1,0 +1,117 @@
+"""Rows: the runs of one method on one dataset, seeds together; the names of the rows."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from genbench.comparison.settings import differences, settings_of
+from genbench.results import Result, method
+from genbench.score import Score, digest
+
+ScoreKey = tuple[str, str, str]  # name, checkpoint, protocol
+MethodKey = tuple[str, str, str, str]  # dataset, model, method without precision, precision
+
+
+@dataclass
+class Row:
+    """The runs of one method on one dataset."""
+
+    label: str
+    dataset: str
+    model: str
+    runs: list[Result]  # finished, newest of each seed, by seed
+    unfinished: list[Result] = field(default_factory=list)
+    repeated: int = 0  # finished runs that a newer one of the same seed replaces
+
+    @property
+    def untrained(self) -> bool:
+        """Never shown an image: a floor."""
+        return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
+
+    def scores(self, key: ScoreKey) -> list[tuple[Result, Score]]:
+        """The score of each seed that has it, with or without a value; of several the newest."""
+        found = [(run, [s for s in run.scores if score_key(s) == key]) for run in self.runs]
+        return [(run, own[-1]) for run, own in found if own]
+
+    def values(self, key: ScoreKey) -> dict[str, float]:
+        """The score's value by run, one per seed that has one."""
+        return {r.run_id: s.value for r, s in self.scores(key) if s.value is not None}
+
+    def doubtful(self, key: ScoreKey) -> bool:
+        """Something speaks against a value that there is."""
+        return any(s.value is not None and s.status != "ok" for _, s in self.scores(key))
+
+    def any_run(self) -> Result:
+        """A run that stands for the method."""
+        return (self.runs or self.unfinished)[0]
+
+
+def score_key(score: Score) -> ScoreKey:
+    """What a score must share with another to be compared with it."""
+    return score.name, score.checkpoint, score.protocol
+
+
+def make_rows(results: Iterable[Result]) -> list[Row]:
+    """Group runs by dataset and method; the newest finished run of a seed counts."""
+    finished: dict[MethodKey, list[Result]] = defaultdict(list)
+    unfinished: dict[MethodKey, list[Result]] = defaultdict(list)
+    for result in sorted(results, key=lambda r: r.run_id):
+        precise = result.status == "finished"
+        (finished if precise else unfinished)[_method_key(result)].append(result)
+    rows = {}
+    for key, runs in finished.items():
+        newest = {run.seed: run for run in runs}
+        rows[key] = Row(
+            key[1], key[0], key[1], [newest[seed] for seed in sorted(newest)], [],
+            len(runs) - len(newest),
+        )  # fmt: skip
+    for key, runs in unfinished.items():
+        home = _home(key, finished)
+        if home is None:
+            rows[key] = Row(key[1], key[0], key[1], [], runs)
+        else:
+            rows[home].unfinished += [r for r in runs if not _finished_later(r, rows[home])]
+    _label(list(rows.values()))
+    return sorted(rows.values(), key=lambda row: (row.dataset, row.label))
+
+
+def _method_key(result: Result) -> MethodKey:
+    """Dataset, model, method without its precision, precision."""
+    rest = method(result.config)
+    precision = rest.pop("precision")
+    return result.dataset, result.model, digest(rest), str(precision)
+
+
+def _home(key: MethodKey, finished: Iterable[MethodKey]) -> MethodKey | None:
+    """Find the row of a run that did not finish: `auto` may not have become a precision yet."""
+    alike = [k for k in finished if k == key or (k[:3] == key[:3] and key[3] == "auto")]
+    return alike[0] if alike else None
+
+
+def _finished_later(run: Result, row: Row) -> bool:
+    """An interrupted or failed try of a seed that a later run brought to its end is no failure."""
+    return run.status in ("interrupted", "running") and any(
+        other.seed == run.seed and other.run_id > run.run_id for other in row.runs
+    )
+
+
+def _label(rows: Sequence[Row]) -> None:
+    """Name rows by their model, and where that is not enough by the settings that differ."""
+    for row in rows:
+        if row.untrained and row.any_run().cost.get("parameters"):
+            row.label = f"{row.model} (untrained)"
+    for alike in _same_label(rows):
+        settings = [settings_of(row.any_run().config) for row in alike]
+        for row, differing in zip(alike, differences(settings), strict=True):
+            if differing:
+                row.label = f"{row.label} ({differing})"
+    for alike in _same_label(rows):  # where no setting tells them apart
+        for row in alike:
+            row.label = f"{row.label} [{row.any_run().fingerprint}]"
+
+
+def _same_label(rows: Iterable[Row]) -> list[list[Row]]:
+    by_label: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_label[row.dataset, row.label].append(row)
+    return [alike for alike in by_label.values() if len(alike) > 1]

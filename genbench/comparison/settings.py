@@ -1,0 +1,138 @@
+"""What of a config tells one method from another, as a user would write it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from genbench.results import method
+
+# where another setting says it
+_DERIVED = (
+    "network.decoder.",
+    "network.trunk.",
+    "model.decoder.",
+    "model.encoder.",
+    "model.discriminator.",
+    "model.likelihood.",
+    "model.latent_dim",
+    "arena.",
+)
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the fingerprint covers, as a user would write it: `network=conv`, `budget.images=5M`."""
+    covered = method(config)
+    sections = {"network": config.get("network"), **covered}
+    if "likelihood" in (covered["model"] or {}):
+        sections["likelihood"] = config.get("likelihood")
+    flat: dict[str, Any] = {"trainer.precision": sections.pop("precision")}
+    for name, section in sections.items():
+        flat |= dict(flatten(section or {}, name))
+    flat |= {"network._target_": _network(config)} if flat.get("network.latent_dim") else {}
+    if flat.get("budget.images") is not None:
+        flat["budget.images"] = images_text(flat["budget.images"])
+    return {key: plain(value) for key, value in flat.items()}
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    network = config["network"]
+    kind = (network.get("decoder") or {}).get("_target_", "")
+    return str(config.get("choices", {}).get("network") or kind)
+
+
+def flatten(node: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    """Leaves of a nested mapping, with dotted keys that begin with `prefix`."""
+    for name, value in node.items():
+        key = f"{prefix}.{name}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, key)
+        else:
+            yield key, value
+
+
+_ABSENT, _OTHER = "", "?"  # not set; in a section of another kind, where it cannot be compared
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One key in all rows whose section is of one kind."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        return len({*self.values} - {_OTHER}) > 1
+
+
+def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Of each, the settings in which it differs from what most have, as a user would write them."""
+    keys = sorted({key for one in settings for key in one}, key=lambda k: (not _is_kind(k), k))
+    kinds = {key for key in keys if _is_kind(key)}
+    differing = [s for key in keys for s in _by_kind(key, settings, kinds) if s.differs]
+    if "auto" in {one["trainer.precision"] for one in settings}:  # never came to be resolved
+        differing = [s for s in differing if s.key != "trainer.precision"]
+    own = [s for s in differing if not s.key.startswith(_DERIVED)]
+    chosen: dict[tuple[str, ...], str] = {}
+    for setting in own or differing:  # one key of those that are always equal
+        chosen.setdefault(setting.values, setting.key)
+    parts: list[list[str]] = [[] for _ in settings]
+    for values, key in chosen.items():
+        usual = _usual(values)
+        for place, value in enumerate(values):
+            if value not in (usual, _OTHER):
+                parts[place].append(_assignment(key, value))
+    return [", ".join(own) for own in parts]
+
+
+def _is_kind(key: str) -> bool:
+    return key.endswith("._target_")
+
+
+def _by_kind(
+    key: str, settings: Sequence[Mapping[str, str]], kinds: Set[str]
+) -> Iterable[_Setting]:
+    """A setting's values; a width of one kind of network is not compared to that of another."""
+    parts = key.split(".")
+    above = [".".join(parts[:i]) + "._target_" for i in range(len(parts) - 1, 0, -1)]
+    section = next((name for name in above if name in kinds and name != key), "")
+    for kind in sorted({one.get(section, _ABSENT) for one in settings if key in one}):
+        fits = (one.get(section, _ABSENT) == kind for one in settings)
+        yield _Setting(
+            key,
+            tuple(
+                one.get(key, _ABSENT) if fit else _OTHER
+                for one, fit in zip(settings, fits, strict=True)
+            ),
+        )
+
+
+def _usual(values: Sequence[str]) -> str | None:
+    """The value that most have; None where no value leads."""
+    counts = Counter(value for value in values if value != _OTHER).most_common()
+    return None if len(counts) > 1 and counts[0][1] == counts[1][1] else counts[0][0]
+
+
+def _assignment(key: str, value: str) -> str:
+    name = key.removesuffix("._target_")
+    return f"no {name}" if value == _ABSENT else f"{name}={value}"
+
+
+def plain(value: Any) -> str:
+    """Write a value as in a command; a class as its config is named (`discretized-logistic`)."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if text.startswith("genbench."):
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", text.rpartition(".")[2]).lower()
+    return text
+
+
+def images_text(count: float) -> str:
+    """A number of images as one writes it: `128k`, `2.5M`."""
+    for size, suffix in ((1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.4g}{suffix}"
+    return str(count)
