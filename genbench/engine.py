@@ -20,6 +20,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from torch.utils.flop_counter import FlopCounterMode
 
+from genbench.accumulation import Accumulation
 from genbench.budget import Budget, parse_images
 from genbench.callbacks.averaging import Averaging, recalibrate
 from genbench.callbacks.checkpoints import Checkpoints
@@ -32,6 +33,7 @@ from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
 from genbench.ranks import Watch
 from genbench.runs import read_config
+from genbench.schedule import Schedule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_STEP = 64 * 32 * 32  # values in a step's images below which the loop's own cost shows
@@ -166,16 +168,65 @@ def check_ranks(model: GenerativeModel, device: torch.device) -> None:
     """Refuse networks whose steps depend on the number of ranks."""
     if device.type == "cuda":  # SyncBatchNorm sees all ranks' images
         return
+    if name := normalises_over_batch(model):
+        raise UserMistake(
+            f"the {name} normalises over its batch, which several CPU ranks would split "
+            "(SyncBatchNorm exists for GPUs alone): choose network.decoder_norm=group and "
+            "network.trunk_norm=none, or trainer.devices=1"
+        )
+
+
+def check_parts(model: GenerativeModel) -> None:
+    """Refuse networks that see more in a whole batch than in its parts."""
+    if name := normalises_over_batch(model):
+        raise UserMistake(
+            f"the {name} normalises over its batch, which trainer.accumulate would split: choose "
+            "network.decoder_norm=group and network.trunk_norm=none, or trainer.accumulate=1"
+        )
+
+
+def normalises_over_batch(model: GenerativeModel) -> str | None:
+    """Name of a network with BatchNorm; None if there is none."""
     for name, network in model.named_children():
-        if any(
-            isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-            for module in network.modules()
-        ):
+        if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+            return name
+    return None
+
+
+def check_batch(batch_size: int, ranks: int, parts: int) -> None:
+    """Refuse a batch that ranks and parts do not divide."""
+    if not isinstance(parts, int) or parts < 1:
+        raise UserMistake(f"trainer.accumulate={parts} is not a number of parts: give 1 or more")
+    if batch_size % (ranks * parts):
+        over = f"{ranks} devices" + (f" in {parts} parts each" if parts > 1 else "")
+        raise UserMistake(
+            f"budget.batch_size={batch_size} cannot be split over {over}: choose a multiple"
+        )
+
+
+def clip_of_players(
+    clip: float | Mapping[str, float] | None, model: GenerativeModel
+) -> dict[str, float]:
+    """Largest gradient norm of each player: one number for all, or some by name."""
+    players = list(model.players())
+    named = (
+        dict(clip)
+        if isinstance(clip, Mapping)
+        else {}
+        if clip is None
+        else dict.fromkeys(players, clip)
+    )
+    for player, norm in named.items():
+        if player not in players:
             raise UserMistake(
-                f"the {name} normalises over its batch, which several CPU ranks would split "
-                "(SyncBatchNorm exists for GPUs alone): choose network.decoder_norm=group and "
-                "network.trunk_norm=none, or trainer.devices=1"
+                f"gradient_clip names {player!r}, but the players of this model are "
+                f"{', '.join(players)}"
             )
+        if not isinstance(norm, int | float) or norm <= 0:
+            raise UserMistake(
+                f"gradient_clip={norm!r} for {player} is not a norm: give a number above 0, or null"
+            )
+    return named
 
 
 def load_run(
@@ -217,6 +268,8 @@ class Engine:
         budget: Budget,
         heartbeat: Heartbeat | None,
         callbacks: Sequence[Callback],
+        schedule: Schedule | None = None,
+        clip: float | Mapping[str, float] | None = None,
         *,
         accelerator: str,
         devices: int,
@@ -228,6 +281,7 @@ class Engine:
         log_every_images: int | str,
         samples: int,
         progress: bool,
+        accumulate: int = 1,
     ) -> None:
         self.model, self.data = model, data
         self._directory, self._heartbeat = directory, heartbeat
@@ -235,16 +289,20 @@ class Engine:
         self.precision = resolve_precision(precision, self.device)
         devices = resolve_devices(devices, self.device)
         self.world_size = devices * num_nodes
-        if budget.batch_size % self.world_size:
-            raise UserMistake(
-                f"budget.batch_size={budget.batch_size} cannot be split over {self.world_size} "
-                "devices: choose a multiple"
-            )
+        check_batch(budget.batch_size, self.world_size, accumulate)
         self.steps = budget.steps(len(data.pixels("train"))) if model.players() else 0
         self.total_images = self.steps * budget.batch_size
         model.batch_size = budget.batch_size
         if self.world_size > 1:
             check_ranks(model, self.device)
+        if accumulate > 1:
+            check_parts(model)
+            model.accumulation = Accumulation(accumulate)
+        model.clip = clip_of_players(clip, model)
+        if schedule and schedule.moves:
+            model.rate = partial(
+                schedule.factor, batch_size=budget.batch_size, total=self.total_images
+            )
         # the layout in which convolutions are fastest; nothing to do where there are none
         model.to(memory_format=torch.channels_last)
         _choose_threads(model, budget.batch_size)

@@ -6,7 +6,8 @@ the way to the device and in metrics they are uint8 level indices 0 .. levels - 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,8 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
+
+from genbench.accumulation import Accumulation
 
 Split = Literal["train", "validation", "test"]
 STEP_HOOK = "on_before_optimizer_step"
@@ -62,10 +65,14 @@ class GenerativeModel(LightningModule, ABC):
         self.batch_size = 0  # images shown to the decoder per step, over all ranks
         self.steps = 0  # steps done, the position of the run
         self.after_step: Callable[[Any], None] | None = None
+        self.rate: Callable[[int], float] | None = None  # of learning, by images shown; None: as is
+        self.clip: Mapping[str, float] = {}  # largest gradient norm, by player
+        self.accumulation: Accumulation | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._by_player: dict[str, Any] = {}
         self._others: dict[str, list[nn.Parameter]] = {}
+        self._rates: dict[str, list[float]] = {}  # as configured, one for each parameter group
         self._plain_steps = False
         self._generator: torch.Generator | None = None
         self._world, self._rank = 1, 0
@@ -95,7 +102,12 @@ class GenerativeModel(LightningModule, ABC):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer per player."""
-        return [player.optimizer(player.parameters()) for player in self.players().values()]
+        players = self.players()
+        made = [player.optimizer(player.parameters()) for player in players.values()]
+        # now: a checkpoint brings the rates of its own step
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
+        self._rates = dict(zip(players, rates, strict=True))
+        return made
 
     def on_fit_start(self) -> None:
         """Name the optimizers once: Lightning hands them out as a list."""
@@ -107,7 +119,7 @@ class GenerativeModel(LightningModule, ABC):
         self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
         self._plain_steps = getattr(self.trainer.precision_plugin, "scaler", None) is None and not (
             any(is_overridden(STEP_HOOK, c, Callback) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
-            or is_overridden(STEP_HOOK, self, LightningModule)
+            or is_overridden(STEP_HOOK, self, GenerativeModel)
         )
 
     @property
@@ -118,8 +130,13 @@ class GenerativeModel(LightningModule, ABC):
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Loop over the steps in a loader's batch, each with randomness of its own."""
         for images in torch.split(batch, self.discriminator_steps * self.batch_size // self._world):
+            self._set_rates()
             self.draw_from(self.steps)
-            self.step(images)
+            if self.accumulation is None:
+                self.step(images)
+            else:
+                begin = partial(self.draw_from, self.steps)
+                self.accumulation.step(images, self.discriminator_steps, begin, self.step)
             self.steps += 1
             if self.after_step is not None:
                 self.after_step(self)
@@ -141,25 +158,95 @@ class GenerativeModel(LightningModule, ABC):
     def _draw(self, draw: Callable[..., Tensor], n: int, shape: Sequence[int]) -> Tensor:
         if self._generator is None:
             self.draw_from(self.steps)
-        rows = draw(n * self._world, *shape, generator=self._generator, device=self.device)
-        return rows[self._rank * n : (self._rank + 1) * n]
+        parts, part = 1, 0
+        if self.accumulation is not None:
+            parts, part = self.accumulation.number, self.accumulation.index
+        rows = draw(n * parts * self._world, *shape, generator=self._generator, device=self.device)
+        first = (self._rank * parts + part) * n
+        return rows[first : first + n]
 
     def update(self, player: str, loss: Callable[[], Tensor]) -> None:
-        """One backward and one step of `player` on `loss()`, every other player frozen."""
+        """One backward and one step of `player` on `loss()`, every other player frozen.
+
+        `loss()` is a mean over its images.
+        """
+        if self.accumulation is not None:
+            self._accumulate(player, loss, self.accumulation)
+            return
         with self._only(player):
             value = loss()
-            optimizer = self._by_player[player]
-            optimizer.zero_grad()
+            self._by_player[player].zero_grad()
             self.manual_backward(value)
+        self.track(f"loss/{player}", value)
+        self._move(player)
+
+    def _accumulate(self, player: str, loss: Callable[[], Tensor], parts: Accumulation) -> None:
+        """`update` on one part of the batch; the last one moves the player. Ends the replay."""
+        assert self._generator is not None
+        if parts.passes_over(self._generator):
+            return
+        with self._only(player):
+            value = loss()
+            if parts.index == 0:
+                self._by_player[player].zero_grad()
+            with nullcontext() if parts.last else self._without_exchange():
+                self.manual_backward(value / parts.number)
+        self.track(f"loss/{player}", value)
+        if parts.last:
+            self._move(player)
+        parts.end(self._generator)
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Keep gradients to this rank; several of them are exchanged in one go."""
+        wrapped = self.trainer.strategy.model
+        return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()  # type: ignore[union-attr,operator]
+
+    def _move(self, player: str) -> None:
+        """One step of a player's optimizer on its gradients."""
+        optimizer = self._by_player[player]
         if player != self.counted:  # Lightning resets these hooks on every batch
             optimizer._on_before_step = optimizer._on_after_step = _no_count
         if self._plain_steps:  # nobody listens: 0.1 ms less
             optimizer._on_before_step()
+            self._clip(player)
             optimizer.optimizer.step()
             optimizer._on_after_step()
         else:
             optimizer.step()
-        self.track(f"loss/{player}", value)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip here and nowhere else: before, 16-mixed has not taken its scale off the gradients.
+
+        From the gradients of a fused optimizer Lightning never does, as its step would.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        for player, wrapped in self._by_player.items():
+            if wrapped.optimizer is optimizer and player in self.clip:
+                if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                    scaler.unscale_(optimizer)
+                self._clip(player)
+
+    def _clip(self, player: str) -> None:
+        if player in self.clip:
+            parameters = [p for g in self._by_player[player].param_groups for p in g["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip[player])
+
+    def _set_rates(self) -> None:
+        """Give every optimizer the learning rate of this step."""
+        if self.rate is None:
+            return
+        factor = self.rate(self.images_shown)
+        for player, rates in self._rates.items():
+            groups = self._by_player[player].optimizer.param_groups
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * factor
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of each player's last step, by `lr/<player>`; empty where they are constant."""
+        if self.rate is None:
+            return {}
+        optimizers = self._by_player.items()
+        return {f"lr/{name}": float(o.optimizer.param_groups[0]["lr"]) for name, o in optimizers}
 
     @contextmanager
     def _only(self, player: str) -> Iterator[None]:

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
 
-NUMBERS_OF_IMAGES = ("budget.images", "arena.images")  # these read 500k and 1.5M
+NUMBERS_OF_IMAGES = ("budget.images", "arena.images", "schedule.warmup")  # these read 500k and 1.5M
 SPARE = ("logger", "experiment")  # a run can do without these groups
 
 

@@ -67,7 +67,20 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": data | ({"source": source} if source else {}),
         "budget": budget,
         "precision": config["trainer"]["precision"],
-    }
+    } | _course(config)
+
+
+def _course(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Schedule and clipping where there are any; runs of before they existed keep their method."""
+    course: dict[str, Any] = {}
+    schedule, clip = config.get("schedule"), config.get("gradient_clip")
+    if schedule:
+        warmup = parse_images(schedule["warmup"], "schedule.warmup")
+        if schedule["shape"] != "constant" or warmup:
+            course["schedule"] = schedule | {"warmup": warmup}
+    if clip is not None:
+        course["gradient_clip"] = clip
+    return course
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

@@ -50,8 +50,10 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         selection = instantiate(cfg.selection)(measure, directory)
     extra = [callback for callback in (averaging, selection) if callback]
     callbacks = [*instantiate(cfg.callbacks).values(), *extra]
+    schedule = instantiate(cfg.get("schedule"))  # runs of before had none
+    clip = config.get("gradient_clip")
     machine: Engine = instantiate(cfg.trainer)(
-        model, data, directory, sinks, budget, heartbeat, callbacks
+        model, data, directory, sinks, budget, heartbeat, callbacks, schedule, clip
     )
     config["trainer"]["precision"] = machine.precision
     machine.checkpoints.method = method(config)

@@ -43,6 +43,13 @@ SETTINGS = {
     "gan": ["model=gan"],
     "vae-gan": ["model=vae-gan"],
     "wgan-gp": ["model=wgan-gp"],
+    "a schedule, clipped, in parts": [
+        "model=gan",
+        "schedule=cosine",
+        "schedule.warmup=1k",
+        "gradient_clip=0.5",
+        "trainer.accumulate=2",
+    ],
     "conv with BatchNorm and an average": [
         "model=vae-gan",
         "network=conv",
@@ -77,3 +84,4 @@ def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(tmp_path, cache,
         history.pop("images_per_second")
     assert histories[0].keys() == histories[1].keys()
     assert histories[0] == histories[1]
+    assert ("lr/generator" in histories[0]) == ("schedule=cosine" in settings)

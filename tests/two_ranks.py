@@ -28,6 +28,7 @@ CASES = {
     "wgan-gp": ["model=wgan-gp", *descent("generator_optimizer")],
     "vae-gan": ["model=vae-gan"],
     "conv": ["model=gan", "network=conv", "network.width=4", "network.decoder_norm=group"],
+    "in-parts": ["model=wgan-gp", *descent("generator_optimizer"), "trainer.accumulate=2"],
     "several-steps": ["model=gan", "trainer.steps_per_batch=7"],
 }
 STEPS, BATCH = 50, 16

@@ -74,8 +74,9 @@ class Telemetry(Callback):
             )
         if self.heartbeat:
             self._speed = shown / seconds
+            row = means | model.learning_rates() | {"images_per_second": shown / seconds}
             for logger in trainer.loggers:
-                logger.log_metrics(means | {"images_per_second": shown / seconds}, step=images)
+                logger.log_metrics(row, step=images)
 
     @property
     def seconds_so_far(self) -> float:
