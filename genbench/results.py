@@ -9,7 +9,7 @@ from typing import Any
 
 from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
-from genbench.runs import find_runs, read_config, read_status, write_json
+from genbench.runs import find_runs, read_config, read_status, unless_damaged, write_json
 from genbench.score import Score, digest
 
 SCHEMA_VERSION = 1
@@ -113,6 +113,7 @@ def read_result(run: Path) -> Result:
                 f"reads {SCHEMA_VERSION}): update genbench"
             )
         result = Result.from_dict(content)
+        method(result.config)  # or no table has a row for it
     return replace(result, scores=[*result.scores, *_later_scores(run)])
 
 
@@ -121,7 +122,7 @@ def _named(path: Path, what: str, remedy: str) -> Iterator[None]:
     """Say which file is damaged."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserMistake(
             f"{path} is not {what} ({type(error).__name__}: {error}): {remedy}, or move the run "
             "out of the folder"
@@ -129,8 +130,12 @@ def _named(path: Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> list[Result]:
-    """Read every run in `outputs` that `arguments` name or select (see `runs.find_runs`)."""
-    return [read_result(run) for run in find_runs(arguments, outputs)]
+    """Read every run in `outputs` that `arguments` name or select (see `runs.find_runs`).
+
+    A damaged one is left out, which is said on stderr.
+    """
+    read = (unless_damaged(read_result, run) for run in find_runs(arguments, outputs))
+    return [result for result in read if result is not None]
 
 
 def _later_scores(run: Path) -> list[Score]:

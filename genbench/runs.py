@@ -5,19 +5,23 @@ import json
 import os
 import secrets
 import socket
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
 
 FINAL = ("finished", "interrupted", "diverged", "failed")
 STALE_SECONDS = 60.0  # six heartbeats
 _ABSENT = object()
+T = TypeVar("T")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -126,13 +130,32 @@ def find_runs(arguments: Sequence[str], outputs: Path | None = None) -> list[Pat
     """Find runs by references, or all runs that fit selections like `model=gan status=failed`.
 
     With both, the runs named are selected from. A selection's key is one of `choices`, `status`,
-    or a dotted path of the config; its value may be a comma list.
+    or a dotted path of the config; its value may be a comma list. Numbers are compared as numbers.
+    A run whose config is damaged fits no selection, which is said.
     """
     outputs = default_outputs() if outputs is None else outputs
     selections = [argument.split("=", 1) for argument in arguments if _is_selection(argument)]
     references = [argument for argument in arguments if not _is_selection(argument)]
     named = [find_run(r, outputs) for r in references] if references else list(iter_runs(outputs))
-    return [run for run in named if all(_fits(run, key, value) for key, value in selections)]
+    if not selections:
+        return named
+
+    def fits(run: Path) -> bool:
+        return all(_fits(run, key, value) for key, value in selections)
+
+    return [run for run in named if unless_damaged(fits, run)]
+
+
+def unless_damaged(read: Callable[[Path], T], run: Path) -> T | None:
+    """`read(run)`, or None where a file of the run is damaged, which is said on stderr.
+
+    For what looks at many runs: one damaged file must not hide the others.
+    """
+    try:
+        return read(run)
+    except GenbenchError as error:
+        print(f"genbench: left out: {error}", file=sys.stderr)
+        return None
 
 
 def _is_selection(argument: str) -> bool:
@@ -147,7 +170,16 @@ def _fits(run: Path, key: str, wanted: str) -> bool:
     if value is _ABSENT:  # a VAE's beta selects VAEs
         return False
     values = value if isinstance(value, list) else [value]
-    return any(_plain(v) in wanted.split(",") for v in values)
+    return any(_equal(key, v, text) for v in values for text in wanted.split(","))
+
+
+def _equal(key: str, value: Any, text: str) -> bool:
+    """Does a setting have the value that was typed? A number may be typed in any way."""
+    read = parse_images if key == "budget.images" else float
+    if key == "budget.images" or (isinstance(value, int | float) and not isinstance(value, bool)):
+        with suppress(ValueError, UserMistake):
+            return bool(read(text) == read(value))
+    return _plain(value) == text
 
 
 def _select(config: Mapping[str, Any], key: str) -> Any:

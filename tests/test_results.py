@@ -146,6 +146,20 @@ def test_a_field_of_a_later_version_is_passed_over(finished):
     assert read_result(finished).scores == [SCORE]
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"scores": []}', '{"scores": [], "config": {}}'])
+def test_a_damaged_result_is_named_and_the_others_are_read(
+    tmp_path, finished, stopped, content, capsys
+):
+    new = new_run_directory(tmp_path, "damaged")
+    write_config(new, CONFIG)
+    whole = json.loads((finished / "result.json").read_text())
+    damaged = {**whole, **json.loads(content)} if '"config"' in content else None
+    (new / "result.json").write_text(json.dumps(damaged) if damaged else content)
+    found = {result.run_id for result in load_results([], tmp_path)}
+    assert found == {"finished", "stopped"}
+    assert f"left out: {new / 'result.json'} is not a result" in capsys.readouterr().err
+
+
 def test_runs_of_every_ending_are_read(tmp_path, finished, stopped):
     found = {result.run_id: result.status for result in load_results([], tmp_path)}
     assert found == {"finished": "finished", "stopped": "failed"}

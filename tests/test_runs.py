@@ -122,6 +122,24 @@ def test_selections_read_choices_status_and_settings(outputs):
     assert find_runs(["a", "b", "seed=1"], outputs) == [gan]
 
 
+def test_numbers_are_selected_as_numbers(outputs):
+    low = make(outputs, "a", rate=1e-3, budget={"images": "500k"}, study="1000", flip=True, seed=1)
+    high = make(outputs, "b", rate=1e-5, budget={"images": 2_000_000}, study="1e3", seed=10)
+    for text in ("rate=1e-3", "rate=0.001", "rate=.0010", "budget.images=500_000", "seed=1.0"):
+        assert find_runs([text], outputs) == [low], text
+    assert find_runs(["rate=1e-5"], outputs) == find_runs(["budget.images=2M"], outputs) == [high]
+    assert find_runs(["study=1000"], outputs) == [low]  # a name is not a number
+    assert find_runs(["flip=1"], outputs) == []
+    assert find_runs(["rate=low"], outputs) == find_runs(["budget.images=many"], outputs) == []
+
+
+def test_a_damaged_config_fits_no_selection_and_is_named(outputs, capsys):
+    vae = make(outputs, "a")
+    (make(outputs, "b") / "config.yaml").write_text("{")
+    assert find_runs(["model=vae"], outputs) == [vae]
+    assert f"left out: {outputs / 'b' / 'config.yaml'} cannot be read" in capsys.readouterr().err
+
+
 def test_status_survives_the_way_to_disk_and_back(outputs):
     run = make(outputs, "run")
     status = Status("running", None, time.time(), 1, "host", 2.0, 64, 640, 12.5)
