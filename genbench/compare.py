@@ -33,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--metric", action="append", default=[], help="show this score; repeatable")
     result.add_argument("--all", action="store_true", help="show every score")
     result.add_argument("--sort", help="order by this score (default: the first column)")
+    result.add_argument(
+        "--pareto", type=_names, default=[], metavar="A,B", help="mark who is best in two scores"
+    )
     result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
     result.add_argument(
         "--columns", choices=("score", "dataset"), default="score", help="what is in a column"
@@ -46,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if len(names) < 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"{text}: name two scores or more, as in fd,copy_rate")
+    return names
+
+
 def main(argv: list[str]) -> int:
     """Print or write the table; returns the exit code."""
     options = parser().parse_intermixed_args(argv)
@@ -57,7 +67,7 @@ def main(argv: list[str]) -> int:
             f"there are no runs in {outputs}{chosen}: start some with "
             "`genbench train -m model=vae,gan,vae-gan`, or see `genbench runs`"
         )
-    tables = compare(results, options.metric, options.all, options.sort)
+    tables = compare(results, options.metric, options.all, options.sort, options.pareto)
     if options.columns == "dataset":
         tables = by_dataset(tables)
     if options.format == "table" and not options.out:

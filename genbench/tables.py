@@ -7,7 +7,8 @@ import csv
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +26,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What people read, and the exact values behind it; an empty text is a blank."""
+    """What people read, and the exact values behind it; an empty text is a blank.
+
+    A `strong` one is set in bold, or has a star where there is no bold.
+    """
 
     text: str = ""
     exact: Mapping[str, Any] = field(default_factory=dict)
+    strong: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def _terminal(table: Table) -> str:
             min_width=14 if place == 0 else _longest_word(table, place),
         )
     for row in table.rows:
-        grid.add_row(*[cell.text for cell in row])
+        grid.add_row(*[_starred(cell) for cell in row])
     with console.capture() as capture:
         console.print(grid, markup=False)
         for note in table.notes:
@@ -123,14 +128,21 @@ def _terminal(table: Table) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def _starred(cell: Cell) -> str:
+    return f"{cell.text} *" if cell.strong else cell.text
+
+
 def _longest_word(table: Table, place: int) -> int:
-    texts = [table.columns[place].header, *(row[place].text for row in table.rows)]
+    texts = [table.columns[place].header, *(_starred(row[place]) for row in table.rows)]
     return max((len(word) for text in texts for word in text.split()), default=0)
 
 
 def _markdown(table: Table) -> str:
-    def line(texts: Sequence[str]) -> str:
+    def line(texts: Iterable[str]) -> str:
         return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+    def written(cell: Cell) -> str:
+        return f"**{cell.text}**" if cell.strong else cell.text
 
     marks = ["---:" if column.numeric else ":---" for column in table.columns]
     lines = [
@@ -138,7 +150,7 @@ def _markdown(table: Table) -> str:
         "",
         line([column.header for column in table.columns]),
         line(marks),
-        *(line([cell.text for cell in row]) for row in table.rows),
+        *(line(written(cell) for cell in row) for row in table.rows),
     ]
     return "\n".join(lines + ["", *(f"{note}  " for note in table.notes)]).rstrip()
 
@@ -161,10 +173,21 @@ _TEX = {
 }
 
 
+def _tex(text: str) -> str:
+    """Escape; a sign before a number is a minus, not a hyphen."""
+    signed = re.split(r"((?<![\w.])-(?=\d))", text)
+    return "".join(
+        "$-$" if place % 2 else "".join(_TEX.get(letter, letter) for letter in part)
+        for place, part in enumerate(signed)
+    )
+
+
 def _latex(table: Table) -> str:
-    def line(texts: Sequence[str]) -> str:
-        escaped = ["".join(_TEX.get(letter, letter) for letter in text) for text in texts]
-        return " & ".join(escaped) + r" \\"
+    def line(texts: Iterable[str]) -> str:
+        return " & ".join(texts) + r" \\"
+
+    def written(cell: Cell) -> str:
+        return rf"\textbf{{{_tex(cell.text)}}}" if cell.strong else _tex(cell.text)
 
     alignment = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
@@ -172,9 +195,9 @@ def _latex(table: Table) -> str:
         f"% {table.title}",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
-        line([column.header for column in table.columns]),
+        line(_tex(column.header) for column in table.columns),
         r"\midrule",
-        *(line([cell.text for cell in row]) for row in table.rows),
+        *(line(written(cell) for cell in row) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
         *(f"% {note}" for note in table.notes),
@@ -183,17 +206,22 @@ def _latex(table: Table) -> str:
 
 
 def _html(table: Table) -> str:
-    def line(texts: Sequence[str], tag: str) -> str:
+    def line(texts: Iterable[str], tag: str) -> str:
         cells = "".join(
-            f"<{tag}{'' if column.numeric else ' class=text'}>{html.escape(text)}</{tag}>"
+            f"<{tag}{'' if column.numeric else ' class=text'}>{text}</{tag}>"
             for column, text in zip(table.columns, texts, strict=True)
         )
         return f"<tr>{cells}</tr>"
 
-    rows = "\n".join(line([cell.text for cell in row], "td") for row in table.rows)
+    def written(cell: Cell) -> str:
+        text = html.escape(cell.text)
+        return f"<strong>{text}</strong>" if cell.strong else text
+
+    rows = "\n".join(line((written(cell) for cell in row), "td") for row in table.rows)
+    head = line((html.escape(column.header) for column in table.columns), "th")
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
     return (
         f"<figure><figcaption>{html.escape(table.title)}</figcaption>\n<table>\n<thead>"
-        f"{line([column.header for column in table.columns], 'th')}</thead>\n<tbody>\n{rows}\n"
+        f"{head}</thead>\n<tbody>\n{rows}\n"
         f"</tbody>\n</table>\n{notes}</figure>"
     )

@@ -8,13 +8,13 @@ from statistics import mean, stdev
 from genbench.comparison.columns import ScoreColumn
 from genbench.comparison.rows import Row
 from genbench.comparison.settings import images_text
+from genbench.significance import SEEDS_FOR_SPREAD
 from genbench.tables import Cell, Column, number
 
-SEEDS_FOR_SPREAD = 3  # below, a ± would be a guess (METRICS, section 6)
-FACTS = ("decoder_parameters", "images", "seconds")
+FACTS = ("decoder_parameters", "images", "seconds", "pareto")
 
 
-def score_cell(row: Row, column: ScoreColumn) -> Cell:
+def score_cell(row: Row, column: ScoreColumn, best: bool = False) -> Cell:
     """Mean ± sd (ddof 1) over the seeds; in `exact` also n, every value and its run."""
     by_run = row.values(column.key)
     values = list(by_run.values())
@@ -38,8 +38,9 @@ def score_cell(row: Row, column: ScoreColumn) -> Cell:
         "higher_is_better": column.example.higher_is_better,
         "protocol": column.example.protocol,
         "card": dict(column.example.card),
+        "best": best,
     }
-    return Cell(text, exact)
+    return Cell(text, exact, best)
 
 
 def count_cell(row: Row) -> Cell:

@@ -29,8 +29,13 @@ class ScoreColumn:
     header: str
 
 
-def make_columns(rows: Sequence[Row], wanted: Sequence[str], show_all: bool) -> list[ScoreColumn]:
-    """Find the columns of a table: default quantities, all, or those that `wanted` names."""
+def make_columns(
+    rows: Sequence[Row], wanted: Sequence[str], show_all: bool, also: Sequence[str] = ()
+) -> list[ScoreColumn]:
+    """Find the columns of a table: default quantities, all, or those that `wanted` names.
+
+    Those that `also` names are shown too. Final weights stand before the best ones.
+    """
     found: dict[ScoreKey, Score] = {}
     for row in rows:
         for run in row.runs:
@@ -38,28 +43,48 @@ def make_columns(rows: Sequence[Row], wanted: Sequence[str], show_all: bool) -> 
                 found.setdefault(score_key(score), score)
 
     def is_shown(score: Score) -> bool:
-        names = (score.name, score.quantity)
-        return any(n in wanted for n in names) if wanted else show_all or score.quantity in DEFAULT
+        names = names_of(score)
+        if any(name in names for name in also):
+            return True
+        return bool(names & set(wanted)) if wanted else show_all or score.quantity in DEFAULT
+
+    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, ScoreKey]:
+        return _rank(item[1], wanted), item[1].checkpoint != "final", item[0]
 
     shown = {key: score for key, score in found.items() if is_shown(score)}
-    ordered = sorted(shown.items(), key=lambda item: (_rank(item[1], wanted), item[0]))
-    columns = [ScoreColumn(key, score, _header(score)) for key, score in ordered]
+    columns = [ScoreColumn(k, s, _header(s)) for k, s in sorted(shown.items(), key=place)]
     _tell_apart(columns)
     return columns
 
 
-def check_wanted(results: Iterable[Result], wanted: Sequence[str]) -> None:
-    """Raise UserMistake for a score that no run has."""
+def names_of(score: Score) -> set[str]:
+    """What a user may call a score: `fd`, `fd_lenet-digits-v1`, `fd@best`, `fd@final`."""
+    short = (score.name, score.quantity)
+    return {*short, *(f"{name}@{score.checkpoint}" for name in short)}
+
+
+def find_column(columns: Sequence[ScoreColumn], name: str) -> ScoreColumn | None:
+    """Find the first column that may be called so: of final weights where nothing else is said."""
+    exact = (c for c in columns if exact_name(c, columns) == name)
+    called = (c for c in columns if name in names_of(c.example))
+    return next(exact, None) or next(called, None)
+
+
+def check_wanted(results: Iterable[Result], wanted: Sequence[str], option: str = "") -> None:
+    """Raise UserMistake for a score that no run has; `option` is where it was asked for."""
     scores = [score for result in results for score in result.scores]
     there = {name for score in scores for name in (score.name, score.quantity)}
+    known = {name for score in scores for name in names_of(score)}
     for name in wanted:
-        if there and name not in there:
-            raise UserMistake(f"no run has a score {name}: there are {', '.join(sorted(there))}")
+        if known and name not in known:
+            raise UserMistake(
+                f"{option}no run has a score {name}: there are {', '.join(sorted(there))}"
+            )
 
 
 def _rank(score: Score, wanted: Sequence[str]) -> int:
     order = [*wanted, *ORDER]
-    ranks = [order.index(name) for name in (score.name, score.quantity) if name in order]
+    ranks = [order.index(name) for name in names_of(score) if name in order]
     return min(ranks, default=len(order))
 
 

@@ -21,14 +21,11 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         by_protocol[_protocol(column.example)].append(bare(column))
     notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
     notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
-    by_name: dict[str, list[ScoreColumn]] = defaultdict(list)
-    for column in columns:
-        by_name[column.key[0]].append(column)
-    for name, same in by_name.items():
-        if len(same) > 1:
-            differences = card_differences([column.example.card for column in same])
-            for column, difference in zip(same, differences, strict=True):
-                notes.append(f"{column.header}: {name} with {difference or column.key[1]}")
+    notes += _protocols_of_one_name(columns)
+    if any(column.key[1] == "best" for column in columns):
+        notes.append(
+            "best: the weights of a run that were best on its validation split (selection)"
+        )
     notes += [f"{row.label}: {words}" for row in rows for words in _lost(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:
@@ -37,6 +34,18 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     for row in rows:
         notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
+
+
+def _protocols_of_one_name(columns: Sequence[ScoreColumn]) -> Iterable[str]:
+    """Say in what the cards of columns of one name differ."""
+    by_name: dict[str, list[ScoreColumn]] = defaultdict(list)
+    for column in columns:
+        by_name[column.key[0]].append(column)
+    for name, same in by_name.items():
+        if len({column.key[2] for column in same}) > 1:
+            differences = card_differences([column.example.card for column in same])
+            for column, difference in zip(same, differences, strict=True):
+                yield f"{column.header}: {name} with {difference or column.key[1]}"
 
 
 def _ceiling(score: Score) -> str:

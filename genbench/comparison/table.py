@@ -4,10 +4,17 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from genbench.comparison.cells import count_cell, facts_of, score_cell
-from genbench.comparison.columns import ScoreColumn, check_wanted, exact_name, make_columns
+from genbench.comparison.columns import (
+    ScoreColumn,
+    check_wanted,
+    exact_name,
+    find_column,
+    make_columns,
+)
+from genbench.comparison.marks import best_rows
 from genbench.comparison.notes import notes_on
+from genbench.comparison.pareto import pareto_rows
 from genbench.comparison.rows import Row, make_rows
-from genbench.errors import UserMistake
 from genbench.results import Result
 from genbench.tables import Cell, Column, Table
 
@@ -17,57 +24,63 @@ def compare(
     metrics: Sequence[str] = (),
     show_all: bool = False,
     sort: str | None = None,
+    pareto: Sequence[str] = (),
 ) -> list[Table]:
-    """Make one table per dataset."""
+    """Make one table per dataset; scores that `sort` and `pareto` name are in it.
+
+    Raises UserMistake for a score that no run has.
+    """
     rows = make_rows(results)
-    check_wanted([run for row in rows for run in row.runs], metrics)
-    if sort:
-        _check_sort(rows, metrics, show_all, sort)
-    datasets = sorted({row.dataset for row in rows})
-    return [
-        _table(dataset, [row for row in rows if row.dataset == dataset], metrics, show_all, sort)
-        for dataset in datasets
-    ]
+    finished = [run for row in rows for run in row.runs]
+    check_wanted(finished, metrics)
+    check_wanted(finished, [sort] if sort else [], f"--sort {sort}: ")
+    check_wanted(finished, pareto, f"--pareto {','.join(pareto)}: ")
+    tables = []
+    for dataset in sorted({row.dataset for row in rows}):
+        own = [row for row in rows if row.dataset == dataset]
+        also = [*([sort] if sort else []), *pareto]
+        columns = make_columns(own, metrics, show_all, also)
+        tables.append(_table(dataset, sorted_rows(own, columns, sort), columns, pareto))
+    return tables
 
 
 def _table(
-    dataset: str, rows: list[Row], metrics: Sequence[str], show_all: bool, sort: str | None
+    dataset: str, rows: Sequence[Row], columns: Sequence[ScoreColumn], pareto: Sequence[str]
 ) -> Table:
-    columns = make_columns(rows, metrics, show_all)
-    rows = _sorted(rows, columns, sort)
     facts = facts_of(rows)
     told = [fact for fact in facts if fact.note and fact.same]
     shown = [fact for fact in facts if fact not in told and any(fact.values)]
+    best, marked = best_rows(rows, columns)
+    chosen, choice = pareto_rows(rows, columns, pareto) if pareto else ([], [])
     heads = [
         Column("model", "model", numeric=False),
         *(Column(exact_name(c, columns), c.header) for c in columns),
         *(fact.column for fact in shown),
+        *([Column("pareto", "Pareto", numeric=False)] if choice else []),
         Column("runs", "n", numeric=False),
     ]
     cells = [
         [
             Cell(row.label, {"label": row.label}),
-            *(score_cell(row, column) for column in columns),
+            *(score_cell(row, column, best.get(column.key) is row) for column in columns),
             *(Cell(fact.texts[i], {"value": fact.values[i]}) for fact in shown),
+            *([_pareto_cell(row in chosen)] if choice else []),
             count_cell(row),
         ]
         for i, row in enumerate(rows)
     ]
     count = sum(len(row.runs) + len(row.unfinished) for row in rows)
     arena = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in told)])
-    return Table(dataset, heads, cells, [arena, *notes_on(rows, columns)])
+    return Table(dataset, heads, cells, [arena, *marked, *choice, *notes_on(rows, columns)])
 
 
-def _check_sort(rows: Sequence[Row], metrics: Sequence[str], show_all: bool, sort: str) -> None:
-    """Refuse a column that no dataset's table has; where only one lacks it, the first one sorts."""
-    columns = make_columns(rows, metrics, show_all)
-    if not any(sort in (column.key[0], column.example.quantity) for column in columns):
-        raise UserMistake(f"--sort {sort} is not a column: add --metric {sort}, or choose another")
+def _pareto_cell(inside: bool) -> Cell:
+    return Cell("yes" if inside else "", {"value": inside})
 
 
-def _sorted(rows: list[Row], columns: Sequence[ScoreColumn], sort: str | None) -> list[Row]:
+def sorted_rows(rows: list[Row], columns: Sequence[ScoreColumn], sort: str | None) -> list[Row]:
     """Best first by `sort` or the first column; floors and rows without the score last."""
-    column = next((c for c in columns if sort in (c.key[0], c.example.quantity)), None)
+    column = find_column(columns, sort) if sort else None
     column = column or (columns[0] if columns else None)
 
     def position(row: Row) -> tuple[bool, bool, float, str]:
