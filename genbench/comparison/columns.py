@@ -103,6 +103,10 @@ def _tell_apart(columns: Sequence[ScoreColumn]) -> None:
             for place, column in enumerate(same):
                 word = tail(column.example) if tail else f"[{chr(97 + place)}]"
                 column.header = f"{column.header} {word}".rstrip()
+    for column in columns:
+        checkpoint = column.key[1]
+        if checkpoint not in ("final", *column.header.replace(",", "").split()):
+            column.header += f" {checkpoint}"  # a best one never passes for the final one
 
 
 def _weights(score: Score) -> str:
