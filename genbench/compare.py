@@ -10,11 +10,12 @@ from pathlib import Path
 
 from genbench.comparison.rows import make_rows
 from genbench.comparison.shapes import by_dataset, folded, with_counts
-from genbench.comparison.table import compare
+from genbench.comparison.table import arenas, compare, table_of
+from genbench.comparison.verdicts import versus_tables
 from genbench.errors import DONE, UserMistake
 from genbench.results import Result, load_results
 from genbench.runs import default_outputs, explain_os_error, find_runs
-from genbench.tables import FORMATS, render
+from genbench.tables import FORMATS, Table, render
 
 __all__ = ["compare", "main", "make_rows"]
 
@@ -35,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--sort", help="order by this score (default: the first column)")
     result.add_argument(
         "--pareto", type=_names, default=[], metavar="A,B", help="mark who is best in two scores"
+    )
+    result.add_argument(
+        "--versus",
+        metavar="ROW",
+        help="also print each row's differences to this one, and verdicts",
     )
     result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
     result.add_argument(
@@ -67,17 +73,26 @@ def main(argv: list[str]) -> int:
             f"there are no runs in {outputs}{chosen}: start some with "
             "`genbench train -m model=vae,gan,vae-gan`, or see `genbench runs`"
         )
-    tables = compare(results, options.metric, options.all, options.sort, options.pareto)
+    tables = _tables(options, results)
+    if options.pictures:
+        _draw(results, find_runs(options.select, outputs), options.pictures)
+    _put(render(tables, options.format), options.out)
+    return DONE
+
+
+def _tables(options: argparse.Namespace, results: Sequence[Result]) -> list[Table]:
+    found = arenas(results, options.metric, options.all, options.sort, options.pareto)
+    tables = [table_of(arena, options.pareto) for arena in found]
     if options.columns == "dataset":
         tables = by_dataset(tables)
     if options.format == "table" and not options.out:
         tables = [part for table in tables for part in folded(table)]
     elif options.format == "csv":
         tables = [with_counts(table) for table in tables]
-    if options.pictures:
-        _draw(results, find_runs(options.select, outputs), options.pictures)
-    _put(render(tables, options.format), options.out)
-    return DONE
+    if not options.versus:
+        return tables
+    differences = versus_tables(found, options.versus)
+    return differences if options.format == "csv" else [*tables, *differences]
 
 
 def _put(text: str, path: Path | None) -> None:

@@ -1,6 +1,7 @@
 """The table of a comparison: one per dataset, methods in rows, scores in columns."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import mean
 
 from genbench.comparison.cells import count_cell, facts_of, score_cell
@@ -26,7 +27,28 @@ def compare(
     sort: str | None = None,
     pareto: Sequence[str] = (),
 ) -> list[Table]:
-    """Make one table per dataset; scores that `sort` and `pareto` name are in it.
+    """Make one table per dataset: `arenas` as tables."""
+    found = arenas(results, metrics, show_all, sort, pareto)
+    return [table_of(arena, pareto) for arena in found]
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What is compared on one dataset: methods, best first, and the scores that are looked at."""
+
+    dataset: str
+    rows: Sequence[Row]
+    columns: Sequence[ScoreColumn]
+
+
+def arenas(
+    results: Iterable[Result],
+    metrics: Sequence[str] = (),
+    show_all: bool = False,
+    sort: str | None = None,
+    pareto: Sequence[str] = (),
+) -> list[Arena]:
+    """Group runs into rows and scores into columns; those that `sort` and `pareto` name are in it.
 
     Raises UserMistake for a score that no run has.
     """
@@ -35,18 +57,18 @@ def compare(
     check_wanted(finished, metrics)
     check_wanted(finished, [sort] if sort else [], f"--sort {sort}: ")
     check_wanted(finished, pareto, f"--pareto {','.join(pareto)}: ")
-    tables = []
+    found = []
     for dataset in sorted({row.dataset for row in rows}):
         own = [row for row in rows if row.dataset == dataset]
         also = [*([sort] if sort else []), *pareto]
         columns = make_columns(own, metrics, show_all, also)
-        tables.append(_table(dataset, sorted_rows(own, columns, sort), columns, pareto))
-    return tables
+        found.append(Arena(dataset, _sorted(own, columns, sort), columns))
+    return found
 
 
-def _table(
-    dataset: str, rows: Sequence[Row], columns: Sequence[ScoreColumn], pareto: Sequence[str]
-) -> Table:
+def table_of(arena: Arena, pareto: Sequence[str] = ()) -> Table:
+    """Write methods in rows, scores in columns, and below what the numbers are."""
+    rows, columns = arena.rows, arena.columns
     facts = facts_of(rows)
     told = [fact for fact in facts if fact.note and fact.same]
     shown = [fact for fact in facts if fact not in told and any(fact.values)]
@@ -70,15 +92,15 @@ def _table(
         for i, row in enumerate(rows)
     ]
     count = sum(len(row.runs) + len(row.unfinished) for row in rows)
-    arena = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in told)])
-    return Table(dataset, heads, cells, [arena, *marked, *choice, *notes_on(rows, columns)])
+    summary = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in told)])
+    return Table(arena.dataset, heads, cells, [summary, *marked, *choice, *notes_on(rows, columns)])
 
 
 def _pareto_cell(inside: bool) -> Cell:
     return Cell("yes" if inside else "", {"value": inside})
 
 
-def sorted_rows(rows: list[Row], columns: Sequence[ScoreColumn], sort: str | None) -> list[Row]:
+def _sorted(rows: list[Row], columns: Sequence[ScoreColumn], sort: str | None) -> list[Row]:
     """Best first by `sort` or the first column; floors and rows without the score last."""
     column = find_column(columns, sort) if sort else None
     column = column or (columns[0] if columns else None)

@@ -1,0 +1,242 @@
+"""How each method stands to one of them: differences with intervals, and a verdict in words."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from genbench.comparison.columns import ScoreColumn, card_differences, exact_name
+from genbench.comparison.marks import equal_budgets, images_shown
+from genbench.comparison.rows import Row
+from genbench.comparison.settings import images_text
+from genbench.comparison.table import Arena
+from genbench.errors import UserMistake
+from genbench.significance import SEEDS_FOR_VERDICT, Difference, Samples, differences
+from genbench.tables import Cell, Column, Table, number
+
+_HEADS = (
+    Column("model", "model", numeric=False),
+    Column("score", "score", numeric=False),
+    Column("delta", "difference"),
+    Column("low", "low"),
+    Column("high", "high"),
+    Column("holm_p", "p (Holm)"),
+    Column("n", "n"),
+    Column("n_versus", "n versus"),
+    Column("verdict", "verdict", numeric=False),
+)
+_LEGEND = (
+    "differences of means, with Welch's 95 % interval over seeds; p (Holm): corrected for the other "
+    "scores of the model, and what the verdict is by"
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method against another: `apart` says which scores cannot be compared, and why."""
+
+    row: Row
+    versus: Row
+    differences: Sequence[Difference]
+    headers: Sequence[str]  # of each difference, as in the table
+    units: Sequence[str]
+    apart: Sequence[str]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words: scores, budgets, seeds, and runs that did not finish."""
+        verdicts = _verdicts(self) or ["no score in common"]
+        parts = [*verdicts, *_budgets(self), *_seeds(self), *self.apart]
+        parts += [words for row in (self.row, self.versus) for words in _lost(row)]
+        return f"{self.row.label} against {self.versus.label}: {'; '.join(parts)}"
+
+
+def find_versus(rows: Sequence[Row], name: str) -> list[Row]:
+    """Find the row of each dataset that is called so: by label, fingerprint or model.
+
+    Raises UserMistake where there is none, or several in one dataset.
+    """
+    found: dict[str, list[Row]] = {}
+    for called in (_labelled, _of_model):
+        for row in (row for row in rows if called(row, name)):
+            found.setdefault(row.dataset, []).append(row)
+        if found:
+            break
+    if not found:
+        labels = ", ".join(dict.fromkeys(row.label for row in rows))
+        raise UserMistake(f"--versus {name} is no row of the table: there are {labels}")
+    for dataset, several in found.items():
+        if len(several) > 1:
+            labels = ", ".join(f"'{row.label}' ({row.any_run().fingerprint})" for row in several)
+            raise UserMistake(
+                f"--versus {name} is {len(several)} rows on {dataset}: give one of {labels}, "
+                "or its fingerprint"
+            )
+    return [row for several in found.values() for row in several]
+
+
+def _labelled(row: Row, name: str) -> bool:
+    return name in (row.label, row.any_run().fingerprint)
+
+
+def _of_model(row: Row, name: str) -> bool:
+    return row.model == name and not row.untrained
+
+
+def standings(rows: Sequence[Row], columns: Sequence[ScoreColumn], versus: Row) -> list[Standing]:
+    """Compare every other trained row of the dataset with `versus`, in the order of `rows`."""
+    return [
+        _standing(row, columns, versus)
+        for row in rows
+        if row is not versus and row.runs and not row.untrained
+    ]
+
+
+def _standing(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Standing:
+    names = {exact_name(column, columns): column for column in columns}
+    sure = {n: c for n, c in names.items() if not (row.doubtful(c.key) or versus.doubtful(c.key))}
+    samples = {
+        name: Samples(
+            list(row.values(column.key).values()),
+            list(versus.values(column.key).values()),
+            column.example.higher_is_better,
+        )
+        for name, column in sure.items()
+    }
+    found = differences(row.label, versus.label, samples)
+    doubtful = [_plain(c.header) for name, c in names.items() if name not in sure]
+    apart = [f"in brackets, not compared: {', '.join(doubtful)}"] if doubtful else []
+    return Standing(
+        row,
+        versus,
+        found,
+        [names[one.metric].header for one in found],
+        [names[one.metric].example.unit for one in found],
+        [*apart, *_protocols_apart(row, columns, versus)],
+    )
+
+
+def _protocols_apart(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Iterable[str]:
+    """Say which quantities both have, but under protocols or likelihoods that are not the same."""
+    by_quantity: dict[tuple[str, str], list[ScoreColumn]] = {}
+    for column in columns:
+        by_quantity.setdefault((column.example.quantity, column.key[1]), []).append(column)
+    for same in by_quantity.values():
+        own = [column for column in same if row.values(column.key)]
+        other = [column for column in same if versus.values(column.key)]
+        if own and other and not {c.key for c in own} & {c.key for c in other}:
+            cards = [own[0].example.card, other[0].example.card]
+            mine, theirs = card_differences(cards)
+            yield f"{own[0].example.quantity} not compared: {mine} against {theirs}"
+
+
+# --- words --------------------------------------------------------------------------------------
+
+_WORDS = {
+    "better": "better on",
+    "worse": "worse on",
+    "higher": "higher in",
+    "lower": "lower in",
+    "undecided": "not told apart on",
+}
+
+
+def _verdicts(standing: Standing) -> list[str]:
+    by_verdict: dict[str, list[str]] = {}
+    for one, header, unit in zip(
+        standing.differences, standing.headers, standing.units, strict=True
+    ):
+        size = "" if one.verdict == "undecided" else f" by {_size(one)}{f' {unit}' if unit else ''}"
+        by_verdict.setdefault(one.verdict, []).append(_plain(header) + size)
+    said = [
+        f"{words} {_and(by_verdict[verdict])}"
+        for verdict, words in _WORDS.items()
+        if verdict in by_verdict
+    ]
+    few = by_verdict.get("too few seeds")
+    if few:
+        everything = len(few) == len(standing.differences)
+        where = "" if everything else f" on {_and([words.split(' by ')[0] for words in few])}"
+        said.append(f"too few seeds for a verdict{where} (it takes {SEEDS_FOR_VERDICT} each)")
+    return said
+
+
+def _size(one: Difference) -> str:
+    """`6.1 [4.8, 7.3]`, the way of the difference being in the words."""
+    low, high = one.low or 0.0, one.high or 0.0
+    ends = (low, high) if one.delta > 0 else (-high, -low)
+    return f"{number(abs(one.delta), 3)} [{number(ends[0], 3)}, {number(ends[1], 3)}]"
+
+
+def _budgets(standing: Standing) -> list[str]:
+    own, other = images_shown(standing.row), images_shown(standing.versus)
+    if own is None or other is None:
+        return []
+    if equal_budgets([standing.row, standing.versus]):
+        return [f"at equal images ({images_text(round(own))})"]
+    return [
+        f"at UNEQUAL images ({images_text(round(own))} against {images_text(round(other))}), which is "
+        "not the method alone"
+    ]
+
+
+def _seeds(standing: Standing) -> list[str]:
+    counts = {(one.n_a, one.n_b) for one in standing.differences}
+    if len(counts) != 1:
+        return []
+    own, other = counts.pop()
+    return [f"{own} {_seed(own)} each" if own == other else f"{own} and {other} seeds"]
+
+
+def _seed(count: int) -> str:
+    return "seed" if count == 1 else "seeds"
+
+
+def _lost(row: Row) -> Iterable[str]:
+    total = len(row.runs) + len(row.unfinished)
+    for status, count in sorted(Counter(run.status for run in row.unfinished).items()):
+        yield f"{count} of {total} runs of {row.label} {status}"
+
+
+def _plain(header: str) -> str:
+    return header.replace(" ↑", "").replace(" ↓", "")
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def versus_tables(arenas: Sequence[Arena], name: str) -> list[Table]:
+    """Make a table of differences to the row called `name` for each dataset that has it."""
+    rows = find_versus([row for arena in arenas for row in arena.rows], name)
+    by_dataset = {row.dataset: row for row in rows}
+    return [
+        _table(arena.dataset, standings(arena.rows, arena.columns, by_dataset[arena.dataset]))
+        for arena in arenas
+        if arena.dataset in by_dataset
+    ]
+
+
+def _table(dataset: str, found: Sequence[Standing]) -> Table:
+    """A line per model and score, and the verdicts below."""
+    title = f"{dataset}: differences to {found[0].versus.label}" if found else dataset
+    lines = [
+        _line(one, header)
+        for standing in found
+        for one, header in zip(standing.differences, standing.headers, strict=True)
+    ]
+    sentences = [standing.sentence for standing in found] or ["there is no other row"]
+    return Table(title, _HEADS, lines, [*sentences, _LEGEND])
+
+
+def _line(one: Difference, header: str) -> list[Cell]:
+    return [
+        Cell(one.a, {"label": one.a}),
+        Cell(header, {"value": one.metric}),
+        *(Cell(number(v, 3), {"value": v}) for v in (one.delta, one.low, one.high)),
+        Cell(number(one.holm_p, 2), {"value": one.holm_p, "uncorrected": one.p}),
+        *(Cell(str(n), {"value": n}) for n in (one.n_a, one.n_b)),
+        Cell(one.verdict, {"value": one.verdict}),
+    ]
