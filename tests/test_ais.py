@@ -255,7 +255,8 @@ def test_a_decoder_that_is_not_finite_has_no_value():
 def test_the_cost_is_told_beforehand(capsys):
     score(make_gan())
     told = capsys.readouterr().err
-    assert "decodings with gradient, about" in told
+    # 9 moves of 3 leapfrogs: 6 images by 3 + 2 chains, 4 simulated ones by twice 3 + 2
+    assert f"{9 * 3 * (6 * 5 + 4 * 8):.2g} decodings with gradient, about" in told
     assert "on cpu" in told
 
 

@@ -39,7 +39,13 @@ BLOCK = 50  # images whose chains run together; also what is lost when a run is 
 FIT_IMAGES = 50
 WIDEST_GAP = 3.0  # nats; above, models are not to be compared
 
-Job = Callable[[Setting], Tensor | float]
+
+class Job(NamedTuple):
+    """A part of the work: the moves that it takes, of how many images, and how it is done."""
+
+    moves: int
+    images: int
+    run: Callable[[Setting], Tensor | float]
 
 
 class Estimates(NamedTuple):
@@ -123,15 +129,17 @@ class AnnealedImportance:
         """Run all chains, or those that are missing in the state of an earlier call."""
         state, setting = State(task, card), self._setting(task)
         jobs = self._jobs(task, count)
-        missing = {name: moves for name, (moves, _) in jobs.items() if name not in state}
+        missing = {name: job for name, job in jobs.items() if name not in state}
         if missing:
-            self._announce(setting, missing, len(jobs), task)
+            sizes = {name: job.images for name, job in missing.items()}
+            self._announce(setting, sizes, len(jobs), task)
         with progress() as bar:
-            work = bar.add_task("annealed importance sampling", total=sum(missing.values()))
+            moves = sum(job.moves for job in missing.values())
+            work = bar.add_task("annealed importance sampling", total=moves)
             setting = setting._replace(tell=lambda: bar.advance(work, 1))
             parts: dict[str, Tensor] = {}
-            for name, (_, run) in jobs.items():
-                parts[name] = state.get(name, partial(run, setting))
+            for name, job in jobs.items():
+                parts[name] = state.get(name, partial(job.run, setting))
                 if name == "variance":  # comes first; all else is under it
                     setting = setting._replace(variance=float(parts[name]))
 
@@ -155,20 +163,22 @@ class AnnealedImportance:
             tell=lambda: None,
         )
 
-    def _jobs(self, task: Task, count: int) -> dict[str, tuple[int, Job]]:
-        """What is to be done, by name: the moves that it takes, and how."""
+    def _jobs(self, task: Task, count: int) -> dict[str, Job]:
+        """What is to be done, by name."""
         moves = self.temperatures - 1
-        jobs: dict[str, tuple[int, Job]] = {}
+        jobs: dict[str, Job] = {}
         if self.variance is None:
-            jobs["variance"] = (2 * FIT_ROUNDS, partial(self._fit, task))
+            jobs["variance"] = Job(2 * FIT_ROUNDS, 0, partial(self._fit, task))
         for block in _blocks(count):
-            jobs[f"test {block.start}"] = (2 * moves, partial(self._test, task, block))
+            run = partial(self._test, task, block)
+            jobs[f"test {block.start}"] = Job(2 * moves, len(block), run)
         for block in _blocks(self.simulated):
-            jobs[f"simulated {block.start}"] = (3 * moves, partial(self._simulated, task, block))
+            run = partial(self._simulated, task, block)
+            jobs[f"simulated {block.start}"] = Job(3 * moves, len(block), run)
         return jobs
 
     def _announce(self, setting: Setting, missing: dict[str, int], jobs: int, task: Task) -> None:
-        """Tell the cost before it is paid, from a few moves of one block."""
+        """Tell the cost before it is paid, from a few moves of one block; `missing` holds images."""
         generator = _generator(task.seed, "probe")
         block = range(min(BLOCK, len(task.data.pixels("test"))))
         images = _dequantised(task.data, "test", block, generator).to(task.device)
@@ -180,7 +190,8 @@ class AnnealedImportance:
         seconds = (time.perf_counter() - began) / 2
         share = self.pilot_chains / self.chains
         runs = {"variance": 0.0, "test": 1 + share, "simulated": 2 + share}
-        moves = sum(runs[name.split()[0]] * (self.temperatures - 1) for name in missing)
+        paths = sum(runs[name.split()[0]] * count for name, count in missing.items())
+        moves = paths * (self.temperatures - 1) / len(images)  # of such blocks
         decodings = moves * self.leapfrogs * self.chains * len(images)
         done = jobs - len(missing)
         _say(
