@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -245,8 +246,21 @@ def _dispatch(arguments: list[str]) -> int:
         print(verb.usage)
         if name != "train":
             return DONE
-        print("\nGroups and settings:\n", flush=True)
+        return _train_help(rest)
     return verb.run(rest)
+
+
+def _train_help(rest: list[str]) -> int:
+    """Hydra's list of groups and settings, without the groups that others are made of (`_parts`)."""
+    import contextlib
+    import io
+
+    answer = io.StringIO()
+    with contextlib.redirect_stdout(answer), contextlib.suppress(SystemExit):  # as Hydra leaves
+        VERBS["train"].run(rest)
+    lines = [line for line in answer.getvalue().splitlines() if not re.match(r"\S*/_\w+: ", line)]
+    print("\nGroups and settings:\n", *lines, sep="\n")
+    return DONE
 
 
 def _unknown(name: str) -> str:

@@ -75,6 +75,12 @@ def test_the_front_door_opens_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_help_lists_the_groups_that_a_user_chooses_from():
+    done = call("train", "--help")
+    assert "dataset: celeba, cifar10" in done.stdout
+    assert "_parts" not in done.stdout
+
+
 def test_help_imports_nothing_that_takes_time():
     code = (
         "import sys; before = set(sys.modules); from genbench.cli import main; main(['--help'])\n"
