@@ -20,9 +20,9 @@ from hydra.utils import instantiate
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from genbench.dashboard import decide
+from genbench.history import FILENAME, whole_rows
 from genbench.score import Score
 
-FILENAME = "history.csv"
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
 TAG_LETTERS = 64  # wandb refuses a run with a longer tag
 P = ParamSpec("P")
@@ -67,26 +67,6 @@ def finish(loggers: Iterable[Logger], scores: Sequence[Score], status: str) -> N
         logger.finalize(status)
 
 
-def read_history(directory: Path) -> dict[str, list[tuple[float, float]]]:
-    """Points (images, value) of everything in history.csv; empty where there is none."""
-    path, points = directory / FILENAME, dict[str, list[tuple[float, float]]]()
-    if not path.exists():
-        return points
-    for row in _whole_rows(path):
-        images = float(row.pop("images"))
-        for name, value in row.items():
-            if value:
-                points.setdefault(name, []).append((images, float(value)))
-    return points
-
-
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a history; a last line that was cut short is none."""
-    with path.open(newline="") as file:
-        lines = [line for line in file if line.endswith("\n")]
-    return [dict(row) for row in csv.DictReader(lines)]
-
-
 class _Sink(Logger):
     """What Lightning asks of a logger and genbench does not use."""
 
@@ -116,7 +96,7 @@ class History(_Sink):
         self.path = directory / FILENAME
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
-            self.rows = _whole_rows(self.path)
+            self.rows = whole_rows(self.path)
         self.columns = list(self.rows[0]) if self.rows else ["images"]
         if self.rows:
             self._rewrite()  # without a last line that a power cut left unfinished

@@ -25,6 +25,7 @@ from genbench.environment import describe, describe_device, peak_memory
 from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistake
 from genbench.evaluate import Evaluation
 from genbench.heartbeat import Heartbeat
+from genbench.history import read_history
 from genbench.interfaces import HasLikelihood
 from genbench.pictures import save_curves
 from genbench.results import FILENAME, Result, fingerprint, method, write_result
@@ -103,7 +104,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         scores=scores,
         environment=describe(machine.device),
     )
-    curves = save_curves(loggers.read_history(directory), directory / "samples" / "curves.png")
+    curves = save_curves(read_history(directory), directory / "samples" / "curves.png")
     loggers.log_images(sinks, "curves", curves, model.images_shown)
     write_json(directory / "environment.json", dict(result.environment))
     write_result(directory, result)

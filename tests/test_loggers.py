@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from genbench import dashboard, loggers
+from genbench.history import read_history
 from genbench.score import Score
 
 CONFIG = {
@@ -59,7 +60,7 @@ def test_history_counts_images_and_takes_columns_as_they_come(tmp_path):
     rows = read(tmp_path)
     assert [row["images"] for row in rows] == ["64", "128"]
     assert [row["b"] for row in rows] == ["", "0.5"]
-    assert loggers.read_history(tmp_path) == {"a": [(64, 1.0), (128, 2.0)], "b": [(128, 0.5)]}
+    assert read_history(tmp_path) == {"a": [(64, 1.0), (128, 2.0)], "b": [(128, 0.5)]}
 
 
 def test_a_resumed_history_forgets_what_comes_after_the_checkpoint(tmp_path):
@@ -78,7 +79,7 @@ def test_a_line_that_a_power_cut_left_unfinished_is_dropped(tmp_path, cut):
     history.log_metrics({"a": 1.0, "b": 3.0}, step=64)
     with (tmp_path / "history.csv").open("a") as file:
         file.write(cut)
-    assert loggers.read_history(tmp_path) == {"a": [(64, 1.0)], "b": [(64, 3.0)]}
+    assert read_history(tmp_path) == {"a": [(64, 1.0)], "b": [(64, 3.0)]}
     loggers.History(tmp_path).log_metrics({"a": 2.0}, step=128)
     assert [(row["images"], row["a"]) for row in read(tmp_path)] == [("64", "1.0"), ("128", "2.0")]
 

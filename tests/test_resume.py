@@ -10,7 +10,7 @@ from pytorch_lightning import Callback
 from test_train import cache, make, scores  # noqa: F401  (cache is a fixture)
 
 from genbench import train
-from genbench.loggers import read_history
+from genbench.history import read_history
 from genbench.results import read_result
 from genbench.runs import read_status
 

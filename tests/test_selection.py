@@ -5,7 +5,7 @@ from test_compare import fd, finished, table  # noqa: F401  (finished is a fixtu
 from test_train import cache, make, scores  # noqa: F401  (cache is a fixture)
 
 from genbench import train
-from genbench.loggers import read_history
+from genbench.history import read_history
 from genbench.results import read_result
 
 
