@@ -113,7 +113,6 @@ def read_result(run: Path) -> Result:
                 f"reads {SCHEMA_VERSION}): update genbench"
             )
         result = Result.from_dict(content)
-        method(result.config)  # or no table has a row for it
     return replace(result, scores=[*result.scores, *_later_scores(run)])
 
 
@@ -134,8 +133,16 @@ def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> 
 
     A damaged one is left out, which is said on stderr.
     """
-    read = (unless_damaged(read_result, run) for run in find_runs(arguments, outputs))
+    read = (unless_damaged(_with_method, run) for run in find_runs(arguments, outputs))
     return [result for result in read if result is not None]
+
+
+def _with_method(run: Path) -> Result:
+    """Read a run that a table has a row for: its config says what its method is."""
+    result = read_result(run)
+    with _named(run / FILENAME, "a result of genbench", "restore it"):
+        method(result.config)
+    return result
 
 
 def _later_scores(run: Path) -> list[Score]:
