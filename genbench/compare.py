@@ -8,6 +8,8 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from genbench.budget import parse_images
+from genbench.comparison.budgets import results_at
 from genbench.comparison.rows import make_rows
 from genbench.comparison.shapes import by_dataset, folded, with_counts
 from genbench.comparison.table import arenas, compare, table_of
@@ -42,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="ROW",
         help="also print each row's differences to this one, and verdicts",
     )
+    result.add_argument(
+        "--at",
+        type=_images,
+        metavar="images=N",
+        help="the scores that history.csv has at this budget, as in images=500k",
+    )
     result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
     result.add_argument(
         "--columns", choices=("score", "dataset"), default="score", help="what is in a column"
@@ -62,6 +70,13 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _images(text: str) -> int:
+    try:
+        return parse_images(text.removeprefix("images="))
+    except UserMistake:
+        raise argparse.ArgumentTypeError(f"{text}: write images=500k") from None
+
+
 def main(argv: list[str]) -> int:
     """Print or write the table; returns the exit code."""
     options = parser().parse_intermixed_args(argv)
@@ -73,16 +88,24 @@ def main(argv: list[str]) -> int:
             f"there are no runs in {outputs}{chosen}: start some with "
             "`genbench train -m model=vae,gan,vae-gan`, or see `genbench runs`"
         )
-    tables = _tables(options, results)
+    notes: list[str] = []
+    if options.at:
+        directories = {run.name: run for run in find_runs(options.select, outputs)}
+        results, notes = results_at(results, directories, options.at, options.metric)
+        options.metric = []
+    tables = _tables(options, results, notes)
     if options.pictures:
         _draw(results, find_runs(options.select, outputs), options.pictures)
     _put(render(tables, options.format), options.out)
     return DONE
 
 
-def _tables(options: argparse.Namespace, results: Sequence[Result]) -> list[Table]:
-    found = arenas(results, options.metric, options.all, options.sort, options.pareto)
-    tables = [table_of(arena, options.pareto) for arena in found]
+def _tables(
+    options: argparse.Namespace, results: Sequence[Result], notes: Sequence[str]
+) -> list[Table]:
+    everything = options.all or bool(options.at)
+    found = arenas(results, options.metric, everything, options.sort, options.pareto)
+    tables = [table_of(arena, options.pareto, notes) for arena in found]
     if options.columns == "dataset":
         tables = by_dataset(tables)
     if options.format == "table" and not options.out:

@@ -20,6 +20,7 @@ from genbench.errors import GenbenchError, UserMistake
 
 FINAL = ("finished", "interrupted", "diverged", "failed")
 STALE_SECONDS = 60.0  # six heartbeats
+PRUNED = "stopped by the search: worse than half of the trials at this point"
 _ABSENT = object()
 T = TypeVar("T")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

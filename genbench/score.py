@@ -13,6 +13,17 @@ ORDER = (
 )  # fmt: skip
 
 
+# first words of names that tell which way is better
+HIGHER = ("is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim")
+LOWER = ("fid", "fd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips")
+
+
+def higher_is_better(name: str) -> bool | None:
+    """Which way the quantity `name` is better, for what has no card: `fd_lenet` is better low."""
+    word = name.split("_")[0]
+    return None if word not in (*HIGHER, *LOWER) else word in HIGHER
+
+
 def digest(content: Any, length: int = 12) -> str:
     """First `length` hex digits of the sha256 of `content` as canonical JSON."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

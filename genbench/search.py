@@ -44,8 +44,8 @@ from genbench.mistakes import Settings as Choices
 from genbench.pool import Pool, Running, ask, compose
 from genbench.pool import Settings as PoolSettings
 from genbench.results import read_result
-from genbench.runs import read_status, write_status
-from genbench.score import Score
+from genbench.runs import PRUNED, read_status, write_status
+from genbench.score import Score, higher_is_better
 
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
 BEAT_SECONDS = 20.0
@@ -518,16 +518,12 @@ def _note_pruning(directory: Path | None) -> None:
         return
     status = read_status(directory)
     if status.status == "interrupted":
-        note = "stopped by the search: worse than half of the trials at this point"
-        write_status(directory, type(status)(**{**vars(status), "reason": note}))
-
-
-HIGHER = ("is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim")
+        write_status(directory, type(status)(**{**vars(status), "reason": PRUNED}))
 
 
 def direction(objective: str) -> str:
     """Which way a score is better."""
-    return "maximize" if objective.split("_")[0] in HIGHER else "minimize"
+    return "maximize" if higher_is_better(objective) else "minimize"
 
 
 def find_score(scores: Sequence[Score], objective: str) -> Score | None:

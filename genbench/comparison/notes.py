@@ -78,20 +78,28 @@ def _lost(row: Row) -> Iterable[str]:
 
 def _missing(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[str]:
     """Say of each run of a row why it, or a score of it, is not in the numbers."""
+    seeds: dict[str, list[int]] = {}  # by what is said of them
+    for seed, words in _missing_by_seed(row, columns):
+        seeds.setdefault(words, []).append(seed)
+    for words, own in seeds.items():
+        yield f"seed{'s' if len(own) > 1 else ''} {', '.join(map(str, sorted(own)))}: {words}"
+
+
+def _missing_by_seed(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[tuple[int, str]]:
     for run in row.unfinished:
         reason = f": {' '.join(run.reason.split())}" if run.reason else ""
-        yield f"seed {run.seed}: {run.status}{reason}"
+        yield run.seed, f"{run.status}{reason}"
     for column in columns:
         for run, score in row.scores(column.key):
             if score.value is None:
-                yield f"seed {run.seed}: no {bare(column)}, {score.status}"
+                yield run.seed, f"no {bare(column)}, {score.status}"
             elif score.status != "ok":
-                yield f"seed {run.seed}: {bare(column)} in brackets, {score.status}"
+                yield run.seed, f"{bare(column)} in brackets, {score.status}"
 
 
 def _protocol(score: Score) -> str:
     card = score.card
-    parts = []
+    parts = [_curve(card)] if "curve" in card else []
     if extractor := card.get("extractor"):
         parts.append(f"features {extractor.get('name')}@{str(extractor.get('sha256', ''))[:8]}")
     if likelihood := card.get("likelihood"):
@@ -103,6 +111,11 @@ def _protocol(score: Score) -> str:
     if sets:
         parts.append(" against ".join([sets[0], " and ".join(sets[1:])] if sets[1:] else sets))
     return ", ".join(parts)
+
+
+def _curve(card: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in card["settings"].items())
+    return f"{card['curve']} of history.csv{f' ({settings})' if settings else ''}"
 
 
 def _images_of(data: Mapping[str, Any]) -> str:

@@ -66,8 +66,8 @@ def arenas(
     return found
 
 
-def table_of(arena: Arena, pareto: Sequence[str] = ()) -> Table:
-    """Write methods in rows, scores in columns, and below what the numbers are."""
+def table_of(arena: Arena, pareto: Sequence[str] = (), notes: Sequence[str] = ()) -> Table:
+    """Write methods in rows, scores in columns, and below `notes` and what the numbers are."""
     rows, columns = arena.rows, arena.columns
     facts = facts_of(rows)
     told = [fact for fact in facts if fact.note and fact.same]
@@ -93,7 +93,9 @@ def table_of(arena: Arena, pareto: Sequence[str] = ()) -> Table:
     ]
     count = sum(len(row.runs) + len(row.unfinished) for row in rows)
     summary = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in told)])
-    return Table(arena.dataset, heads, cells, [summary, *marked, *choice, *notes_on(rows, columns)])
+    return Table(
+        arena.dataset, heads, cells, [summary, *notes, *marked, *choice, *notes_on(rows, columns)]
+    )
 
 
 def _pareto_cell(inside: bool) -> Cell:

@@ -1,0 +1,135 @@
+"""Scores at an equal budget: the curves of runs, read where as many images had been shown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from genbench.comparison.rows import Row, make_rows
+from genbench.comparison.settings import images_text
+from genbench.errors import UserMistake
+from genbench.history import read_history
+from genbench.results import Result
+from genbench.score import Score, higher_is_better
+
+NEAR = 0.9  # of the images asked for, that a point must have: nothing is extrapolated
+_NOT_HELD_OUT = ("train", "loss", "optimizer")  # columns of the training itself
+_NO_POINT = "without a point"
+_NOT_THE_NUMBER = ("_target_", "_partial_", "checks")
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]  # (images, value) by column
+
+
+def results_at(
+    results: Sequence[Result],
+    directories: Mapping[str, Path],
+    images: int,
+    wanted: Sequence[str] = (),
+) -> tuple[list[Result], list[str]]:
+    """Give every run the scores that its history.csv has at `images`, or just before.
+
+    `directories` by run id. The columns are those that `wanted` names (`fd`, `selection/fd`), or all
+    that are a score of something else than the training batch. A run counts as finished where it came
+    so far, whatever became of it later; one without a point in the last tenth before `images` counts
+    as not. The notes say where the points are. UserMistake if no run has such a column.
+    """
+    rows = make_rows(results)
+    runs = [_resolved(run, row) for row in rows for run in (*row.runs, *row.unfinished)]
+    curves = {run.run_id: read_history(directories[run.run_id]) for run in runs}
+    names = _names(list(curves.values()), wanted)
+    found = [_at(run, curves[run.run_id], names, images) for run in runs]
+    places = sorted({place for _, where in found for place in where})
+    if not places:
+        reasons = dict.fromkeys(run.reason for run, _ in found if run.status == _NO_POINT)
+        raise UserMistake(
+            f"--at images={images_text(images)}: no run has a point of {' or '.join(names)} in the tenth "
+            f"before: {'; '.join(map(str, list(reasons)[:3])) or 'none has finished'}"
+        )
+    return [run for run, _ in found], _notes(names, images, places)
+
+
+def _notes(names: Sequence[str], images: int, places: Sequence[float]) -> list[str]:
+    said = f"at {images_text(images)} images, from history.csv: {', '.join(names)}"
+    if places and (places[0], places[-1]) != (images, images):
+        ends = dict.fromkeys(images_text(round(place)) for place in (places[0], places[-1]))
+        said += f"; the last points before are at {' to '.join(ends)}"
+    return [said]
+
+
+def _resolved(run: Result, row: Row) -> Result:
+    """An unfinished run's precision may still be `auto`; its row knows what it would have become."""
+    if not row.runs:
+        return run
+    trainer = run.config["trainer"] | {"precision": row.runs[0].config["trainer"]["precision"]}
+    return replace(run, config={**run.config, "trainer": trainer})
+
+
+def _names(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
+    there = sorted({name for own in curves for name in own})
+    held_out = [n for n in there if n.partition("/")[0] not in _NOT_HELD_OUT]
+    known = [n for n in held_out if higher_is_better(_quantity(n)) is not None]
+    for name in wanted:
+        if name not in there and name not in map(_quantity, held_out):
+            raise UserMistake(
+                f"no history.csv has a column {name}: there are {', '.join(there) or 'none'}"
+            )
+    if wanted:
+        return [n for n in there if n in wanted or (n in held_out and _quantity(n) in wanted)]
+    if not known:
+        raise UserMistake(
+            "no run logged a score while it trained: train with selection=fd, or choose a column with "
+            f"--metric out of {', '.join(there) or 'none'}"
+        )
+    return known
+
+
+def _quantity(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _at(
+    run: Result, curves: Curves, names: Sequence[str], images: int
+) -> tuple[Result, list[float]]:
+    """One run as it was, and where its points are."""
+    points = {n: point for n in names if (point := _last(curves.get(n, ()), images))}
+    rest: dict[str, Any] = {"budget": {"images": images}, "scores": []}
+    if points:
+        scores = [_score(run, name, value) for name, (_, value) in points.items()]
+        rest |= {"status": "finished", "reason": None, "scores": scores}
+        return replace(run, **rest), [place for place, _ in points.values()]
+    if run.status == "finished":
+        rest |= {"status": _NO_POINT, "reason": _why(curves, names, images)}
+    return replace(run, **rest), []
+
+
+def _last(curve: Sequence[tuple[float, float]], images: int) -> tuple[float, float] | None:
+    before = [point for point in curve if NEAR * images <= point[0] <= images]
+    return max(before, key=lambda point: point[0], default=None)
+
+
+def _why(curves: Curves, names: Sequence[str], images: int) -> str:
+    places = sorted({place for name in names for place, _ in curves.get(name, ())})
+    if not places:
+        return f"its history.csv has no {' or '.join(names)}"
+    before = [place for place in places if place <= images][-1:]
+    after = [place for place in places if place > images][:1]
+    nearest = " and ".join(images_text(round(place)) for place in (*before, *after))
+    return f"its nearest points are at {nearest} images"
+
+
+def _score(run: Result, name: str, value: float) -> Score:
+    """A point of a curve as a score; its card holds the settings under which curves are taken."""
+    settings = run.config.get(name.partition("/")[0]) or {}
+    settings = {k: v for k, v in dict(settings).items() if k not in _NOT_THE_NUMBER}
+    card: dict[str, Any] = {"quantity": _quantity(name), "curve": name, "settings": settings}
+    card |= {"features": run.config.get("extractor")}
+    finite = math.isfinite(value)
+    return Score(
+        name,
+        value if finite else None,
+        "",
+        higher_is_better(_quantity(name)),
+        card,
+        status="ok" if finite else "nonfinite",
+    )
