@@ -13,6 +13,7 @@ from genbench.comparison.budgets import results_at
 from genbench.comparison.rows import make_rows
 from genbench.comparison.shapes import by_dataset, folded, with_counts
 from genbench.comparison.table import arenas, compare, table_of
+from genbench.comparison.trials import best_of_tables
 from genbench.comparison.verdicts import versus_tables
 from genbench.errors import DONE, UserMistake
 from genbench.results import Result, load_results
@@ -49,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         type=_images,
         metavar="images=N",
         help="the scores that history.csv has at this budget, as in images=500k",
+    )
+    result.add_argument(
+        "--best-of",
+        type=int,
+        metavar="K",
+        help="what the best of K trials of a search has on average, chosen on --sort",
     )
     result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
     result.add_argument(
@@ -105,17 +112,37 @@ def _tables(
 ) -> list[Table]:
     everything = options.all or bool(options.at)
     found = arenas(results, options.metric, everything, options.sort, options.pareto)
+    if options.best_of is not None:
+        _alone(options, "--best-of")
+        return _fitting(best_of_tables(found, options.best_of, options.sort), options)
     tables = [table_of(arena, options.pareto, notes) for arena in found]
     if options.columns == "dataset":
         tables = by_dataset(tables)
-    if options.format == "table" and not options.out:
-        tables = [part for table in tables for part in folded(table)]
-    elif options.format == "csv":
-        tables = [with_counts(table) for table in tables]
+    tables = _fitting(tables, options)
     if not options.versus:
         return tables
     differences = versus_tables(found, options.versus)
     return differences if options.format == "csv" else [*tables, *differences]
+
+
+def _alone(options: argparse.Namespace, option: str) -> None:
+    """Refuse what says nothing beside an option that has a table of its own."""
+    given = {
+        "--versus": options.versus,
+        "--pareto": options.pareto,
+        "--columns dataset": options.columns == "dataset",
+    }
+    for other, is_given in given.items():
+        if is_given:
+            raise UserMistake(f"{option} makes a table of its own: leave out {other}")
+
+
+def _fitting(tables: Sequence[Table], options: argparse.Namespace) -> list[Table]:
+    if options.format == "table" and not options.out:
+        return [part for table in tables for part in folded(table)]
+    if options.format == "csv":
+        return [with_counts(table) for table in tables]
+    return list(tables)
 
 
 def _put(text: str, path: Path | None) -> None:
