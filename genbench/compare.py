@@ -15,6 +15,7 @@ from genbench.comparison.shapes import by_dataset, folded, with_counts
 from genbench.comparison.table import arenas, compare, table_of
 from genbench.comparison.trials import best_of_tables
 from genbench.comparison.verdicts import versus_tables
+from genbench.comparison.wide import wide_table
 from genbench.errors import DONE, UserMistake
 from genbench.results import Result, load_results
 from genbench.runs import default_outputs, explain_os_error, find_runs
@@ -57,11 +58,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="what the best of K trials of a search has on average, chosen on --sort",
     )
+    result.add_argument(
+        "--wide",
+        action="store_true",
+        help="a line per run with every score, cost and setting; as csv unless --format says otherwise",
+    )
     result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
     result.add_argument(
         "--columns", choices=("score", "dataset"), default="score", help="what is in a column"
     )
-    result.add_argument("--format", choices=FORMATS, default="table")
+    result.add_argument("--format", choices=FORMATS, help="default: table")
     result.add_argument("--out", type=Path, help="write to this file instead of the terminal")
     result.add_argument(
         "--pictures", type=Path, help="also write a PNG: every row's sample grids side by side"
@@ -87,6 +93,7 @@ def _images(text: str) -> int:
 def main(argv: list[str]) -> int:
     """Print or write the table; returns the exit code."""
     options = parser().parse_intermixed_args(argv)
+    options.format = options.format or ("csv" if options.wide else "table")
     outputs = options.outputs or default_outputs()
     results = load_results(options.select, outputs)
     if not results:
@@ -110,6 +117,9 @@ def main(argv: list[str]) -> int:
 def _tables(
     options: argparse.Namespace, results: Sequence[Result], notes: Sequence[str]
 ) -> list[Table]:
+    if options.wide:
+        _alone(options, "--wide")
+        return [wide_table(results)]
     everything = options.all or bool(options.at)
     found = arenas(results, options.metric, everything, options.sort, options.pareto)
     if options.best_of is not None:
@@ -128,6 +138,7 @@ def _tables(
 def _alone(options: argparse.Namespace, option: str) -> None:
     """Refuse what says nothing beside an option that has a table of its own."""
     given = {
+        "--best-of": options.best_of is not None and option != "--best-of",
         "--versus": options.versus,
         "--pareto": options.pareto,
         "--columns dataset": options.columns == "dataset",

@@ -84,7 +84,7 @@ def _csv(tables: Sequence[Table]) -> str:
     lines: list[dict[str, Any]] = []
     for table in tables:
         for row in table.rows:
-            line: dict[str, Any] = {"table": table.title}
+            line: dict[str, Any] = {"table": table.title} if table.title else {}
             for column, cell in zip(table.columns, row, strict=True):
                 if "mean" in cell.exact:
                     line |= {

@@ -575,6 +575,36 @@ def test_markdown_and_html_read_back_as_the_same_cells(study, capsys):
     assert cells[1] == ["gan", "6 ± 1", "", "10", "3"]
 
 
+def test_a_wide_csv_has_a_line_per_run_with_every_choice_score_and_cost(
+    tmp_path, finished, unfinished, capsys
+):
+    first = finished([fd(10.0), replace(fd(9.0), checkpoint="best")], run_id="1", study="a,b")
+    betas = {"model.betas": [0.5, 0.99]}
+    finished([fd(None), fd(8.0, n=5000)], run_id="2", model="gan", **betas)
+    unfinished("failed", "out of memory\nat once", seed=3)
+    text = run(capsys, "--outputs", str(tmp_path), "--wide")
+    vae, gan, lost = csv.DictReader(io.StringIO(text))
+    protocols = [fd(0.0).protocol, fd(0.0, n=5000).protocol]
+    assert (vae["run"], vae["study"], vae["status"]) == (first.name, "a,b", "finished")
+    assert vae["fingerprint"] == read_result(first).fingerprint
+    assert (vae[f"fd_lenet [{protocols[0]}]"], vae["fd_lenet@best"]) == ("10.0", "9.0")
+    assert gan[f"fd_lenet [{protocols[0]}]"] == vae[f"fd_lenet [{protocols[1]}]"] == ""
+    assert gan[f"fd_lenet [{protocols[0]}] status"] == "nonfinite"
+    assert gan[f"fd_lenet [{protocols[1]}]"] == "8.0"
+    assert (vae["config.model.lr"], gan["config.model.betas"]) == ("0.001", "[0.5, 0.99]")
+    assert (vae["config.choices.network"], vae["cost.parameters.encoder"]) == ("mlp", "90656")
+    assert (vae["budget.images"], lost["budget.seconds"]) == ("128000", "1.0")
+    assert (lost["status"], lost["reason"], lost["seed"]) == (
+        "failed",
+        "out of memory\nat once",
+        "3",
+    )
+    whole = json.loads(run(capsys, "--outputs", str(tmp_path), "--wide", "--format", "json"))
+    assert whole[0]["rows"][0]["seed"] == {"value": 0}
+    with pytest.raises(UserMistake, match="--wide makes a table of its own: leave out --best-of"):
+        run(capsys, "--outputs", str(tmp_path), "--wide", "--best-of", "2")
+
+
 def test_csv_counts_what_did_not_finish(study, capsys, unfinished):
     unfinished("failed", "out of memory", seed=9, model="gan")
     text = run(capsys, "--outputs", str(study), "--format", "csv", "dataset=digits")
