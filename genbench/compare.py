@@ -28,9 +28,11 @@ def parser() -> argparse.ArgumentParser:
     """Say what can be asked for."""
     result = argparse.ArgumentParser(
         prog="genbench compare",
-        description="Print the table: methods in rows, scores in columns, seeds aggregated.",
+        description="Print the table: methods in rows, scores in columns, mean ± sd over seeds. What is "
+        "bold (* on a terminal) is better than every other row beyond the chance of seeds.",
         epilog="examples: genbench compare study=demo · genbench compare model=vae,gan "
-        "dataset=mnist --metric fd --metric elbo --format md",
+        "dataset=mnist --metric fd --metric elbo --format md · genbench compare study=demo --versus gan "
+        "· genbench compare study=demo --at images=500k --metric fd · docs/studies.md",
     )
     result.add_argument(
         "select", nargs="*", help="runs, or selections: model=gan seed=0,1 network.latent_dim=32"
