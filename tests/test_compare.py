@@ -170,6 +170,23 @@ def test_methods_of_one_name_are_labelled_by_what_differs(tmp_path, finished):
     }
 
 
+def test_what_a_search_tried_is_told_in_four_digits_where_they_suffice(tmp_path, finished):
+    for rate in (0.0015676677195506068, 0.007257005721594277):
+        lr = {
+            "model.generator_optimizer": {"lr": rate},
+            "model.discriminator_optimizer": {"lr": rate},
+        }
+        finished([fd(10.0)], model="gan", **lr)
+    assert set(table(tmp_path)[0]) == {
+        "gan (model.generator_optimizer.lr=0.001568)",
+        "gan (model.generator_optimizer.lr=0.007257)",
+    }
+    finished([fd(10.0)], **{"model.lr": 0.10000001})
+    finished([fd(10.0)], **{"model.lr": 0.10000002})
+    labels = set(table(tmp_path, "model=vae")[0])
+    assert labels == {"vae (model.lr=0.10000001)", "vae (model.lr=0.10000002)"}
+
+
 def test_what_most_rows_have_is_not_repeated_in_their_labels(tmp_path, finished):
     finished([fd(10.0)])
     finished([fd(11.0)], **{"budget.batch_size": 32})

@@ -76,7 +76,7 @@ def test_other_scores_are_those_of_the_trial_that_was_chosen(search):
     assert rows["gan"]["FD ↓"] == f"{mean(chosen):.4g}"
     assert rows["gan"]["ELBO ↑"] == f"{mean(-v * v for v in chosen):.4g}"
     assert rows["vae"]["FD ↓"] == ""
-    assert "vae: 1 trials, 0 failed: too few for 2" in notes
+    assert "vae: 1 trial, 0 failed: too few for 2" in notes
     rows, _ = best_of(search, 6, by="elbo")
     assert (rows["gan"]["ELBO ↑"], rows["gan"]["FD ↓"]) == ("-100", "10")
 

@@ -69,7 +69,7 @@ class _Setting:
 
 def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Of each, the settings in which it differs from what most have, as a user would write them."""
-    keys = sorted({key for one in settings for key in one}, key=lambda k: (not _is_kind(k), k))
+    keys = sorted({key for one in settings for key in one}, key=_order)
     kinds = {key for key in keys if _is_kind(key)}
     differing = [s for key in keys for s in _by_kind(key, settings, kinds) if s.differs]
     if "auto" in {one["trainer.precision"] for one in settings}:  # never came to be resolved
@@ -80,11 +80,23 @@ def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
         chosen.setdefault(setting.values, setting.key)
     parts: list[list[str]] = [[] for _ in settings]
     for values, key in chosen.items():
-        usual = _usual(values)
+        usual, short = _usual(values), _shortened(values)
         for place, value in enumerate(values):
             if value not in (usual, _OTHER):
-                parts[place].append(_assignment(key, value))
+                parts[place].append(_assignment(key, short[value]))
     return [", ".join(own) for own in parts]
+
+
+def _order(key: str) -> tuple[bool, bool, str]:
+    """Kinds first; settings that follow the generator's unless one sets them come last."""
+    return not _is_kind(key), key.startswith("model.discriminator_optimizer."), key
+
+
+def _shortened(values: Sequence[str]) -> dict[str, str]:
+    """Long fractions in four digits, as a search makes them, where that keeps values apart."""
+    fraction = re.compile(r"-?\d*\.\d{5,}(e-?\d+)?")
+    short = {v: f"{float(v):.4g}" if fraction.fullmatch(v) else v for v in values}
+    return short if len({*short.values()}) == len(short) else {v: v for v in values}
 
 
 def _is_kind(key: str) -> bool:

@@ -160,7 +160,8 @@ def _notes(found: Sequence[Trials], chooser: ScoreColumn, k: int) -> list[str]:
     for one in found:
         total = len(one.rows) + one.failed
         if not one.rows or total < k:
-            notes.append(f"{one.model}: {total} trials, {one.failed} failed: too few for {k}")
+            trials = "1 trial" if total == 1 else f"{total} trials"
+            notes.append(f"{one.model}: {trials}, {one.failed} failed: too few for {k}")
         if one.open:
             notes.append(f"{one.model}: {one.open} not counted, at work or stopped on the way")
     if not equal_budgets([row for one in found for row in one.rows]):
