@@ -282,6 +282,7 @@ class Engine:
         samples: int,
         progress: bool,
         accumulate: int = 1,
+        max_skipped: int = 50,
     ) -> None:
         self.model, self.data = model, data
         self._directory, self._heartbeat = directory, heartbeat
@@ -315,7 +316,7 @@ class Engine:
         )
         every = max(1, self.total_images // LOG_ROWS)
         every = every if log_every_images == "auto" else parse_images(log_every_images)
-        self.telemetry = Telemetry(every, self.total_images, heartbeat)
+        self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped)
         self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
         self.stopping = Stopping(self.checkpoints, self.telemetry, budget.seconds)
         self.samples = Samples(directory / "samples", data, samples, self.total_images)

@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from genbench.accumulation import Accumulation
+from genbench.guards import Guard, Skipped, guard_of
+from genbench.tracking import RunningMeans
 
 Split = Literal["train", "validation", "test"]
 STEP_HOOK = "on_before_optimizer_step"
@@ -68,8 +70,9 @@ class GenerativeModel(LightningModule, ABC):
         self.rate: Callable[[int], float] | None = None  # of learning, by images shown; None: as is
         self.clip: Mapping[str, float] = {}  # largest gradient norm, by player
         self.accumulation: Accumulation | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._means = RunningMeans()
+        self._guards: dict[str, Guard] = {}
+        self._skipped: dict[str, Skipped] = {}  # by a checkpoint, until there are guards
         self._by_player: dict[str, Any] = {}
         self._others: dict[str, list[nn.Parameter]] = {}
         self._rates: dict[str, list[float]] = {}  # as configured, one for each parameter group
@@ -117,10 +120,17 @@ class GenerativeModel(LightningModule, ABC):
         self._by_player = dict(zip(players, listed, strict=True))
         self._others = {name: _moved_by_others(name, players) for name in players}
         self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
-        self._plain_steps = getattr(self.trainer.precision_plugin, "scaler", None) is None and not (
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._plain_steps = not scaled and not (
             any(is_overridden(STEP_HOOK, c, Callback) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
             or is_overridden(STEP_HOOK, self, GenerativeModel)
         )
+        for name, wrapped in self._by_player.items():
+            own = players[name].parameters()
+            guard = guard_of(own, wrapped.optimizer, self.device, scaled=scaled)
+            guard.skipped = self._skipped.get(name, Skipped())
+            self._guards[name] = guard
+        self._means.to(self.device)
 
     @property
     def images_shown(self) -> int:
@@ -176,7 +186,7 @@ class GenerativeModel(LightningModule, ABC):
         with self._only(player):
             value = loss()
             self._by_player[player].zero_grad()
-            self.manual_backward(value)
+            self.manual_backward(value, gradient=self._guards[player].seed(value))
         self.track(f"loss/{player}", value)
         self._move(player)
 
@@ -190,7 +200,8 @@ class GenerativeModel(LightningModule, ABC):
             if parts.index == 0:
                 self._by_player[player].zero_grad()
             with nullcontext() if parts.last else self._without_exchange():
-                self.manual_backward(value / parts.number)
+                seed = self._guards[player].seed(value)
+                self.manual_backward(value / parts.number, gradient=seed)
         self.track(f"loss/{player}", value)
         if parts.last:
             self._move(player)
@@ -202,7 +213,9 @@ class GenerativeModel(LightningModule, ABC):
         return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()  # type: ignore[union-attr,operator]
 
     def _move(self, player: str) -> None:
-        """One step of a player's optimizer on its gradients."""
+        """One step of a player's optimizer on its gradients, if they are numbers."""
+        if self._guards[player].judge():  # before clipping, which would spread what is no number
+            return
         optimizer = self._by_player[player]
         if player != self.counted:  # Lightning resets these hooks on every batch
             optimizer._on_before_step = optimizer._on_after_step = _no_count
@@ -261,24 +274,18 @@ class GenerativeModel(LightningModule, ABC):
 
     def track(self, name: str, value: Tensor) -> None:
         """Add a scalar to the running mean `name`; stays on the device until `means`."""
-        value = value.detach().float()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+        self._means.add(name, value)
 
     def means(self) -> dict[str, float]:
-        """Mean of everything tracked since the last call, in one transfer from the device.
+        """Mean of the finite values tracked since the last call, NaN where none was; one transfer.
 
         Over all ranks: every one of them must call it at the same step.
         """
-        if not self._sums:
-            return {}
-        sums = torch.stack(list(self._sums.values()))
-        if self._world > 1:
-            torch.distributed.all_reduce(sums)
-            sums /= self._world
-        result = {k: s / self._counts[k] for k, s in zip(self._sums, sums.tolist(), strict=True)}
-        self._sums, self._counts = {}, {}
-        return result
+        return self._means.take(self._world)
+
+    def skipped(self) -> dict[str, Skipped]:
+        """Steps that each player left out because a loss or a gradient was no number."""
+        return {name: guard.skipped for name, guard in self._guards.items()} or self._skipped
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters of each network by its name."""
@@ -288,16 +295,16 @@ class GenerativeModel(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the position of the run, and what was tracked since the last row of the history."""
         checkpoint["genbench_steps"] = self.steps
-        checkpoint["genbench_tracked"] = {
-            name: (total.cpu(), self._counts[name]) for name, total in self._sums.items()
-        }
+        checkpoint["genbench_means"] = self._means.state_dict()
+        checkpoint["genbench_skipped"] = {name: tuple(s) for name, s in self.skipped().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position of the run up again."""
         self.steps = checkpoint["genbench_steps"]
-        tracked = checkpoint.get("genbench_tracked", {})
-        self._sums = {name: total.to(self.device) for name, (total, _) in tracked.items()}
-        self._counts = {name: count for name, (_, count) in tracked.items()}
+        if "genbench_means" in checkpoint:  # older checkpoints have neither
+            self._means.load_state_dict(checkpoint["genbench_means"])
+            skipped = checkpoint["genbench_skipped"]
+            self._skipped = {name: Skipped(*counts) for name, counts in skipped.items()}
 
 
 def _no_count() -> None:

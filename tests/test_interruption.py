@@ -88,7 +88,8 @@ def history(directory: Path) -> list[dict[str, str]]:
 def state_of(directory: Path):
     """All of the final checkpoint that is not wall time or Lightning's own bookkeeping."""
     state = final(directory)
-    wanted = ["state_dict", "optimizer_states", "genbench_steps", "genbench_tracked", "global_step"]
+    wanted = ["state_dict", "optimizer_states", "global_step"]
+    wanted += ["genbench_steps", "genbench_means", "genbench_skipped"]
     random_states = next(s["random"] for s in state["callbacks"].values() if "random" in s)
     return {name: state[name] for name in wanted} | {"random": random_states}
 

@@ -1,0 +1,68 @@
+"""Running means of what a model tells of itself, without waiting for its device."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+PORTION = 64  # values that are added up at once: cheaper than one by one
+
+
+class RunningMeans:
+    """Means by name of the finite values among those added since the last `take`.
+
+    A skipped step must not make a whole row of the history NaN. Sums are built in portions of
+    equally many values, so that they do not depend on where a run was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[Tensor]] = {}
+        self._sums: dict[str, Tensor] = {}  # (2,): of the finite values, and how many these are
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Take in a scalar."""
+        values = self._waiting.setdefault(name, [])
+        values.append(value.detach().float())
+        if len(values) >= PORTION:
+            self._add_up(name)
+
+    def _add_up(self, name: str) -> None:
+        values = torch.stack(self._waiting[name])
+        finite = values.isfinite()
+        sums = torch.stack([values.where(finite, 0.0).sum(), finite.float().sum()])
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+        self._waiting[name] = []
+
+    def take(self, world_size: int) -> dict[str, float]:
+        """Hand over the means and begin anew; NaN where no value was finite. One transfer.
+
+        Over all ranks: every one of them must call it at the same step.
+        """
+        for name, values in self._waiting.items():
+            if values:
+                self._add_up(name)
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values()))
+        if world_size > 1:
+            torch.distributed.all_reduce(sums)
+        pairs = zip(self._sums, sums.tolist(), strict=True)
+        means = {name: total / count if count else math.nan for name, (total, count) in pairs}
+        self._waiting, self._sums = {}, {}
+        return means
+
+    def to(self, device: torch.device) -> None:
+        """Go on on another device."""
+        self._waiting = {k: [v.to(device) for v in values] for k, values in self._waiting.items()}
+        self._sums = {name: sums.to(device) for name, sums in self._sums.items()}
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """What has been added so far."""
+        waiting = {k: torch.stack(values).cpu() for k, values in self._waiting.items() if values}
+        return {"waiting": waiting, "sums": {name: s.cpu() for name, s in self._sums.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take it up again."""
+        self._waiting = {name: [*values] for name, values in state["waiting"].items()}
+        self._sums = dict(state["sums"])
