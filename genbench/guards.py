@@ -110,7 +110,7 @@ class DeviceGuard(Guard):
         return False
 
     @property
-    def skipped(self) -> Skipped:  # type: ignore[override]
+    def skipped(self) -> Skipped:
         """What was counted on the device."""
         return Skipped(*(int(x) for x in torch.stack([self._total, self._in_a_row]).tolist()))
 

@@ -31,7 +31,9 @@ class Result:
     seed: int
     fingerprint: str  # equal = seeds of one method
     config: Mapping[str, Any]  # fully resolved
-    budget: Mapping[str, Any]  # images, generator_steps, discriminator_steps, epochs, seconds
+    budget: Mapping[
+        str, Any
+    ]  # images, generator_steps, discriminator_steps, epochs, seconds, skipped_steps
     cost: Mapping[str, Any]  # parameters per network, memory, speed, device
     scores: Sequence[Score]
     environment: Mapping[str, Any] = field(default_factory=dict)

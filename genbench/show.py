@@ -248,6 +248,10 @@ def _cost(result: Result) -> list[str]:
     lines.append(
         f"  images       {budget.get('images') or 0:,} shown" + (f" in {done}" if done else "")
     )
+    for player, count in (budget.get("skipped_steps") or {}).items():
+        lines.append(
+            f"  skipped      {count:,} steps of the {player}: a loss or gradient no number"
+        )
     if budget.get("seconds"):
         lines.append(f"  training     {budget['seconds']:.1f} s")
     for name in ("train", "sample"):

@@ -93,6 +93,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
             "discriminator_steps": machine.discriminator_steps,
             "epochs": model.images_shown / len(data.pixels("train")),
             "seconds": machine.telemetry.seconds,
+            "skipped_steps": {k: s.total for k, s in model.skipped().items() if s.total},
         },
         cost={
             "parameters": model.parameter_counts(),
