@@ -1,6 +1,6 @@
 """All benchmarks, one table: python -m benchmarks [NAME...] [--data FOLDER] [--rounds 5] [--json]
 
-NAME is input, training, metrics, startup or gpu; without one, all of them. `--write` puts the table
+NAME is input, training, metrics, startup, index or gpu; without one, all of them. `--write` puts the table
 into docs/performance.md, between its two marks.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-NAMES = ["input", "training", "metrics", "startup", "gpu"]
+NAMES = ["input", "training", "metrics", "startup", "index", "gpu"]
 TAKE_DATA = ("input", "training")
 
 

@@ -17,8 +17,8 @@ from genbench.comparison.trials import best_of_tables
 from genbench.comparison.verdicts import versus_tables
 from genbench.comparison.wide import wide_table
 from genbench.errors import DONE, UserMistake
-from genbench.results import Result, load_results
-from genbench.runs import default_outputs, explain_os_error, find_runs
+from genbench.results import Result, find_runs, load_results
+from genbench.runs import default_outputs, explain_os_error
 from genbench.tables import FORMATS, Table, render
 
 __all__ = ["compare", "main", "make_rows"]

@@ -1,19 +1,36 @@
 """The record of a run: `result.json`, written once; reading many of them. Imports no torch."""
 
+import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
-from genbench.runs import find_runs, read_config, read_status, unless_damaged, write_json
+from genbench.index import Index, is_settled, run_stamp
+from genbench.runs import (
+    Status,
+    as_of_now,
+    default_outputs,
+    find_run,
+    fits,
+    parse_selections,
+    read_config,
+    read_status,
+    read_written_status,
+    run_names,
+    unless_damaged,
+    write_json,
+)
 from genbench.score import Score, digest
 
 SCHEMA_VERSION = 1
 FILENAME = "result.json"
+TAGS = "tags.json"  # those of a run that were changed after its start
 # of a dataset: where it comes from and how it is read, not what it is
 _NOT_THE_DATA = ("root", "download", "cache", "cache_gb", "workers", "device_resident")
 
@@ -39,6 +56,17 @@ class Result:
     environment: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None  # why it did not finish
     schema_version: int = SCHEMA_VERSION
+
+    def __getattr__(self, name: str) -> Any:
+        """The scores of a result that an index held, made when they are first asked for."""
+        if name != "scores" or "_scores" not in self.__dict__:
+            raise AttributeError(f"a result has no {name}")
+        scores = self.__dict__["scores"] = self.__dict__.pop("_scores")()
+        return scores
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields, to copy it and to send it to other processes."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -115,7 +143,8 @@ def read_result(run: Path) -> Result:
                 f"reads {SCHEMA_VERSION}): update genbench"
             )
         result = Result.from_dict(content)
-    return replace(result, scores=[*result.scores, *_later_scores(run)])
+    scores = [*result.scores, *_later_scores(run)]
+    return replace(result, scores=scores, tags=_tags(run, result.tags))
 
 
 @contextmanager
@@ -128,23 +157,6 @@ def _named(path: Path, what: str, remedy: str) -> Iterator[None]:
             f"{path} is not {what} ({type(error).__name__}: {error}): {remedy}, or move the run "
             "out of the folder"
         ) from error
-
-
-def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> list[Result]:
-    """Read every run in `outputs` that `arguments` name or select (see `runs.find_runs`).
-
-    A damaged one is left out, which is said on stderr.
-    """
-    read = (unless_damaged(_with_method, run) for run in find_runs(arguments, outputs))
-    return [result for result in read if result is not None]
-
-
-def _with_method(run: Path) -> Result:
-    """Read a run that a table has a row for: its config says what its method is."""
-    result = read_result(run)
-    with _named(run / FILENAME, "a result of genbench", "restore it"):
-        method(result.config)
-    return result
 
 
 def _later_scores(run: Path) -> list[Score]:
@@ -160,19 +172,217 @@ def _later_scores(run: Path) -> list[Score]:
 def _unfinished(run: Path) -> Result:
     config, status = read_config(run), read_status(run)
     choices = config.get("choices", {})
-    seconds = status.heartbeat - status.started if status.started else None
     return Result(
         run_id=run.name,
         study=config.get("study"),
-        tags=config.get("tags") or [],
-        status=status.status,
+        tags=_tags(run, config.get("tags")),
         model=choices.get("model", "?"),
         dataset=choices.get("dataset", "?"),
         seed=config.get("seed", 0),
         fingerprint=fingerprint(config),
         config=config,
-        budget={"images": status.images, "seconds": seconds},
         cost={},
         scores=[],
-        reason=status.reason,
+        **_so_far(status),
     )
+
+
+def _so_far(status: Status) -> dict[str, Any]:
+    """The fields of a run without a result that change while it runs."""
+    seconds = status.heartbeat - status.started if status.started else None
+    return {
+        "status": status.status,
+        "reason": status.reason,
+        "budget": {"images": status.images, "seconds": seconds},
+    }
+
+
+# --- tags ---------------------------------------------------------------------------------------
+
+
+def _tags(run: Path, first: Sequence[str] | None) -> Sequence[str]:
+    """The tags that a run was started with, unless they were changed since."""
+    path = run / TAGS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return first or []
+    with _named(path, "a list of tags", "delete it"):
+        return [str(tag) for tag in json.loads(text)["tags"]]
+
+
+def write_tags(run: Path, tags: Sequence[str]) -> None:
+    """Write all tags of a run, in place of those that it was started with."""
+    write_json(run / TAGS, {"tags": list(tags)})
+
+
+# --- many ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it is now. `result` is None where `damage` says what cannot be read."""
+
+    run: Path
+    status: Status
+    result: Result | None
+    damage: str | None = None
+    checked: bool = False  # that its config has a method
+
+    def fits(self, key: str, wanted: str) -> bool:
+        """Is it one of those that `key=wanted` selects? A damaged config fits nothing."""
+        if key == "status":
+            return self.status.status in wanted.split(",")
+        if key == "tags" and self.result:
+            return any(tag in wanted.split(",") for tag in self.result.tags)
+        config = self.result.config if self.result else unless_damaged(read_config, self.run)
+        return config is not None and fits(config, key, wanted)
+
+
+def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> list[Result]:
+    """Read every run in `outputs` that `arguments` name or select (see `read_records`).
+
+    A damaged one is left out, which is said on stderr.
+    """
+    read = (unless_damaged(_tabled, record) for record in read_records(arguments, outputs))
+    return [result for result in read if result is not None]
+
+
+def _tabled(record: Record) -> Result:
+    """The result of a run that a table has a row for: its config says what its method is."""
+    if record.result is None:
+        raise UserMistake(record.damage or f"{record.run} cannot be read")
+    if not record.checked:
+        with _named(record.run / FILENAME, "a result of genbench", "restore it"):
+            method(record.result.config)
+    return record.result
+
+
+def find_runs(arguments: Sequence[str], outputs: Path | None = None) -> list[Path]:
+    """Find runs by references and selections, like `read_records`."""
+    return [record.run for record in read_records(arguments, outputs)]
+
+
+def read_records(arguments: Sequence[str] = (), outputs: Path | None = None) -> list[Record]:
+    """Read runs by references, or all runs that fit selections like `model=gan status=failed`.
+
+    With both, the runs named are selected from. A selection's key is one of `choices`, `status`,
+    `tags`, or a dotted path of the config; its value may be a comma list. Numbers are compared as
+    numbers. Parts of configs and cards are shared by the results: they are not to be changed.
+    """
+    outputs = default_outputs() if outputs is None else outputs
+    references, selections = parse_selections(arguments)
+    if references:
+        records = [read_record(find_run(reference, outputs)) for reference in references]
+    else:
+        records = _read_all(outputs)
+    return [record for record in records if all(record.fits(*s) for s in selections)]
+
+
+def read_record(run: Path) -> Record:
+    """Read a run, damaged or not."""
+    status = read_status(run)
+    try:
+        return Record(run, status, read_result(run))
+    except GenbenchError as error:
+        return Record(run, status, None, str(error))
+
+
+def _read_all(outputs: Path) -> list[Record]:
+    """Read a folder; what its index has of a run is taken from there if no file has changed."""
+    memory = _Memory(Index(outputs, "runs"))  # before the folder is listed: what it has was there
+    names = run_names(outputs)
+    records = []
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here is garbage, and looking for it takes as long as the rest
+    try:
+        for name in names:
+            path = f"{outputs}/{name}"
+            stamp = run_stamp(path)
+            if stamp is not None:
+                run = Path(path)
+                records.append(memory.recall(run, stamp) or memory.keep(read_record(run), stamp))
+    finally:  # what was read is kept also if the reader was stopped
+        if collecting:
+            gc.enable()
+        memory.index.save(names)
+    return records
+
+
+def _has_method(result: Result) -> bool:
+    try:
+        return bool(method(result.config))
+    except (KeyError, TypeError, AttributeError, ValueError, UserMistake):
+        return False
+
+
+class _Memory:
+    """Records in an index: scores as numbers, everything that runs have in common once."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._kinds: dict[str, list[dict[str, Any]]] = {}
+
+    def keep(self, record: Record, stamp: str) -> Record:
+        """Put a record into the index, unless it is damaged or a change could go unnoticed."""
+        result = record.result
+        if result is None or not is_settled(stamp) or not _has_method(result):
+            return record
+        facts = {f.name: getattr(result, f.name) for f in fields(result)}
+        scores, config = facts.pop("scores"), facts.pop("config")
+        kinds = self.index.share([self.index.share(self._kind(score)) for score in scores])
+        numbers = [number for score in scores for number in (score.value, score.low, score.high)]
+        self.index.put(
+            record.run.name,
+            stamp,
+            [
+                (record.run / FILENAME).exists(),
+                list(asdict(read_written_status(record.run)).values()),
+                self.index.pack(facts),
+                self.index.pack(config),
+                kinds,
+                numbers,
+            ],
+        )
+        return record
+
+    def recall(self, run: Path, stamp: str) -> Record | None:
+        """The record that was kept, as of now; None if it is not there or not whole."""
+        content = self.index.get(run.name, stamp)
+        if content is None:
+            return None
+        try:
+            finished, written, packed, config, kinds, numbers = content
+            status = as_of_now(run, Status(*written))
+            facts = self.index.unpack(packed)
+            facts["config"] = self.index.unpack(config)
+            facts["_scores"] = partial(_scores, self._alike(kinds), numbers)
+        except (KeyError, TypeError, ValueError):
+            return None
+        result = object.__new__(Result)  # as it was made once; a hundred thousand add up
+        result.__dict__.update(facts if finished else facts | _so_far(status))
+        return Record(run, status, result, checked=True)
+
+    def _kind(self, score: Score) -> list[Any]:
+        """What a score has in common with those of other runs."""
+        alike = {f.name: getattr(score, f.name) for f in fields(score)}
+        for name in ("value", "low", "high"):
+            del alike[name]
+        return [alike, self.index.pack(alike.pop("card"))]
+
+    def _alike(self, key: str) -> list[dict[str, Any]]:
+        """What the scores of a run have in common with those of others; KeyError if damaged."""
+        if key not in self._kinds:
+            kinds = [self.index.part(kind) for kind in self.index.part(key)]
+            self._kinds[key] = [alike | {"card": self.index.unpack(card)} for alike, card in kinds]
+        return self._kinds[key]
+
+
+def _scores(kinds: Sequence[Mapping[str, Any]], numbers: Sequence[float | None]) -> list[Score]:
+    scores = []
+    for place, alike in enumerate(kinds):
+        score = object.__new__(Score)  # its protocol is known: no card is hashed again
+        value, low, high = numbers[3 * place : 3 * place + 3]
+        score.__dict__.update(alike, value=value, low=low, high=high)
+        scores.append(score)
+    return scores

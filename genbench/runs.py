@@ -22,6 +22,7 @@ FINAL = ("finished", "interrupted", "diverged", "failed")
 STALE_SECONDS = 60.0  # six heartbeats
 PRUNED = "stopped by the search: worse than half of the trials at this point"
 _ABSENT = object()
+S = TypeVar("S")
 T = TypeVar("T")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -93,13 +94,18 @@ def explain_os_error(error: OSError) -> str:
 
 def iter_runs(outputs: Path) -> Iterator[Path]:
     """Every directory in `outputs` that holds a run, sorted by name."""
+    for name in run_names(outputs):
+        if os.path.exists(os.path.join(outputs, name, "config.yaml")):
+            yield outputs / name
+
+
+def run_names(outputs: Path) -> list[str]:
+    """Names of the directories in `outputs` that may be runs, sorted; none where it is missing."""
     try:
-        entries = sorted(entry.path for entry in os.scandir(outputs) if entry.is_dir())
+        with os.scandir(outputs) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if os.path.exists(os.path.join(entry, "config.yaml")):
-            yield Path(entry)
+        return []
 
 
 def find_run(reference: str, outputs: Path | None = None) -> Path:
@@ -127,27 +133,19 @@ def find_run(reference: str, outputs: Path | None = None) -> Path:
     raise UserMistake(f"there is no run {reference} in {outputs}; near are {', '.join(near)}")
 
 
-def find_runs(arguments: Sequence[str], outputs: Path | None = None) -> list[Path]:
-    """Find runs by references, or all runs that fit selections like `model=gan status=failed`.
-
-    With both, the runs named are selected from. A selection's key is one of `choices`, `status`,
-    or a dotted path of the config; its value may be a comma list. Numbers are compared as numbers.
-    A run whose config is damaged fits no selection, which is said.
-    """
-    outputs = default_outputs() if outputs is None else outputs
-    selections = [argument.split("=", 1) for argument in arguments if _is_selection(argument)]
-    references = [argument for argument in arguments if not _is_selection(argument)]
-    named = [find_run(r, outputs) for r in references] if references else list(iter_runs(outputs))
-    if not selections:
-        return named
-
-    def fits(run: Path) -> bool:
-        return all(_fits(run, key, value) for key, value in selections)
-
-    return [run for run in named if unless_damaged(fits, run)]
+def parse_selections(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Part references to runs from selections like `model=gan`, as (key, values)."""
+    references, selections = [], []
+    for argument in arguments:
+        key, equals, wanted = argument.partition("=")
+        if equals and not Path(argument).exists():
+            selections.append((key, wanted))
+        else:
+            references.append(argument)
+    return references, selections
 
 
-def unless_damaged(read: Callable[[Path], T], run: Path) -> T | None:
+def unless_damaged(read: Callable[[S], T], run: S) -> T | None:
     """`read(run)`, or None where a file of the run is damaged, which is said on stderr.
 
     For what looks at many runs: one damaged file must not hide the others.
@@ -159,15 +157,14 @@ def unless_damaged(read: Callable[[Path], T], run: Path) -> T | None:
         return None
 
 
-def _is_selection(argument: str) -> bool:
-    return "=" in argument and not Path(argument).exists()
+def fits(config: Mapping[str, Any], key: str, wanted: str) -> bool:
+    """Does a config have one of the values of the comma list `wanted`?
 
-
-def _fits(run: Path, key: str, wanted: str) -> bool:
-    if key == "status":
-        return read_status(run).status in wanted.split(",")
-    config = read_config(run)
-    value = config.get("choices", {}).get(key, _select(config, key))
+    `key` is one of `choices` or a dotted path. Numbers are compared as numbers.
+    """
+    value = (config.get("choices") or {}).get(key, _ABSENT)
+    if value is _ABSENT:
+        value = _select(config, key)
     if value is _ABSENT:  # a VAE's beta selects VAEs
         return False
     values = value if isinstance(value, list) else [value]
@@ -221,15 +218,24 @@ def write_config(run: Path, config: Mapping[str, Any]) -> None:
 
 def read_status(run: Path) -> Status:
     """Say how a run is doing; `running` that shows no sign of life reads as `interrupted`."""
+    return as_of_now(run, read_written_status(run))
+
+
+def read_written_status(run: Path) -> Status:
+    """Read the last word of a run, which may be `running` long after it died."""
     path = run / "status.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Status)}
-        status = Status(**{key: value for key, value in content.items() if key in known})
+        return Status(**{key: value for key, value in content.items() if key in known})
     except FileNotFoundError:
-        status = Status("running", heartbeat=_modified(run / "config.yaml"))
+        return Status("running", heartbeat=_modified(run / "config.yaml"))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return Status("failed", f"status.json cannot be read: {_first_line(error)}")
+
+
+def as_of_now(run: Path, status: Status) -> Status:
+    """What a written status means now: `running` without a sign of life is `interrupted`."""
     if status.status != "running" or _shows_life(run, status):
         return status
     return replace(status, status="interrupted", reason="the run stopped without a word")

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.results import Result, read_result
-from genbench.runs import Status, default_outputs, find_run, find_runs, read_status
+from genbench.errors import DONE, UserMistake
+from genbench.results import Record, Result, read_records, read_result
+from genbench.runs import Status, default_outputs, find_run, read_status
 from genbench.score import ORDER, Score
 from genbench.tables import Cell, Column, Table, number, render
 
@@ -38,7 +38,7 @@ def main_runs(argv: list[str]) -> int:
     parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
     options = parser.parse_intermixed_args(argv)
     outputs = options.outputs or default_outputs()
-    lines = [line(run) for run in find_runs(options.select, outputs)]
+    lines = [line(record) for record in read_records(options.select, outputs)]
     lines = _sorted(lines, options.sort or "run", options.reverse)
     if options.format == "json":
         print(json.dumps(lines, indent=1, ensure_ascii=False))
@@ -52,18 +52,14 @@ def main_runs(argv: list[str]) -> int:
     return DONE
 
 
-def line(run: Path) -> dict[str, Any]:
+def line(record: Record) -> dict[str, Any]:
     """One run as a flat object: what it is, how it is doing, its scores as `final/<name>`.
 
     A record that cannot be read is `unreadable`, with the reason; the others are listed all the same.
     """
-    status = read_status(run)
-    try:
-        result = read_result(run)
-    except GenbenchError as error:
-        return _unreadable(run, str(error))
-    except (KeyError, TypeError) as error:
-        return _unreadable(run, f"config.yaml is not of a run ({type(error).__name__}: {error})")
+    status, result, run = record.status, record.result, record.run
+    if result is None:
+        return _unreadable(run, record.damage or "")
     main = _main_score(result.scores)
     return {
         "run": run.name,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from genbench.errors import GenbenchError, UserMistake
+from genbench.results import find_runs
 from genbench.runs import (
     Status,
     find_run,
-    find_runs,
     iter_runs,
     new_run_directory,
     read_config,
