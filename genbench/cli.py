@@ -60,6 +60,12 @@ def _show(argv: list[str]) -> int:
     return show.main_show(argv)
 
 
+def _report(argv: list[str]) -> int:
+    from genbench import report
+
+    return report.main(argv)
+
+
 def _data(argv: list[str]) -> int:
     from genbench.data import check
 
@@ -154,6 +160,7 @@ usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--
         _sample,
     ),
     "compare": Verb("print the table: models in rows, seeds aggregated", "", _compare),
+    "report": Verb("write a study on one page: table, curves, pictures", "", _report),
     "runs": Verb("print a line per run; --format json for scripts", "", _runs),
     "show": Verb("print one run: settings, scores with cards, cost, files", "", _show),
     "data": Verb("list, check or prepare datasets", "", _data),
@@ -288,7 +295,7 @@ def _candidates(line: str) -> list[str]:
         found = ["list", "check", "prepare"]
     elif words[1] == "extractor":
         found = ["list", "train"]
-    elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "runs"):
+    elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "report", "runs"):
         from genbench.runs import default_outputs, iter_runs
 
         found = ["latest", *(run.name for run in iter_runs(default_outputs()))]
