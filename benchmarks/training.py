@@ -332,8 +332,9 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with five hooks)
             if not barebones:
                 checkpoints = Checkpoints(Path(name), 10)
                 checkpoints.on_train_end = lambda *_: None  # type: ignore[method-assign]
-                own = [Telemetry(total // 200, total, None), ProgressBar(total), checkpoints]
-                own.append(Stopping(checkpoints, None))
+                telemetry = Telemetry(total // 200, total, None)
+                own = [telemetry, ProgressBar(total), checkpoints]
+                own.append(Stopping(checkpoints, telemetry, None))
             common = {"max_epochs": 1, "accelerator": "cpu", "callbacks": own}
             quiet = {"enable_checkpointing": False, "enable_progress_bar": False}
             quiet |= {"enable_model_summary": False, "logger": False, "default_root_dir": name}

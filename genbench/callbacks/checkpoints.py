@@ -47,18 +47,10 @@ class Checkpoints(Callback):
             for partial in self.directory.glob("*.partial"):
                 partial.unlink()
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: GenerativeModel,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save when due; the first rank's clock decides for all."""
-        if trainer.strategy.broadcast(time.monotonic() >= self._due):
-            self.save(trainer)
-            self._due = time.monotonic() + self.seconds
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save is `minutes` ago; who looks lets all ranks save together."""
+        return time.monotonic() >= self._due
 
     def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Keep the final weights."""
@@ -74,6 +66,7 @@ class Checkpoints(Callback):
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)
+        self._due = time.monotonic() + self.seconds
         return path
 
 

@@ -1,9 +1,11 @@
-"""Ends training when its seconds are over or when somebody asks, between two batches."""
+"""What the clock or a signal asks for between two batches: a checkpoint, a stop, the end."""
 
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 
 from genbench.callbacks.checkpoints import Checkpoints
@@ -41,14 +43,22 @@ class Stopping(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop here if it is time; all ranks together."""
-        if trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False):
+        """Save or stop here if it is time; all ranks together."""
+        due, asked, over = agreed(
+            trainer,
+            self.checkpoints.is_due,
+            self.asked is not None,
+            time.monotonic() >= self._end,
+        )
+        if due and not asked:
+            self.checkpoints.save(trainer)
+        if asked:
             self.checkpoints.save(trainer)
             raise Interrupted(
                 f"stopped by {self.asked or 'a signal to another rank'} after "
                 f"{pl_module.images_shown:,} images; `genbench resume` goes on from there"
             )
-        if trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._end, all=False):
+        if over:
             trainer.should_stop = True
 
     def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
@@ -56,3 +66,12 @@ class Stopping(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def agreed(trainer: Trainer, *questions: bool) -> Sequence[bool]:
+    """Answers that hold for all ranks, yes if one says yes; one collective for all questions."""
+    if trainer.world_size == 1:
+        return questions
+    votes = torch.tensor(questions, dtype=torch.int32, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(votes)
+    return [vote > 0 for vote in votes.tolist()]
