@@ -290,7 +290,7 @@ def pythae(data: Path | None) -> Lap:
     return partial(timed, lambda: trainer.train_step(1))
 
 
-def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with five hooks)
+def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with six hooks)
     """A Trainer whose step does nothing."""
     import torch
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -299,7 +299,10 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with five hooks)
         def __init__(self) -> None:
             super().__init__()
             self.automatic_optimization = False
-            self.images_shown, self.spent = 0, (0.0, 0.0)
+            self.images_shown, self.batch_size, self.spent = 0, BATCH, (0.0, 0.0)
+
+        def skipped(self) -> dict[str, Any]:
+            return {}
 
         def means(self) -> dict[str, float]:
             return {}
@@ -332,7 +335,7 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with five hooks)
             if not barebones:
                 checkpoints = Checkpoints(Path(name), 10)
                 checkpoints.on_train_end = lambda *_: None  # type: ignore[method-assign]
-                telemetry = Telemetry(total // 200, total, None)
+                telemetry = Telemetry(total // 200, total, None, max_skipped=50)
                 own = [telemetry, ProgressBar(total), checkpoints]
                 own.append(Stopping(checkpoints, telemetry, None))
             common = {"max_epochs": 1, "accelerator": "cpu", "callbacks": own}
