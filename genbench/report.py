@@ -8,8 +8,8 @@ from genbench.errors import DONE, UserMistake
 from genbench.page.content import study_of
 from genbench.page.html import write_html
 from genbench.page.markdown import write_markdown
-from genbench.results import load_results
-from genbench.runs import default_outputs, explain_os_error, find_runs
+from genbench.results import find_runs, load_results
+from genbench.runs import default_outputs, explain_os_error
 
 
 def parser() -> argparse.ArgumentParser:
