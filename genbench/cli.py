@@ -49,9 +49,24 @@ def _compare(argv: list[str]) -> int:
 
 
 def _runs(argv: list[str]) -> int:
-    from genbench import show
+    from genbench import curation, show
 
-    return show.main_runs(argv)
+    if argv and argv[0] in curation.ACTIONS:
+        return curation.main(argv)
+
+    try:
+        return show.main_runs(argv)
+    except UserMistake as error:
+        near = difflib.get_close_matches(argv[0] if argv else "", curation.ACTIONS, n=1)
+        raise (
+            UserMistake(f"{error}; did you mean genbench runs {near[0]}?") if near else error
+        ) from None
+
+
+def _export(argv: list[str]) -> int:
+    from genbench import export
+
+    return export.main(argv)
 
 
 def _show(argv: list[str]) -> int:
@@ -161,7 +176,8 @@ usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--
     ),
     "compare": Verb("print the table: models in rows, seeds aggregated", "", _compare),
     "report": Verb("write a study on one page: table, curves, pictures", "", _report),
-    "runs": Verb("print a line per run; --format json for scripts", "", _runs),
+    "runs": Verb("print a line per run; --format json for scripts; tag or remove them", "", _runs),
+    "export": Verb("put runs and scores into a database or a parquet file", "", _export),
     "show": Verb("print one run: settings, scores with cards, cost, files", "", _show),
     "data": Verb("list, check or prepare datasets", "", _data),
     "extractor": Verb(
@@ -298,7 +314,8 @@ def _candidates(line: str) -> list[str]:
     elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "report", "runs"):
         from genbench.runs import default_outputs, iter_runs
 
-        found = ["latest", *(run.name for run in iter_runs(default_outputs()))]
+        words_first = ["tag", "remove"] if words[1] == "runs" else []
+        found = [*words_first, "latest", *(run.name for run in iter_runs(default_outputs()))]
     else:
         found = []
     return [candidate for candidate in found if candidate.startswith(current)]

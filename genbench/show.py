@@ -17,7 +17,7 @@ from genbench.tables import Cell, Column, Table, number, render
 
 # of every run; its scores follow
 FIELDS = (
-    "run", "model", "dataset", "seed", "study", "status", "reason", "images", "total_images",
+    "run", "model", "dataset", "seed", "study", "tags", "status", "reason", "images", "total_images",
     "started", "seconds", "score_name", "score", "fingerprint", "path",
 )  # fmt: skip
 
@@ -29,7 +29,8 @@ def main_runs(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genbench runs",
         description="Print a line per run.",
-        epilog="example: genbench runs status=failed --format json | jq '.[].reason'",
+        epilog="examples: genbench runs status=failed --format json | jq '.[].reason' · "
+        "genbench runs tag latest +baseline · genbench runs remove status=failed --dry-run",
     )
     parser.add_argument("select", nargs="*", help="runs, or selections: model=gan status=failed")
     parser.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
@@ -67,6 +68,7 @@ def line(record: Record) -> dict[str, Any]:
         "dataset": result.dataset,
         "seed": result.seed,
         "study": result.study,
+        "tags": ",".join(result.tags) or None,
         "status": status.status,
         "reason": status.reason,
         "images": status.images or result.budget.get("images") or 0,
