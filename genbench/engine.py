@@ -7,8 +7,8 @@ import ctypes
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -436,11 +436,32 @@ def _steps_per_batch(requested: int | str, data: ImageData, batch_size: int) -> 
     return max(1, min(16, SHORT_STEP // values))
 
 
-def explain_memory(error: BaseException, batch_size: int) -> GenbenchError | None:
-    """Turn an out-of-memory error into a sentence with a batch size to try; None for any other."""
-    if not isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return None
-    return GenbenchError(
-        f"out of memory with batches of {batch_size} images: try "
-        f"arena.batch_size={max(1, batch_size // 2)}, or trainer.precision=bf16-mixed"
+@contextmanager
+def memory_for(doing: str, remedy: str) -> Iterator[None]:
+    """Turn running out of memory, of a GPU or of the machine, into a sentence with the remedy."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
+            "DefaultCPUAllocator" not in str(error)  # PyTorch has no class of its own for it
+        ):
+            raise
+        raise GenbenchError(f"out of memory while {doing}: {remedy}") from error
+
+
+def training_memory(batch_size: int, parts: int) -> AbstractContextManager[None]:
+    """`memory_for` training on batches of `batch_size` images in `parts` parts."""
+    return memory_for(
+        f"training on batches of {batch_size} images" + (f" in {parts} parts" if parts > 1 else ""),
+        f"try trainer.accumulate={2 * parts}, which keeps the gradients of the whole batch, "
+        f"arena.batch_size={max(1, batch_size // 2)}, or trainer.precision=bf16-mixed",
+    )
+
+
+def scoring_memory(batch_size: int) -> AbstractContextManager[None]:
+    """`memory_for` an evaluation on batches of `batch_size` images."""
+    return memory_for(
+        f"scoring on batches of {batch_size} images",
+        f"try evaluation.batch_size={max(1, batch_size // 2)}, which changes no score beyond "
+        "rounding; what has been trained is kept, and `genbench evaluate` scores it",
     )

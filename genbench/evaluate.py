@@ -111,7 +111,7 @@ class Evaluation:
         `averaging` is the card of averaged weights, if these are in the decoder: then only what
         samples alone decide is scored, for the encoder was not averaged.
         """
-        with _undisturbed(model, device, self.seed):
+        with engine.scoring_memory(self.batch_size), _undisturbed(model, device, self.seed):
             self.extractor.to(device)
             cards: dict[Role, dict[str, Any]] = {}
             sets: dict[Role, Features] = {}
@@ -149,7 +149,7 @@ class Evaluation:
         if seed == self.seed:
             raise UserMistake(f"selection.seed={seed} is evaluation.seed: choose another one")
         device = model.device
-        with _undisturbed(model, device, seed):
+        with engine.scoring_memory(self.batch_size), _undisturbed(model, device, seed):
             self.extractor.to(device)
             real, _ = self._split_features(data, "validation", "validation", device)
             fake = self._generated(model, data, device, num_samples, seed)
@@ -168,7 +168,7 @@ class Evaluation:
         roles: Sequence[str],
     ) -> None:
         """Extract a share of the features for another process, which computes the scores."""
-        with _undisturbed(model, device, self.seed):
+        with engine.scoring_memory(self.batch_size), _undisturbed(model, device, self.seed):
             self.extractor.to(device)
             self._share = share
             for role, split in SPLITS.items():

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
 from genbench import engine
 from genbench.callbacks.samples import (
     SEED,
@@ -13,6 +15,7 @@ from genbench.callbacks.samples import (
     draw_samples,
 )
 from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.interfaces import GenerativeModel, ImageData
 from genbench.pictures import save_grid
 
 
@@ -51,24 +54,37 @@ def main(argv: list[str]) -> int:
             f"{options.run.name} kept no average of its weights: train with ema=standard, or leave "
             "--weights away"
         )
-    kind, columns = "samples", options.columns
-    if options.interpolate:
-        kind = "interpolations"
-        images = draw_interpolations(model, -(-options.num // columns), columns, options.seed)
-    elif options.reconstruct:
-        kind, columns = "reconstructions", 8
-        rebuilt = draw_reconstructions(model, data, options.num)
-        if rebuilt is None:
-            raise UserMistake(
-                f"{config['choices']['model']} has no encoder, so it cannot reconstruct: leave "
-                "--reconstruct away, or choose a vae or a vae-gan run"
-            )
-        images = rebuilt
-    else:
-        images = draw_samples(model, options.num, options.seed)
+    kind = _kind(options)
+    columns = 8 if options.reconstruct else options.columns
+    less = f"try --num {max(1, options.num // 2)}"
+    with engine.memory_for(f"drawing {options.num} images", less):
+        images = _draw(options, model, data, config["choices"]["model"])
     out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}.png"
     print(save_grid(data.to_pixels(images), data.levels, out, columns))
     return DONE
+
+
+def _kind(options: argparse.Namespace) -> str:
+    if options.interpolate:
+        return "interpolations"
+    return "reconstructions" if options.reconstruct else "samples"
+
+
+def _draw(
+    options: argparse.Namespace, model: GenerativeModel, data: ImageData, name: str
+) -> Tensor:
+    if options.interpolate:
+        rows = -(-options.num // options.columns)
+        return draw_interpolations(model, rows, options.columns, options.seed)
+    if not options.reconstruct:
+        return draw_samples(model, options.num, options.seed)
+    rebuilt = draw_reconstructions(model, data, options.num)
+    if rebuilt is None:
+        raise UserMistake(
+            f"{name} has no encoder, so it cannot reconstruct: leave --reconstruct away, or choose "
+            "a vae or a vae-gan run"
+        )
+    return rebuilt
 
 
 if __name__ == "__main__":

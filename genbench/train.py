@@ -61,7 +61,8 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     if heartbeat:
         announce(config, machine)
 
-    machine.fit(resume)
+    with engine.training_memory(budget.batch_size, config["trainer"].get("accumulate", 1)):
+        machine.fit(resume)
     if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
         torch.distributed.destroy_process_group()
     if not heartbeat:
@@ -205,9 +206,8 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     if isinstance(error, GenbenchError):
         return error
     cause = error.__cause__ if isinstance(error.__cause__, GenbenchError) else None
-    known = cause or engine.explain_memory(error, cfg.budget.batch_size)
-    if known:
-        return known
+    if cause:
+        return cause
     if isinstance(error, OSError) and error.errno is not None:
         return GenbenchError(
             f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "

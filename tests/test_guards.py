@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning import Callback
 from test_train import cache, start  # noqa: F401  (fixtures)
 
-from genbench import show
+from genbench import sample, show
+from genbench.errors import GenbenchError
 from genbench.guards import DeviceGuard, HostGuard, Skipped, guard_of
 from genbench.results import read_result
 from genbench.runs import read_status
@@ -159,3 +160,29 @@ def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path, cache):  # noqa: F8
     state = final(tmp_path / "outputs" / "x")
     assert state["genbench_skipped"] == {"discriminator": (1, 0), "generator": (0, 0)}
     assert all(w.isfinite().all() for w in state["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ("genbench.models.vae.VAE.step", "trainer.accumulate=2"),
+        ("genbench.evaluate.Evaluation._generated", "evaluation.batch_size=128"),
+    ],
+)
+def test_out_of_memory_names_what_to_change(start, capsys, monkeypatch, method, remedy):  # noqa: F811
+    def too_much(*_, **__):
+        torch.empty(2**58, dtype=torch.uint8)
+
+    monkeypatch.setattr(method, too_much)
+    directory, code = start("model=vae")
+    assert code == 1
+    assert "out of memory while" in capsys.readouterr().err
+    assert remedy in read_status(directory).reason
+
+
+def test_out_of_memory_while_sampling_names_the_number(start, monkeypatch):  # noqa: F811
+    directory, _ = start("model=noise")
+    too_many = torch.zeros(()).expand(2**50, 1)
+    monkeypatch.setattr("genbench.sample.draw_samples", lambda *_: too_many.contiguous())
+    with pytest.raises(GenbenchError, match=r"drawing 16 images: try --num 8"):
+        sample.main([str(directory), "--num", "16"])
