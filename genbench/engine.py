@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.accumulation import Accumulation
 from genbench.budget import Budget, parse_images
+from genbench.callbacks.alarms import Alarms
 from genbench.callbacks.averaging import Averaging, recalibrate
 from genbench.callbacks.checkpoints import Checkpoints
 from genbench.callbacks.progress import ProgressBar
@@ -316,10 +317,11 @@ class Engine:
         )
         every = max(1, self.total_images // LOG_ROWS)
         every = every if log_every_images == "auto" else parse_images(log_every_images)
-        self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped)
+        self.alarms = Alarms(data, self.total_images)
+        self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped, self.alarms)
         self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
         self.stopping = Stopping(self.checkpoints, self.telemetry, budget.seconds)
-        self.samples = Samples(directory / "samples", data, samples, self.total_images)
+        self.samples = Samples(directory / "samples", data, samples, self.total_images, self.alarms)
         self.trainer = Trainer(
             accelerator="cpu" if self.device.type == "cpu" else "gpu",
             devices=devices,

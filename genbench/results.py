@@ -55,6 +55,7 @@ class Result:
     scores: Sequence[Score]
     environment: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None  # why it did not finish
+    warnings: Sequence[str] = ()  # of its training, each with what to try
     schema_version: int = SCHEMA_VERSION
 
     def __getattr__(self, name: str) -> Any:

@@ -182,6 +182,7 @@ def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[st
     lines = [
         f"{result.run_id}: {result.model} on {result.dataset}, seed {result.seed}",
         f"  status       {status.status}" + (f": {status.reason}" if status.reason else ""),
+        *(f"  warning      {warning}" for warning in result.warnings),
         f"  study        {result.study or '-'}   fingerprint {result.fingerprint}",
         f"  command      {environment.get('command', '-')}",
     ]

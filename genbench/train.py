@@ -59,6 +59,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     config["trainer"]["precision"] = machine.precision
     machine.checkpoints.method = method(config)
     if heartbeat:
+        machine.alarms.say = say
         announce(config, machine)
 
     with engine.training_memory(budget.batch_size, config["trainer"].get("accumulate", 1)):
@@ -105,6 +106,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
         },
         scores=scores,
         environment=describe(machine.device),
+        warnings=list(machine.alarms.warnings.values()),
     )
     curves = save_curves(read_history(directory), directory / "samples" / "curves.png")
     loggers.log_images(sinks, "curves", curves, model.images_shown)

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import Callback
 from test_train import cache, start  # noqa: F401  (fixtures)
 
-from genbench import sample, show
+from genbench import compare, sample, show
 from genbench.errors import GenbenchError
 from genbench.guards import DeviceGuard, HostGuard, Skipped, guard_of
 from genbench.results import read_result
@@ -186,3 +186,32 @@ def test_out_of_memory_while_sampling_names_the_number(start, monkeypatch):  # n
     monkeypatch.setattr("genbench.sample.draw_samples", lambda *_: too_many.contiguous())
     with pytest.raises(GenbenchError, match=r"drawing 16 images: try --num 8"):
         sample.main([str(directory), "--num", "16"])
+
+
+DISCRIMINATOR = "{_target_: torch.optim.Adam, _partial_: true, lr: 1e-3, fused: true}"
+BEATEN = [
+    "model=gan",
+    "model.generator_optimizer.lr=0",
+    f"model.discriminator_optimizer={DISCRIMINATOR}",
+    "model.r1_gamma=0",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (BEATEN, "the discriminator tells all fakes"),
+        (["model=vae", "model.beta=1000"], "all samples are alike"),
+        (["model=vae", "model.beta=1000"], "less than one bit"),
+        (["model=gan"], None),
+    ],
+)
+def test_a_training_that_leads_nowhere_is_warned_of(start, capsys, settings, words):  # noqa: F811
+    directory, code = start(*settings, "budget.images=32k")
+    assert code == 0
+    warnings = read_result(directory).warnings
+    assert any(words in warning for warning in warnings) if words else not warnings
+    show.main_show([str(directory)])
+    compare.main([directory.name, "--outputs", str(directory.parent)])
+    assert capsys.readouterr().out.count(words or "Try") == (3 if words else 0)

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
+from genbench.callbacks.alarms import Alarms
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
 from genbench.loggers import log_images
 from genbench.pictures import save_grid
@@ -63,7 +64,10 @@ def draw_reconstructions(model: GenerativeModel, data: ImageData, num: int) -> T
 class Samples(Callback):
     """`count` grids over training, the last one of the final weights."""
 
-    def __init__(self, directory: Path, data: ImageData, count: int, total_images: int) -> None:
+    def __init__(
+        self, directory: Path, data: ImageData, count: int, total_images: int, alarms: Alarms
+    ) -> None:
+        self.alarms = alarms
         self.directory, self.data, self.count = directory, data, count
         self.total_images, self.num = total_images, 64
 
@@ -103,6 +107,8 @@ class Samples(Callback):
             "samples": draw_samples(model, self.num),
             "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
         }
+        if model.players():  # a known answer needs no advice
+            self.alarms.look_at_samples(sheets["samples"], images)
         reconstructions = draw_reconstructions(model, self.data, self.num // 2)
         if reconstructions is not None:
             sheets["reconstructions"] = reconstructions

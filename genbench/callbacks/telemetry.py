@@ -6,6 +6,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
+from genbench.callbacks.alarms import Alarms
 from genbench.errors import Diverged
 from genbench.guards import Skipped
 from genbench.heartbeat import Heartbeat
@@ -32,9 +33,10 @@ class Telemetry(Callback):
         total_images: int,
         heartbeat: Heartbeat | None,
         max_skipped: int,
+        alarms: Alarms,
     ) -> None:
         self.every_images, self.total_images = every_images, total_images
-        self.heartbeat, self.max_skipped = heartbeat, max_skipped
+        self.heartbeat, self.max_skipped, self.alarms = heartbeat, max_skipped, alarms
         self._skipped = 0  # steps of all players, at the last flush
         self._speed: float | None = None
         self.next_images = 0
@@ -84,6 +86,7 @@ class Telemetry(Callback):
             return
         self._judge(means, skipped, model)
         if self.heartbeat:
+            self.alarms.look_at_means(model, means)
             self._speed = shown / seconds
             row = {name: value for name, value in means.items() if math.isfinite(value)}
             row |= {f"skipped/{name}": float(s.total) for name, s in skipped.items() if s.total}
@@ -117,9 +120,11 @@ class Telemetry(Callback):
         return self.seconds + (time.monotonic() - self._last[0] if self._last else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds spent so far."""
-        return {"seconds": self.seconds_so_far}
+        """Seconds spent so far, and what was warned of."""
+        return {"seconds": self.seconds_so_far, "alarms": self.alarms.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.seconds = state_dict["seconds"]
+        if "alarms" in state_dict:  # not in older checkpoints
+            self.alarms.load_state_dict(state_dict["alarms"])

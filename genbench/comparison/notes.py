@@ -32,6 +32,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         runs = "1 earlier run" if repeated == 1 else f"{repeated} earlier runs"
         notes.append(f"not counted: {runs} of the same seed and method")
     for row in rows:
+        notes += [f"{row.label}, seed {r.seed}: {w}" for r in row.runs for w in r.warnings]
         notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
 

@@ -55,6 +55,7 @@ class GAN(GenerativeModel):
         self.track("logit/real", real_logits.mean())
         self.track("logit/fake", fake_logits.mean())
         loss = self.adversarial_loss.discriminator(real_logits, fake_logits)
+        self.track("adversarial/discriminator", loss)
         if self.r1_gamma:
             loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
         if self.gradient_penalty:

@@ -82,6 +82,7 @@ class VAEGAN(GenerativeModel):
             self.adversarial_loss.discriminator(real_logits, recoded_logits)
             + self.adversarial_loss.discriminator(real_logits, prior_logits)
         )
+        self.track("adversarial/discriminator", loss)
         if self.r1_gamma:
             loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
         return loss
