@@ -33,7 +33,7 @@ class Telemetry(Callback):
         total_images: int,
         heartbeat: Heartbeat | None,
         max_skipped: int,
-        alarms: Alarms,
+        alarms: Alarms | None = None,
     ) -> None:
         self.every_images, self.total_images = every_images, total_images
         self.heartbeat, self.max_skipped, self.alarms = heartbeat, max_skipped, alarms
@@ -86,7 +86,8 @@ class Telemetry(Callback):
             return
         self._judge(means, skipped, model)
         if self.heartbeat:
-            self.alarms.look_at_means(model, means)
+            if self.alarms:
+                self.alarms.look_at_means(model, means)
             self._speed = shown / seconds
             row = {name: value for name, value in means.items() if math.isfinite(value)}
             row |= {f"skipped/{name}": float(s.total) for name, s in skipped.items() if s.total}
@@ -121,10 +122,11 @@ class Telemetry(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds spent so far, and what was warned of."""
-        return {"seconds": self.seconds_so_far, "alarms": self.alarms.state_dict()}
+        alarms = {"alarms": self.alarms.state_dict()} if self.alarms else {}
+        return {"seconds": self.seconds_so_far} | alarms
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.seconds = state_dict["seconds"]
-        if "alarms" in state_dict:  # not in older checkpoints
+        if self.alarms and "alarms" in state_dict:  # not in older checkpoints
             self.alarms.load_state_dict(state_dict["alarms"])
