@@ -6,6 +6,8 @@ import os
 import pickle
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -232,3 +234,79 @@ def test_a_few_runs_are_not_worth_an_index(tmp_path):
     write(tmp_path / "few", 1)
     assert len(load_results((), tmp_path / "few")) == 1
     assert not index.index_file(tmp_path / "few", "runs").exists()
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+CROWD = """
+import json, os, sys, time
+from pathlib import Path
+from genbench.results import Result, fingerprint, load_results, write_result
+from genbench.runs import Status, new_run_directory, write_json, write_status
+from genbench.score import Score
+
+outputs, config, per = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+os.fsync = lambda _: None  # the crowd is what is tried here, not the disk
+
+
+def writer(number):
+    for place in range(per):
+        run = new_run_directory(outputs)
+        own = config | {"seed": number * per + place}
+        write_json(run / "config.yaml", own)  # JSON is YAML
+        write_status(run, Status("running", heartbeat=4e9))
+        score = Score("fd", own["seed"] / 7, "", False, {"quantity": "fd"})
+        write_result(run, Result(run.name, None, [], "finished", "vae", "digits", own["seed"],
+                                 fingerprint(own), own, {}, {}, [score]))
+        write_status(run, Status("finished"))
+
+
+def reader():
+    seen = 0
+    while not (outputs.parent / "over").exists():
+        found = load_results((), outputs)
+        assert len(found) >= seen, "a run was lost"
+        for result in found:
+            assert [s.value for s in result.scores] in ([result.seed / 7], []), result
+        seen = len(found)
+        time.sleep(0.2)
+
+
+def child(act, *arguments):
+    pid = os.fork()
+    if not pid:
+        try:
+            act(*arguments)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+
+def codes(pids):
+    return {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
+
+
+readers = [child(reader) for _ in range(2)]
+written = codes([child(writer, number) for number in range(32)])
+(outputs.parent / "over").touch()
+assert written == codes(readers) == {0}
+"""
+
+
+@pytest.mark.slow
+def test_thirty_two_processes_write_a_thousand_records_each_while_others_read(tmp_path):
+    outputs, each = tmp_path / "outputs", 1000
+    outputs.mkdir()
+    command = [sys.executable, "-c", CROWD, str(outputs), json.dumps(CONFIG), str(each)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    time.sleep(2.1)  # until the last files are older than a clock's tick
+    for _ in range(2):  # as they are, and from the index
+        found = load_results((), outputs)
+        assert sorted(result.seed for result in found) == list(range(32 * each))
+        assert all(result.scores[0].value == result.seed / 7 for result in found)
+        assert {result.status for result in found} == {"finished"}
+    assert len(entries(outputs)) == 32 * each
+    shutil.rmtree(outputs)
