@@ -90,7 +90,7 @@ class Index:
 
     def pack(self, content: Mapping[str, Any]) -> list[Any]:
         """A mapping whose keys and nested values are shared, for `unpack`."""
-        nested = (dict, list)
+        nested = (dict, list, tuple)
         values = [[self.share(v)] if isinstance(v, nested) else v for v in content.values()]
         return [self.share(list(content)), values]
 

@@ -55,7 +55,7 @@ class Result:
     scores: Sequence[Score]
     environment: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None  # why it did not finish
-    warnings: Sequence[str] = ()  # of its training, each with what to try
+    warnings: Sequence[str] = field(default_factory=list)  # of its training, each with what to try
     schema_version: int = SCHEMA_VERSION
 
     def __getattr__(self, name: str) -> Any:
@@ -220,6 +220,10 @@ def write_tags(run: Path, tags: Sequence[str]) -> None:
 # --- many ---------------------------------------------------------------------------------------
 
 
+# what was kept by a genbench whose records had other fields is not read
+INDEX = "runs-" + digest([[f.name for f in fields(kind)] for kind in (Result, Score, Status)], 8)
+
+
 @dataclass(frozen=True)
 class Record:
     """A run as it is now. `result` is None where `damage` says what cannot be read."""
@@ -291,7 +295,7 @@ def read_record(run: Path) -> Record:
 
 def _read_all(outputs: Path) -> list[Record]:
     """Read a folder; what its index has of a run is taken from there if no file has changed."""
-    memory = _Memory(Index(outputs, "runs"))  # before the folder is listed: what it has was there
+    memory = _Memory(Index(outputs, INDEX))  # before the folder is listed: what it has was there
     names = run_names(outputs)
     records = []
     collecting = gc.isenabled()

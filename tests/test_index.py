@@ -16,6 +16,7 @@ import pytest
 
 from genbench import index
 from genbench.results import (
+    INDEX,
     Result,
     fingerprint,
     load_results,
@@ -94,7 +95,7 @@ def outputs(tmp_path, written):
 
 
 def entries(outputs):
-    with sqlite3.connect(index.index_file(outputs, "runs")) as database:
+    with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
         found = dict(database.execute("SELECT name, content FROM entries"))
     database.close()
     return found
@@ -187,7 +188,7 @@ def test_a_file_of_this_very_moment_is_read_again(tmp_path):
 
 
 def test_a_damaged_index_is_replaced(outputs):
-    file = index.index_file(outputs, "runs")
+    file = index.index_file(outputs, INDEX)
     whole = file.read_bytes()
     for damage in (b"no database", whole[: len(whole) // 2], whole[:100] + b"\xff" * 8000):
         file.write_bytes(damage)
@@ -211,7 +212,7 @@ def test_a_damaged_index_is_replaced(outputs):
     ],
 )
 def test_an_entry_that_does_not_prove_itself_is_not_believed(outputs, change):
-    with sqlite3.connect(index.index_file(outputs, "runs")) as database:
+    with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
         database.execute(change)
     database.close()
     assert len(check(outputs)) == NUMBER
@@ -233,7 +234,7 @@ def test_nothing_is_written_into_the_folder_of_the_runs(outputs):
 def test_a_few_runs_are_not_worth_an_index(tmp_path):
     write(tmp_path / "few", 1)
     assert len(load_results((), tmp_path / "few")) == 1
-    assert not index.index_file(tmp_path / "few", "runs").exists()
+    assert not index.index_file(tmp_path / "few", INDEX).exists()
 
 
 # --- many at once ---------------------------------------------------------------------------------
