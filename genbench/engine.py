@@ -20,6 +20,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from torch.utils.flop_counter import FlopCounterMode
 
+from genbench.acceleration import check_compile, check_graph, compiling
 from genbench.accumulation import Accumulation
 from genbench.budget import Budget, parse_images
 from genbench.callbacks.alarms import Alarms
@@ -29,6 +30,7 @@ from genbench.callbacks.progress import ProgressBar
 from genbench.callbacks.samples import Samples, evaluating
 from genbench.callbacks.stopping import Stopping
 from genbench.callbacks.telemetry import Telemetry
+from genbench.capture import Capture
 from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
@@ -284,6 +286,8 @@ class Engine:
         progress: bool,
         accumulate: int = 1,
         max_skipped: int = 50,
+        cuda_graph: bool = False,
+        compile: bool = False,
     ) -> None:
         self.model, self.data = model, data
         self._directory, self._heartbeat = directory, heartbeat
@@ -305,6 +309,12 @@ class Engine:
             model.rate = partial(
                 schedule.factor, batch_size=budget.batch_size, total=self.total_images
             )
+        if compile:
+            check_compile(model, self.world_size)
+        if cuda_graph:
+            check_graph(model, self.device, self.world_size, accumulate, self.precision)
+            model.capture = Capture()
+        self._compile = compile
         # the layout in which convolutions are fastest; nothing to do where there are none
         model.to(memory_format=torch.channels_last)
         _choose_threads(model, budget.batch_size)
@@ -357,7 +367,7 @@ class Engine:
             self._load(final)
         elif self.steps:
             ckpt_path = last if resume and last.exists() else None
-            with self._watched():
+            with self._watched(), compiling(self.model, self._compile):
                 self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
         elif self.trainer.is_global_zero:
             self.trainer.strategy.connect(self.model)

@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from genbench.accumulation import Accumulation
+from genbench.capture import Capture, make_capturable
+from genbench.errors import UserMistake
 from genbench.guards import Guard, Skipped, guard_of
 from genbench.tracking import RunningMeans
 
@@ -59,6 +61,7 @@ class GenerativeModel(LightningModule, ABC):
     decoder: nn.Module  # latents to raw images, for models that are trained
     latent_dim: int
     discriminator_steps: int = 1  # pieces in which `step` takes its images
+    has_gradient_penalty: bool = False  # whether a gradient is part of a loss
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +73,7 @@ class GenerativeModel(LightningModule, ABC):
         self.rate: Callable[[int], float] | None = None  # of learning, by images shown; None: as is
         self.clip: Mapping[str, float] = {}  # largest gradient norm, by player
         self.accumulation: Accumulation | None = None
+        self.capture: Capture | None = None  # in a CUDA graph
         self._means = RunningMeans()
         self._guards: dict[str, Guard] = {}
         self._skipped: dict[str, Skipped] = {}  # by a checkpoint, until there are guards
@@ -131,6 +135,16 @@ class GenerativeModel(LightningModule, ABC):
             guard.skipped = self._skipped.get(name, Skipped())
             self._guards[name] = guard
         self._means.to(self.device)
+        if self.capture is not None and not self._plain_steps:
+            raise UserMistake(
+                "trainer.cuda_graph=true takes steps without Python, and a callback wants to see each "
+                "of them: leave it out, or choose trainer.cuda_graph=false"
+            )
+
+    def on_train_start(self) -> None:
+        """Prepare the optimizers for a capture, once they have what a checkpoint holds."""
+        wrapped = {name: lightning.optimizer for name, lightning in self._by_player.items()}
+        make_capturable(wrapped, self.capture is not None)
 
     @property
     def images_shown(self) -> int:
@@ -142,7 +156,9 @@ class GenerativeModel(LightningModule, ABC):
         for images in torch.split(batch, self.discriminator_steps * self.batch_size // self._world):
             self._set_rates()
             self.draw_from(self.steps)
-            if self.accumulation is None:
+            if self.capture is not None:
+                self._replay(self.capture, images)
+            elif self.accumulation is None:
                 self.step(images)
             else:
                 begin = partial(self.draw_from, self.steps)
@@ -150,6 +166,13 @@ class GenerativeModel(LightningModule, ABC):
             self.steps += 1
             if self.after_step is not None:
                 self.after_step(self)
+
+    def _replay(self, capture: Capture, images: Tensor) -> None:
+        """Take a step from its CUDA graph; what the host counts, it counts here."""
+        assert self._generator is not None
+        if capture.step(images, self.step, self._generator, self._means.add):
+            self._by_player[self.counted]._on_before_step()
+            self._by_player[self.counted]._on_after_step()
 
     def draw_from(self, step: int) -> None:
         """Let the next draws depend on (seed, step) alone, whatever was drawn, logged or resumed."""
@@ -219,7 +242,10 @@ class GenerativeModel(LightningModule, ABC):
         optimizer = self._by_player[player]
         if player != self.counted:  # Lightning resets these hooks on every batch
             optimizer._on_before_step = optimizer._on_after_step = _no_count
-        if self._plain_steps:  # nobody listens: 0.1 ms less
+        if self.capture is not None and self.capture.is_recording:  # `_replay` counts
+            self._clip(player)
+            optimizer.optimizer.step()
+        elif self._plain_steps:  # nobody listens: 0.1 ms less
             optimizer._on_before_step()
             self._clip(player)
             optimizer.optimizer.step()
@@ -274,7 +300,8 @@ class GenerativeModel(LightningModule, ABC):
 
     def track(self, name: str, value: Tensor) -> None:
         """Add a scalar to the running mean `name`; stays on the device until `means`."""
-        self._means.add(name, value)
+        if self.capture is None or not self.capture.keeps(name, value):
+            self._means.add(name, value)
 
     def means(self) -> dict[str, float]:
         """Mean of the finite values tracked since the last call, NaN where none was; one transfer.

@@ -32,6 +32,7 @@ class GAN(GenerativeModel):
         self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
         self.discriminator_steps = discriminator_steps
         self.r1_gamma, self.gradient_penalty = r1_gamma, gradient_penalty
+        self.has_gradient_penalty = bool(r1_gamma or gradient_penalty)
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
 

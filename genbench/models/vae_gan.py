@@ -47,6 +47,7 @@ class VAEGAN(GenerativeModel):
         self.decoder, self.encoder, self.discriminator = decoder, encoder, discriminator
         self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
         self.gamma, self.feature_stage, self.r1_gamma = gamma, feature_stage, r1_gamma
+        self.has_gradient_penalty = bool(r1_gamma)
         self.autoencoder_optimizer = autoencoder_optimizer
         self.discriminator_optimizer = discriminator_optimizer
 
