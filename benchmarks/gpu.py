@@ -1,19 +1,24 @@
 """Images per second of DCGAN's step on a GPU: eager, compiled and captured in a CUDA graph.
 
-    python benchmarks/gpu.py [--rounds 5] [--json]
+    python benchmarks/gpu.py [ROW...] [--rounds 5] [--json]
 
 G1  DCGAN 64 x 64, batches of 128, against the bare eager loop in float32; 35 000 images/s are the
     demand on an H200, 104 000 the floor that its operations set
-G2  DCGAN 32 x 32, batches of 64, captured against eager
+G2  DCGAN 32 x 32, batches of 64, captured, against the usual Lightning module (`naive.py`) in float32
+G3  four runs packed on one GPU by `genbench train -m hydra.launcher.jobs_per_gpu=4`, against the same
+    four one after the other: wall times, start-up included
 
-Data lies on the device as bytes. Without a GPU the same code runs at a toy size, except for the
-graph, and the table says that the figures are missing.
+Data lies on the device as bytes. Without a GPU G1 and G2 run their code at a toy size, except for the
+graph, G3 does not run, and the table says that the figures are missing.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from genbench.networks.conv import ConvDecoder, ConvTrunk
 from genbench.networks.heads import Discriminator
 
+ROOT = Path(__file__).parent.parent
 LATENT = 128
 Step = Callable[[], None]
 
@@ -101,50 +107,137 @@ def images_per_second(step: Step, batch: int, steps: int, device: torch.device) 
     return batch * steps / (time.perf_counter() - began)
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def naive_speed(size: int, batch: int, width: int, steps: int, device: torch.device) -> float:
+    """Images per second of the usual Lightning module, its fit without the set-up."""
+    from types import SimpleNamespace
+
+    from pytorch_lightning import Trainer
+
+    from benchmarks.naive import NaiveGAN
+
+    torch.manual_seed(0)
+    networks = SimpleNamespace(
+        decoder=ConvDecoder(size, 3, LATENT, width, "batch"),
+        discriminator=Discriminator(ConvTrunk(size, 3, width, "batch")),
+        latent_dim=LATENT,
+    )
+    module = NaiveGAN(networks)
+    feed = [torch.rand(batch, 3, size, size, device=device) * 2 - 1 for _ in range(min(steps, 16))]
+    batches = [feed[step % len(feed)] for step in range(steps)]
+    with tempfile.TemporaryDirectory() as name:
+        Trainer(
+            max_epochs=1,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            log_every_n_steps=1,
+            default_root_dir=name,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=device.type == "cuda",
+        ).fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
+    return batch * steps / module.spent[1]
+
+
+def packed(jobs_per_gpu: int, images: str) -> float:
+    """Seconds of a sweep of four seeds on one GPU."""
+    with tempfile.TemporaryDirectory() as outputs:
+        command = [sys.executable, "-m", "genbench", *packed_arguments(jobs_per_gpu, images)]
+        one_gpu = {
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        }
+        began = time.perf_counter()
+        subprocess.run(
+            command,
+            env=os.environ | one_gpu | {"GENBENCH_OUTPUTS": outputs, "PYTHONPATH": str(ROOT)},
+            check=True,
+            stdout=sys.stderr,
+        )
+        return time.perf_counter() - began
+
+
+def packed_arguments(jobs_per_gpu: int, images: str) -> list[str]:
+    """What G3 asks genbench for: a small convolutional GAN on digits, without scores."""
+    settings = ["model=gan", "model.r1_gamma=0", "network=conv", "evaluation.metrics={}"]
+    settings += ["evaluation.num_samples=64", "trainer.samples=0", "trainer=gpu", "logger=csv"]
+    launcher = [f"hydra.launcher.jobs_per_gpu={jobs_per_gpu}", "hydra.launcher.slots=auto"]
+    return ["train", "-m", *settings, f"budget.images={images}", "seed=0,1,2,3", *launcher]
+
+
+def missing(identity: str, what: str, demand: float, note: str = "") -> dict[str, Any]:
+    """A row without its figure."""
+    note = note or "missing: no GPU here; the code ran at a toy size"
+    return {"id": identity, "what": what, "demand": demand, "ratio": None, "note": note}
+
+
+def row_of(
+    identity: str, what: str, demand: float, ratios: list[float], **more: Any
+) -> dict[str, Any]:
+    spread = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return {"id": identity, "what": what, "demand": demand, "at_least": True} | spread | more
+
+
+def measure_steps(name: str, rounds: int) -> list[dict[str, Any]]:
+    """G1 and G2: every way to take the step, in turns."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     steps, width = (200, 64) if cuda else (1, 4)
+    size, batch, demand = {"G1": (64, 128, 2.0), "G2": (32, 64, 5.0)}[name]
+    batch = batch if cuda else 4
     variants: dict[str, dict[str, bool]] = {"bf16": {"fast": True}}
     if cuda:
         variants |= {
             "bf16, compiled": {"fast": True, "compile": True},
             "bf16, graph": {"fast": True, "graph": True},
         }
+    sides = {"eager": step_of(size, batch, width, device)}
+    sides |= {k: step_of(size, batch, width, device, **how) for k, how in variants.items()}
+    for step in sides.values():
+        step()
+    laps = []
+    for _ in range(rounds):
+        lap = {k: images_per_second(step, batch, steps, device) for k, step in sides.items()}
+        if name == "G2":
+            lap["naive Lightning"] = naive_speed(size, batch, width, steps, device)
+        laps.append(lap)
+    peer = "naive Lightning" if name == "G2" else "eager"
     rows = []
-    for name, size, batch, demand in (("G1", 64, 128, 2), ("G2", 32, 64, 5)):
-        batch = batch if cuda else 4
-        sides = {"eager": step_of(size, batch, width, device)}
-        sides |= {k: step_of(size, batch, width, device, **how) for k, how in variants.items()}
-        for step in sides.values():
-            step()
-        laps = [
-            {k: images_per_second(step, batch, steps, device) for k, step in sides.items()}
-            for _ in range(rounds)
-        ]
-        for side in variants:
-            ratios = [lap[side] / lap["eager"] for lap in laps]
-            speed = statistics.median(lap[side] for lap in laps)
-            row = {
-                "id": name,
-                "what": f"DCGAN {size}, {side}: {speed:,.0f} images/s",
-                "at_least": True,
-            }
-            row |= {"demand": demand, "low": min(ratios), "high": max(ratios)}
-            row |= {"ratio": statistics.median(ratios), "images_per_second": speed}
-            if not cuda:
-                note = "missing: no GPU here; the code ran at a toy size"
-                row |= {"what": f"DCGAN {size}", "ratio": None, "note": note}
-            rows.append(row)
+    for side in variants:
+        if not cuda:
+            rows.append(missing(name, f"DCGAN {size} against {peer}", demand))
+            continue
+        speed = statistics.median(lap[side] for lap in laps)
+        what = f"DCGAN {size}, {side}: {speed:,.0f} images/s, against {peer}"
+        ratios = [lap[side] / lap[peer] for lap in laps]
+        rows.append(row_of(name, what, demand, ratios, images_per_second=speed))
+    return rows
+
+
+def measure_packing(rounds: int) -> list[dict[str, Any]]:
+    """G3."""
+    what = "four runs on one GPU at once, speed / one after the other"
+    if not torch.cuda.is_available():
+        return [missing("G3", what, 3.0, "missing: no GPU here, and packing is about one; not run")]
+    laps = [(packed(1, "500k"), packed(4, "500k")) for _ in range(rounds)]
+    return [row_of("G3", what, 3.0, [alone / together for alone, together in laps])]
+
+
+def measure(wanted: list[str], rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for name in wanted or ["G1", "G2", "G3"]:
+        rows += measure_packing(rounds) if name == "G3" else measure_steps(name, rounds)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", help="G1, G2, G3")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    rows = measure(arguments.rounds)
+    unknown = set(arguments.rows) - {"G1", "G2", "G3"}
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: choose from G1, G2, G3")
+    rows = measure(arguments.rows, arguments.rounds)
     if arguments.json:
         json.dump({"rounds": arguments.rounds, "rows": rows}, sys.stdout)
         return
