@@ -144,12 +144,18 @@ Exit code: 0 done, 1 failed or diverged, 2 a mistake in the command, 75 interrup
     "resume": Verb(
         "continue an interrupted run",
         """\
-usage: genbench resume RUN
+usage: genbench resume RUN [trainer=NAME] [trainer.key=value ...]
 
 Continues a run from its last checkpoint as if it had not stopped.
 RUN is a run id, a unique prefix of one, a path, or `latest`.
 
-  genbench resume latest""",
+  genbench resume latest
+  genbench resume latest trainer=ddp trainer.devices=2
+  genbench resume latest trainer.checkpoint_minutes=2 dataset.workers=8
+
+The trainer may change, and where a dataset lies and how it is read (dataset.root, workers, cache_gb,
+device_resident). The record lists every trainer. The method, budget and seed stay: for others train a
+new run. Another trainer.precision makes the run one of a method of its own.""",
         _resume,
     ),
     "evaluate": Verb(

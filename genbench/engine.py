@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
+from torch.distributed.distributed_c10d import PrefixStore, TCPStore
 from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.acceleration import check_compile, check_graph, compiling
@@ -31,6 +32,7 @@ from genbench.callbacks.samples import Samples, evaluating
 from genbench.callbacks.stopping import Stopping
 from genbench.callbacks.telemetry import Telemetry
 from genbench.capture import Capture
+from genbench.environment import MALLOC
 from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
@@ -41,6 +43,11 @@ from genbench.schedule import Schedule
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_STEP = 64 * 32 * 32  # values in a step's images below which the loop's own cost shows
 SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
+MALLOPT = {  # glibc's numbers for its parameters, and their values in bytes
+    "mmap_threshold": (-3, 1 << 30),
+    "trim_threshold": (-1, 2**31 - 1),
+    "top_pad": (-2, 64 << 20),
+}
 LOG_ROWS = 200  # of a history that covers the whole budget
 
 
@@ -54,8 +61,29 @@ def spare_page_faults() -> None:
     """Keep glibc from handing memory back after every step (1.07x to 1.2x, bit-identical)."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc only
-        for parameter, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 64 << 20)):
-            libc.mallopt(parameter, value)
+        for name, (parameter, value) in MALLOPT.items():
+            if libc.mallopt(parameter, value):
+                MALLOC[name] = value
+
+
+def meet_again(device: torch.device) -> None:
+    """Under a torchrun that has restarted its ranks: let them meet under names of this attempt.
+
+    The agent's store keeps the addresses of the ranks that died, and a rank that is quick to ask
+    is given one of those. Lightning leaves a process group alone that is there already.
+    """
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if count == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    agent = TCPStore(address, port, world_size, is_master=False)
+    torch.distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore(f"genbench-attempt-{count}", agent),
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def quieten_lightning() -> None:
@@ -367,6 +395,8 @@ class Engine:
             self._load(final)
         elif self.steps:
             ckpt_path = last if resume and last.exists() else None
+            if self.world_size > 1:
+                meet_again(self.device)
             with self._watched(), compiling(self.model, self._compile):
                 self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
         elif self.trainer.is_global_zero:
@@ -388,6 +418,8 @@ class Engine:
                 callback.load_state_dict(state["callbacks"][callback.state_key])
             if isinstance(callback, Averaging):
                 callback.on_fit_start(self.trainer, self.model)
+        # no step follows: what trained it is what it was trained with
+        self.checkpoints.method = state["callbacks"][self.checkpoints.state_key]["method"]
 
     def _watched(self) -> AbstractContextManager[None]:
         """The first of several ranks watches over the others."""

@@ -14,7 +14,8 @@ import torch
 import genbench
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
-THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THREADS")
+THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # how variables begin
+MALLOC: dict[str, int] = {}  # of glibc's parameters, those that this process has set
 LARGEST_DIFF = 100_000  # characters
 
 
@@ -29,8 +30,12 @@ def describe(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": describe_device(device),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "threads": {"torch": torch.get_num_threads()}
-        | {name: os.environ[name] for name in THREADS if name in os.environ},
+        "threads": {
+            "torch": torch.get_num_threads(),
+            "torch_interop": torch.get_num_interop_threads(),
+        }
+        | _variables(*THREADS),
+        "malloc": MALLOC | _variables("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES"),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
@@ -48,6 +53,11 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _variables(*beginnings: str) -> dict[str, str]:
+    """Environment variables that begin so."""
+    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(beginnings)}
 
 
 def _processor() -> str:

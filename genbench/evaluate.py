@@ -146,8 +146,7 @@ class Evaluation:
 
         Nothing that is reported is seen: neither the test images nor the latents of `seed`.
         """
-        if seed == self.seed:
-            raise UserMistake(f"selection.seed={seed} is evaluation.seed: choose another one")
+        self.check_seed(seed)
         device = model.device
         with engine.scoring_memory(self.batch_size), _undisturbed(model, device, seed):
             self.extractor.to(device)
@@ -156,6 +155,11 @@ class Evaluation:
             if fake is None:
                 return None
             return distance(moments(real.features), moments(fake.features))
+
+    def check_seed(self, seed: int) -> None:
+        """Refuse to choose by the latents that are scored."""
+        if seed == self.seed:
+            raise UserMistake(f"selection.seed={seed} is evaluation.seed: choose another one")
 
     # --- features -------------------------------------------------------------------------------
 

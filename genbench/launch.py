@@ -26,9 +26,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genbench import dashboard, mistakes
+from genbench import dashboard, mistakes, resumption
 from genbench.backlog import Backlog
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
+from genbench.resumption import restarted, taken_up
 from genbench.runs import (
     FINAL,
     Status,
@@ -118,8 +119,9 @@ class Task:
         mistakes.check_values(overrides, HydraConfig.get().job.config_name or "train", self._memory)
         config = resolve(cfg)
         plan = Plan(overrides, config, _command(self.argv, overrides, sweep))
-        if not sweep or config["study"] is None or config["run_id"] is not None:
-            return plan
+        again = sweep or (restarted() and not external_launch())
+        if config["run_id"] is not None or config["study"] is None or not again:
+            return begun_before(plan)
         key = Path(config["paths"]["outputs"]), str(config["study"])
         if key not in self._backlogs or self.tolerant:  # others may work on a search
             self._backlogs[key] = Backlog(*key)
@@ -286,6 +288,38 @@ def see_through(plan: Plan, worker: str) -> tuple[Path, int, bool]:
     return directory, *_see_through(directory, plan.config, plan.command, worker, resume)
 
 
+def begun_before(plan: Plan) -> Plan:
+    """The plan, with the run that it began before a cluster or torchrun started the job again."""
+    external = external_launch() or {"run_id": None}
+    run_id = plan.config["run_id"] or external["run_id"]
+    directory = Path(plan.config["paths"]["outputs"]) / str(run_id)
+    if not run_id or not restarted() or not (directory / "config.yaml").exists():
+        return plan
+    config = taken_up(directory, plan.config)
+    over = read_status(directory).status in ("finished", "diverged")
+    if not over:
+        agree(directory, config)
+    return replace(plan, config=config, directory=directory, found=over)
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that writes the record."""
+    external = external_launch()
+    return external is None or external["rank"] == 0
+
+
+def agree(directory: Path, config: Mapping[str, Any]) -> None:
+    """Give a run that goes on its changed config; the later ranks wait for it."""
+    end = time.monotonic() + WAIT_SECONDS
+    while read_config(directory) != config:
+        if is_first():
+            write_config(directory, config)
+        elif time.monotonic() > end:
+            raise GenbenchError(f"rank 0 did not write {directory / 'config.yaml'}")
+        else:
+            time.sleep(0.2)
+
+
 def outcome(directory: Path) -> int:
     """Exit code of a run that is there already."""
     return DONE if read_status(directory).status in ("finished", "running") else FAILED
@@ -416,19 +450,34 @@ def _cause(code: int) -> str:
 
 
 def resume(argv: Sequence[str], worker: str = "genbench.train") -> int:
-    """Continue an interrupted run from its last checkpoint. Returns the exit code."""
-    if len(argv) != 1:
-        raise UserMistake("resume takes one run: an id, a prefix of one, a path, or latest")
-    directory = find_run(argv[0])
+    """Continue an interrupted run from its last checkpoint. Returns the exit code.
+
+    `argv` is the run, and `trainer=...` or `trainer.key=value` where it is to go on otherwise.
+    """
+    overrides = [a for a in argv if "=" in a and not Path(a).exists()]
+    references = [a for a in argv if a not in overrides]
+    if len(references) != 1:
+        raise UserMistake(
+            "resume takes one run, an id, a prefix of one, a path, or latest; and settings of the "
+            "trainer: genbench resume latest trainer.devices=2"
+        )
+    directory = find_run(references[0])
     status = read_status(directory).status
-    if status in ("finished", "running"):
+    if status == "finished" and restarted():
+        return DONE
+    if is_first() and (status == "finished" or (status == "running" and not restarted())):
         advice = {
             "finished": "score it again with `genbench evaluate`, or train a new one",
             "running": "wait for it, or stop it first",
         }[status]
         raise UserMistake(f"{directory.name} is {status}: {advice}")
-    command = f"genbench resume {shlex.quote(argv[0])}"
-    code, _ = _see_through(directory, read_config(directory), command, worker, resume=True)
+    before = read_config(directory)
+    config = resumption.changed(before, overrides) if overrides else before
+    agree(directory, config)
+    command = f"genbench resume {shlex.join(argv)}"
+    code, _ = _see_through(directory, config, command, worker, resume=True)
+    if code == MISTAKE and is_first():  # it stays resumable as it was
+        write_config(directory, before)
     return code
 
 
@@ -444,7 +493,7 @@ def sample(argv: Sequence[str], worker: str = "genbench.sample") -> int:
 
 def _run(arguments: Sequence[str], verb: str, argv: Sequence[str], worker: str) -> int:
     environment = worker_environment(f"genbench {verb} {shlex.join(argv)}")
-    code, asked = run_worker(worker, arguments, environment)
+    code, asked = run_worker(worker, arguments, environment, checkpoint=False)
     if code < 0 and not asked:
         raise GenbenchError(_cause(code))
     return INTERRUPTED if asked and code != DONE else code

@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 FILENAME = "result.json"
 TAGS = "tags.json"  # those of a run that were changed after its start
 # of a dataset: where it comes from and how it is read, not what it is
-_NOT_THE_DATA = ("root", "download", "cache", "cache_gb", "workers", "device_resident")
+NOT_THE_DATA = ("root", "download", "cache", "cache_gb", "workers", "device_resident")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
     Without seed, study, paths, devices, workers, loggers and evaluation: runs with one method are
     seeds of each other. Precision belongs to it.
     """
-    data = {k: v for k, v in config["dataset"].items() if k not in _NOT_THE_DATA}
+    data = {k: v for k, v in config["dataset"].items() if k not in NOT_THE_DATA}
     source = {k: v for k, v in (data.get("source") or {}).items() if k != "root"}
     budget = dict(config["budget"])
     if budget.get("images") is not None:

@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -19,6 +20,10 @@ from genbench.budget import parse_images
 from genbench.errors import GenbenchError, UserMistake
 
 FINAL = ("finished", "interrupted", "diverged", "failed")
+# Ctrl-C; a cluster's or a user's request; what `sbatch --signal=USR1@60` sends before the time is over
+STOPS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 STALE_SECONDS = 60.0  # six heartbeats
 PRUNED = "stopped by the search: worse than half of the trials at this point"
 _ABSENT = object()

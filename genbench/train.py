@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from genbench import engine, loggers, ranks
 from genbench.budget import Budget
@@ -26,16 +28,25 @@ from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistak
 from genbench.evaluate import Evaluation
 from genbench.heartbeat import Heartbeat
 from genbench.history import read_history
-from genbench.interfaces import HasLikelihood
+from genbench.interfaces import HasLikelihood, ImageData
 from genbench.pictures import save_curves
 from genbench.results import FILENAME, Result, fingerprint, method, write_result
-from genbench.runs import write_json
+from genbench.runs import STOPS, write_json
 
 log = logging.getLogger("genbench")
 
 
-def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: bool) -> None:
-    """Train and score what `cfg` describes; only the process with a heartbeat writes the record."""
+def run(
+    directory: Path,
+    cfg: DictConfig,
+    heartbeat: Heartbeat | None,
+    resume: bool,
+    sinks: list[Logger],
+) -> None:
+    """Train and score what `cfg` describes; only the process with a heartbeat writes the record.
+
+    The loggers that it makes are added to `sinks`, for whoever has to close them.
+    """
     if resume and (directory / FILENAME).exists():  # killed between its result and its last word
         return
     model, data = engine.build(cfg)
@@ -43,12 +54,10 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     evaluation.prepare(data)
     budget: Budget = instantiate(cfg.budget)
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
-    sinks = loggers.build(cfg.logger, directory, config, fingerprint(config)) if heartbeat else []
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
-    selection: Selection | None = None
-    if cfg.selection:
-        measure = partial(evaluation.validation_distance, data)
-        selection = instantiate(cfg.selection)(measure, directory)
+    selection = choose(cfg, evaluation, data, directory)
+    if heartbeat:
+        sinks += loggers.build(cfg.logger, directory, config, fingerprint(config))
     extra = [callback for callback in (averaging, selection) if callback]
     callbacks = [*instantiate(cfg.callbacks).values(), *extra]
     schedule = instantiate(cfg.get("schedule"))  # runs of before had none
@@ -56,8 +65,10 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     machine: Engine = instantiate(cfg.trainer)(
         model, data, directory, sinks, budget, heartbeat, callbacks, schedule, clip
     )
+    machine.checkpoints.precision_asked = config["trainer"]["precision"] != "auto"
     config["trainer"]["precision"] = machine.precision
     machine.checkpoints.method = method(config)
+    machine.checkpoints.trainer = trainer_card(config, machine)
     if heartbeat:
         machine.alarms.say = say
         announce(config, machine)
@@ -69,6 +80,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     if not heartbeat:
         return
 
+    config["trainer"]["precision"] = machine.checkpoints.method["precision"]  # of all its trainers
     scores = evaluation(model.to(machine.device), data, machine.device, directory)
     if averaging and machine.steps:
         with averaging.applied(model):
@@ -105,7 +117,7 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
             "device": describe_device(machine.device),
         },
         scores=scores,
-        environment=describe(machine.device),
+        environment=describe(machine.device) | {"trainers": machine.checkpoints.trainers},
         warnings=list(machine.alarms.warnings.values()),
     )
     curves = save_curves(read_history(directory), directory / "samples" / "curves.png")
@@ -113,7 +125,30 @@ def run(directory: Path, cfg: DictConfig, heartbeat: Heartbeat | None, resume: b
     write_json(directory / "environment.json", dict(result.environment))
     write_result(directory, result)
     loggers.finish(sinks, scores, "finished")
+    sinks.clear()
     report(result, directory)
+
+
+def choose(
+    cfg: DictConfig, evaluation: Evaluation, data: ImageData, directory: Path
+) -> Selection | None:
+    """Make what keeps the best weights, if they are wanted."""
+    if not cfg.selection:
+        return None
+    evaluation.check_seed(cfg.selection.seed)
+    measure = partial(evaluation.validation_distance, data)
+    selection: Selection = instantiate(cfg.selection)(measure, directory)
+    return selection
+
+
+def trainer_card(config: dict[str, Any], machine: Engine) -> dict[str, Any]:
+    """Say what trains, as it was asked for and as it is here."""
+    asked = {k: v for k, v in config["trainer"].items() if not k.startswith("_")}
+    return asked | {
+        "processes": machine.world_size,
+        "device": describe_device(machine.device),
+        "host": platform.node(),
+    }
 
 
 def announce(config: dict[str, Any], machine: Engine) -> None:
@@ -176,7 +211,7 @@ def open_log(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what is not training, at once: nothing of it would be lost."""
+    """Let the signals of a stop end what is not training, at once: nothing of it would be lost."""
 
     def stop(number: int, frame: Any) -> None:
         hold_signals()  # once is enough
@@ -188,7 +223,7 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, stop) for n in STOPS}
     try:
         yield
     finally:
@@ -199,7 +234,7 @@ def stoppable() -> Iterator[None]:
 def hold_signals() -> None:
     """Let nothing come between a run and its last words."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -240,16 +275,19 @@ def main(argv: list[str]) -> int:
     assert isinstance(cfg, DictConfig)
     if not engine.is_first_rank():
         return ranks.follow(
-            directory, partial(run, directory, cfg, None, resume), partial(explain, cfg=cfg)
+            directory, partial(run, directory, cfg, None, resume, []), partial(explain, cfg=cfg)
         )
+    sinks: list[Logger] = []
     with stoppable(), open_log(directory), Heartbeat(directory) as heartbeat:
         try:
-            run(directory, cfg, heartbeat, resume)
+            run(directory, cfg, heartbeat, resume, sinks)
         except BaseException as raised:
             hold_signals()
             error = explain(raised, cfg)
             refused = resume and isinstance(error, UserMistake)  # it can still be resumed
-            leave_word(heartbeat, "interrupted" if refused else error.status, error, raised)
+            status = "interrupted" if refused else error.status
+            leave_word(heartbeat, status, error, raised)
+            loggers.finish(sinks, [], status)  # after the record, for a dashboard may take a while
             if os.environ.get("GENBENCH_DEBUG"):
                 raise
             print(f"genbench: {error}", file=sys.stderr)

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from genbench.runs import STOPS
+
 # what another launcher would say to the processes that it starts
 LAUNCHER_VARIABLES = [
     "RANK",
@@ -52,14 +54,17 @@ PR_SET_PDEATHSIG = 1
 
 
 def run_worker(
-    module: str, arguments: Sequence[str], environment: Mapping[str, str]
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    checkpoint: bool = True,
 ) -> tuple[int, bool]:
     """Run `python -m module arguments` to its end: (its return code, was it asked to stop?).
 
     The first Ctrl-C or SIGTERM asks the worker to stop, the second one asks again, the third one
-    kills it and everything that it started.
+    kills it and everything that it started. `checkpoint`: it has something to write before it goes.
     """
-    relay = _Relay()
+    relay = _Relay(checkpoint)
     with handled_signals(relay):
         process = start_worker(module, arguments, environment)
         relay.attach(process)
@@ -99,8 +104,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 class _Relay:
     """Passes the parent's signals on to the worker, harder each time."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    def __init__(self, checkpoint: bool) -> None:
+        self.asked, self.checkpoint = 0, checkpoint
         self._process: subprocess.Popen[bytes] | None = None
 
     def attach(self, process: subprocess.Popen[bytes]) -> None:
@@ -116,21 +121,25 @@ class _Relay:
         if self._process is None:
             return
         if self.asked < 3:
-            note = "waiting for the checkpoint" if self.asked == 1 else "asked once more"
-            last = "" if self.asked == 1 else "; the next Ctrl-C ends it without a checkpoint"
-            print(f"\ngenbench: stopping, {note}{last}", file=sys.stderr, flush=True)
+            print(f"\ngenbench: stopping{self._note()}", file=sys.stderr, flush=True)
             self._process.send_signal(signal.SIGTERM)
         else:
             kill(self._process)
 
+    def _note(self) -> str:
+        if self.asked == 1:
+            return ", waiting for the checkpoint" if self.checkpoint else ""
+        without = " without a checkpoint" if self.checkpoint else ""
+        return f", asked once more; the next Ctrl-C ends it{without}"
+
 
 @contextmanager
 def handled_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Let `handler` have Ctrl-C and SIGTERM for a while."""
+    """Let `handler` have Ctrl-C and the other signals of a stop for a while."""
     if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
-    before: dict[int, Any] = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {n: signal.signal(n, handler) for n in STOPS}
     try:
         yield
     finally:

@@ -14,35 +14,65 @@ from pytorch_lightning import Callback, Trainer
 from genbench.errors import UserMistake
 from genbench.interfaces import GenerativeModel
 
+THEN = ", then "  # between the precisions of a run that had several
+
 
 class Checkpoints(Callback):
     """`last.ckpt` every `minutes`, `final.ckpt` at the end; written aside, then renamed.
 
-    Each holds `method`, what defines the run; another one is refused when the run is resumed.
+    Each holds `method`, what defines the run; another one is refused when the run is resumed. The
+    trainer may change: `trainers` are those of the run so far, each with the `images` at which it
+    took over. Precision belongs to both: one that was asked for at a resume (`precision_asked`) is
+    taken, and the method is then that of a run with two precisions.
     """
 
     def __init__(self, directory: Path, minutes: float) -> None:
         self.directory, self.seconds = directory, 60 * minutes
         self.method: Mapping[str, Any] = {}
+        self.trainer: Mapping[str, Any] = {}
+        self.trainers: list[dict[str, Any]] = []
+        self.precision_asked = False
         self._due = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The method and the global random states, as plain types."""
-        return {"method": dict(self.method), "random": random_states()}
+        """The method, the trainers and the global random states, as plain types."""
+        return {
+            "method": dict(self.method),
+            "trainers": list(self.trainers),
+            "random": random_states(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse another method; draw on as if nothing had happened."""
-        changes = differences(state_dict["method"], self.method)
+        before, now = dict(state_dict["method"]), str(self.method["precision"])
+        if before["precision"].split(THEN)[-1] != now:
+            if not self.precision_asked:
+                raise UserMistake(
+                    f"this run was trained in {before['precision']}, and here trainer.precision=auto "
+                    f"is {now}: give trainer.precision={before['precision'].split(THEN)[-1]} to stay "
+                    f"with it, or trainer.precision={now}, which makes it another method"
+                )
+            before["precision"] += THEN + now
+        self.method = {**self.method, "precision": before["precision"]}
+        changes = differences(before, self.method)
         if changes:
             raise UserMistake(
                 "this checkpoint belongs to another method, and a resumed run must stay the run it "
                 f"was: {'; '.join(changes)}. Put it back, or train a new run"
             )
+        self.trainers = list(state_dict.get("trainers", []))  # checkpoints of before had none
         restore_random_states(state_dict["random"])
+
+    def took_over(self, images: int) -> None:
+        """Note the trainer that goes on from here, if it is another one than before."""
+        last = self.trainers[-1] if self.trainers else {}
+        if {**last, "images": 0} != {**self.trainer, "images": 0}:
+            self.trainers = [*self.trainers, {"images": images, **self.trainer}]
 
     def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
         """Start the clock; a write that was cut off leaves nothing behind."""
         self._due = time.monotonic() + self.seconds
+        self.took_over(pl_module.images_shown)
         if trainer.is_global_zero:
             for partial in self.directory.glob("*.partial"):
                 partial.unlink()

@@ -12,10 +12,11 @@ from genbench.callbacks.checkpoints import Checkpoints
 from genbench.callbacks.telemetry import Telemetry
 from genbench.errors import Interrupted
 from genbench.interfaces import GenerativeModel
+from genbench.runs import STOPS
 
 
 class Stopping(Callback):
-    """SIGINT and SIGTERM: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
+    """A signal of `STOPS`: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
 
     def __init__(
         self, checkpoints: Checkpoints, telemetry: Telemetry, seconds: float | None
@@ -29,7 +30,7 @@ class Stopping(Callback):
         """Take the signals over from Lightning, whose own handling forgets the checkpoint."""
         if self.seconds is not None:
             self._end = time.monotonic() + self.seconds - self.telemetry.seconds
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
