@@ -18,7 +18,6 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
-from torch.distributed.distributed_c10d import PrefixStore, TCPStore
 from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.acceleration import check_compile, check_graph, compiling
@@ -77,10 +76,11 @@ def meet_again(device: torch.device) -> None:
         return
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    agent = TCPStore(address, port, world_size, is_master=False)
+    stores: Any = torch.distributed  # its types do not name them
+    agent = stores.TCPStore(address, port, world_size, is_master=False)
     torch.distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore(f"genbench-attempt-{count}", agent),
+        store=stores.PrefixStore(f"genbench-attempt-{count}", agent),
         rank=rank,
         world_size=world_size,
     )
