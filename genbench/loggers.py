@@ -9,6 +9,7 @@ import csv
 import os
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -55,14 +56,14 @@ def rewind(loggers: Iterable[Logger], images: int) -> None:
 def log_images(loggers: Iterable[Logger], key: str, path: Path, images: int) -> None:
     """Send a picture, a PNG file, to every logger that shows pictures."""
     for logger in loggers:
-        if isinstance(logger, Wandb | TensorBoard):
+        if isinstance(logger, Board):
             logger.log_picture(key, path, images)
 
 
 def finish(loggers: Iterable[Logger], scores: Sequence[Score], status: str) -> None:
     """Send the final scores as `final/<name>` and close the loggers."""
     for logger in loggers:
-        if isinstance(logger, Wandb | TensorBoard):
+        if isinstance(logger, Board):
             logger.log_final(scores)
         logger.finalize(status)
 
@@ -86,6 +87,38 @@ class _Sink(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The config is in config.yaml."""
+
+
+class Board(_Sink, ABC):
+    """A logger that shows pictures and final scores too."""
+
+    @abstractmethod
+    def log_picture(self, key: str, path: Path, images: int) -> None:
+        """Show a PNG under `key`, as it was at `images` images."""
+
+    @abstractmethod
+    def log_final(self, scores: Sequence[Score]) -> None:
+        """Show the scores of the final weights."""
+
+
+class Distant(Board):
+    """A board on another machine: a thread of its own talks to it, so that training never waits."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._tasks: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
+        self._sayings: SimpleQueue[str] = SimpleQueue()  # warnings, for the main thread to give
+        self._broken = self._ended = False
+
+    def _ask(self, task: Callable[[Any], object]) -> None:
+        """Hand a task to the thread."""
+        self._speak()
+        if not (self._broken or self._ended):
+            self._tasks.put(task)
+
+    def _speak(self) -> None:
+        while not self._sayings.empty():
+            warnings.warn(self._sayings.get(), stacklevel=4)
 
 
 class History(_Sink):
@@ -149,7 +182,7 @@ def _never_raises(method: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
-class Wandb(_Sink):
+class Wandb(Distant):
     """A run in the wandb dashboard: seeds of one method in one group, models side by side.
 
     A thread of its own talks to wandb, so that training waits neither for its start nor for its
@@ -168,9 +201,6 @@ class Wandb(_Sink):
         init_seconds: float = 20.0,
     ) -> None:
         super().__init__(directory)
-        self._tasks: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
-        self._sayings: SimpleQueue[str] = SimpleQueue()  # warnings, for the main thread to give
-        self._broken = self._ended = False
         self._exit_code = 0
         about = {"project": project, "entity": entity} | self._about(run_config, group)
         self._thread = threading.Thread(
@@ -238,16 +268,6 @@ class Wandb(_Sink):
             )
         self._speak()
 
-    def _ask(self, task: Callable[[Any], object]) -> None:
-        """Hand a task to the thread."""
-        self._speak()
-        if not (self._broken or self._ended):
-            self._tasks.put(task)
-
-    def _speak(self) -> None:
-        while not self._sayings.empty():
-            warnings.warn(self._sayings.get(), stacklevel=4)
-
     def _work(self, about: Mapping[str, Any], mode: str, init_seconds: float) -> None:
         """Do what is asked, in order, until the end is; runs in the thread."""
         try:
@@ -303,7 +323,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-class TensorBoard(_Sink):
+class TensorBoard(Board):
     """Event files in the run directory's `tensorboard` folder."""
 
     def __init__(self, directory: Path) -> None:
