@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.startup import METRICS
 from genbench.networks.conv import ConvDecoder, ConvTrunk
 from genbench.networks.heads import Discriminator
 
@@ -157,7 +158,8 @@ def packed(jobs_per_gpu: int, images: str) -> float:
 
 def packed_arguments(jobs_per_gpu: int, images: str) -> list[str]:
     """What G3 asks genbench for: a small convolutional GAN on digits, without scores."""
-    settings = ["model=gan", "model.r1_gamma=0", "network=conv", "evaluation.metrics={}"]
+    settings = ["model=gan", "model.r1_gamma=0", "network=conv"]
+    settings += [f"~evaluation.metrics.{name}" for name in METRICS]
     settings += ["evaluation.num_samples=64", "trainer.samples=0", "trainer=gpu", "logger=csv"]
     launcher = [f"hydra.launcher.jobs_per_gpu={jobs_per_gpu}", "hydra.launcher.slots=auto"]
     return ["train", "-m", *settings, f"budget.images={images}", "seed=0,1,2,3", *launcher]
