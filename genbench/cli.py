@@ -63,6 +63,12 @@ def _runs(argv: list[str]) -> int:
         ) from None
 
 
+def _wandb(argv: list[str]) -> int:
+    from genbench import uploads
+
+    return uploads.main(argv)
+
+
 def _export(argv: list[str]) -> int:
     from genbench import export
 
@@ -184,6 +190,17 @@ usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--
     "report": Verb("write a study on one page: table, curves, pictures", "", _report),
     "runs": Verb("print a line per run; --format json for scripts; tag or remove them", "", _runs),
     "export": Verb("put runs and scores into a database or a parquet file", "", _export),
+    "wandb": Verb(
+        "send runs that were logged offline to wandb",
+        """\
+usage: genbench wandb sync [RUN|key=value ...] [--dry-run]
+
+Sends what was logged offline, the pieces of a resumed run under one id, and leaves out what was sent.
+
+  genbench wandb sync --dry-run
+  genbench wandb sync study=objectives""",
+        _wandb,
+    ),
     "show": Verb("print one run: settings, scores with cards, cost, files", "", _show),
     "data": Verb("list, check or prepare datasets", "", _data),
     "extractor": Verb(
@@ -317,6 +334,8 @@ def _candidates(line: str) -> list[str]:
         found = ["list", "check", "prepare"]
     elif words[1] == "extractor":
         found = ["list", "train"]
+    elif words[1] == "wandb":
+        found = ["sync"]
     elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "report", "runs"):
         from genbench.runs import default_outputs, iter_runs
 

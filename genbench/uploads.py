@@ -1,0 +1,94 @@
+"""`genbench wandb sync`: what was logged offline goes to wandb's server. Imports no torch."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from genbench.dashboard import decide
+from genbench.errors import DONE, FAILED, UserMistake
+from genbench.results import find_runs
+from genbench.runs import default_outputs, read_status
+
+SYNCED = ".synced"  # wandb's own mark, beside the file that it has sent
+WORDS = ("sync",)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the first word says; returns the exit code."""
+    if not argv or argv[0] not in WORDS:
+        raise UserMistake(f"wandb takes a word first: genbench wandb {' or '.join(WORDS)}")
+    return sync(argv[1:])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Say what can be asked for."""
+    result = argparse.ArgumentParser(
+        prog="genbench wandb sync",
+        description="Send runs that were logged offline to wandb, the pieces of a resumed run under one "
+        "id. What was sent before is left out, and so is a run that is still going.",
+        epilog="examples: genbench wandb sync · genbench wandb sync study=objectives --dry-run",
+    )
+    result.add_argument("select", nargs="*", help="runs, or selections (default: all)")
+    result.add_argument("--dry-run", action="store_true", help="say what waits, and send nothing")
+    result.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
+    return result
+
+
+def waiting(run: Path) -> list[Path]:
+    """Offline pieces of a run that wandb has not sent yet, oldest first."""
+    pieces = sorted((run / "wandb").glob("offline-run-*"))
+    return [piece for piece in pieces if any(piece.glob("*.wandb")) and not _is_sent(piece)]
+
+
+def _is_sent(piece: Path) -> bool:
+    return any(piece.glob(f"*.wandb{SYNCED}"))
+
+
+def sync(argv: Sequence[str]) -> int:
+    """Send what waits, run by run; returns the exit code."""
+    options = parser().parse_intermixed_args(list(argv))
+    runs = find_runs(options.select, options.outputs or default_outputs())
+    found = {run: pieces for run in runs if (pieces := waiting(run))}
+    going = [run for run in found if read_status(run).status == "running"]
+    ready = {run: pieces for run, pieces in found.items() if run not in going}
+    for run in going:
+        print(f"{run.name} is still going: send it when it is done")
+    if not ready:
+        print(f"nothing waits for wandb (runs looked at: {len(runs)})")
+        return DONE
+    if options.dry_run:
+        for run, pieces in ready.items():
+            print(f"{run.name}: {len(pieces)} {'pieces' if len(pieces) > 1 else 'piece'}")
+        print(f"{len(ready)} of {len(runs)} runs wait for wandb")
+        return DONE
+    _check_server()
+    return _send(ready)
+
+
+def _check_server() -> None:
+    """Refuse before anything is tried: the runs stay where they are."""
+    if decide({"wandb": {}}) != "online":
+        raise UserMistake(
+            "nobody is logged in to wandb, its server does not answer, or WANDB_MODE says offline: "
+            "`wandb login`, or set WANDB_BASE_URL; nothing was sent"
+        )
+
+
+def _send(runs: dict[Path, list[Path]]) -> int:
+    failed = 0
+    for run, pieces in runs.items():
+        command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, pieces)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        left = [piece for piece in pieces if not _is_sent(piece)]
+        if done.returncode == 0 and not left:
+            print(f"{run.name}: sent", flush=True)
+            continue
+        failed += 1
+        words = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
+        print(f"genbench: {run.name}: {words}", file=sys.stderr)
+    print(
+        f"{len(runs) - failed} of {len(runs)} runs sent" + (f", {failed} wait on" if failed else "")
+    )
+    return FAILED if failed else DONE

@@ -1,0 +1,103 @@
+"""What was logged offline, as `genbench wandb sync` finds and sends it."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from genbench import uploads
+from genbench.cli import main
+from genbench.errors import UserMistake
+from genbench.runs import Status, new_run_directory, write_config, write_status
+
+
+@pytest.fixture
+def offline(tmp_path):
+    """Write a run with pieces of wandb's offline folders; `sent` of them are marked as wandb does."""
+
+    def offline(pieces: int, sent: int = 0, status: str = "finished"):
+        run = new_run_directory(tmp_path, None)
+        write_config(run, {"seed": 0, "choices": {"model": "vae", "dataset": "digits"}})
+        write_status(run, Status(status, heartbeat=4e9, pid=1))
+        for number in range(pieces):
+            piece = run / "wandb" / f"offline-run-2026110{number}_000000-{run.name}"
+            piece.mkdir(parents=True)
+            (piece / f"run-{run.name}.wandb").write_bytes(b"x")
+            if number < sent:
+                (piece / f"run-{run.name}.wandb.synced").touch()
+        return run
+
+    return offline
+
+
+@pytest.fixture
+def nobody(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+def test_what_waits_is_named_and_nothing_is_sent(tmp_path, offline, capsys):
+    first, second = offline(2), offline(2, sent=1)
+    offline(1, sent=1)
+    offline(0)
+    going = offline(1, status="running")
+    assert uploads.sync(["--dry-run", "--outputs", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{first.name}: 2 pieces" in printed
+    assert f"{second.name}: 1 piece\n" in printed
+    assert f"{going.name} is still going" in printed
+    assert "2 of 5 runs wait for wandb" in printed
+
+
+def test_with_nothing_to_send_no_login_is_asked_for(tmp_path, offline, nobody, capsys):
+    offline(1, sent=1)
+    assert uploads.sync(["--outputs", str(tmp_path)]) == 0
+    assert "nothing waits for wandb (runs looked at: 1)" in capsys.readouterr().out
+
+
+def test_without_a_login_nothing_is_tried(tmp_path, offline, nobody):
+    offline(1)
+    with pytest.raises(UserMistake, match=r"nobody is logged in to wandb.*nothing was sent"):
+        uploads.sync(["--outputs", str(tmp_path)])
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that answers and takes no key."""
+
+    def do_POST(self):
+        body = json.dumps({"errors": [{"message": "permission denied"}]}).encode()
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.mark.slow
+def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monkeypatch, capsys):
+    """With wandb's real command, against a server that refuses the key."""
+    run = offline(1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.delenv("WANDB_MODE")
+    try:
+        assert uploads.sync(["--outputs", str(tmp_path)]) == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+    said = capsys.readouterr()
+    assert f"genbench: {run.name}: " in said.err
+    assert "0 of 1 runs sent, 1 wait on" in said.out
+    assert uploads.waiting(run)
+
+
+def test_the_word_is_asked_for(room, capsys):
+    assert main(["wandb", "snyc"]) == 2
+    assert "genbench wandb sync" in capsys.readouterr().err
