@@ -60,18 +60,37 @@ def new_run_directory(outputs: Path, run_id: str | None = None) -> Path:
 
     Raises UserMistake if the directory exists or cannot be made. Made-up ids sort by time (UTC).
     """
-    made_up = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
-    name = made_up if run_id is None else str(run_id)
+    if run_id is None:
+        return _made_up_directory(outputs)
+    name = str(run_id)
     if name != Path(name).name or name.startswith((".", "-")) or name in ("", "latest"):
         raise UserMistake(
             f"run_id={name} is not a name for a directory: use letters, digits, '-', '_' and '.'"
         )
-    directory = outputs / name
     try:
-        outputs.mkdir(parents=True, exist_ok=True)
+        return _made(outputs / name)
+    except FileExistsError:
+        raise UserMistake(_exists(outputs, outputs / name)) from None
+
+
+def _made_up_directory(outputs: Path) -> Path:
+    """Try ids until one is new: of a thousand runs in a second, some share theirs."""
+    while True:
+        made_up = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        try:
+            return _made(outputs / made_up)
+        except FileExistsError:
+            if not outputs.is_dir():
+                raise UserMistake(_exists(outputs, outputs / made_up)) from None
+
+
+def _made(directory: Path) -> Path:
+    """Make a directory that is new; raises FileExistsError, and UserMistake for all else."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir()
     except FileExistsError:
-        raise UserMistake(_exists(outputs, directory)) from None
+        raise
     except OSError as error:
         raise UserMistake(
             f"cannot make the run directory {directory}: {explain_os_error(error)}; "

@@ -45,6 +45,14 @@ def test_a_made_up_id_sorts_by_time_and_never_repeats(outputs):
     }
 
 
+def test_made_up_ids_that_meet_are_made_up_anew(outputs, monkeypatch):
+    chances = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
+    monkeypatch.setattr("genbench.runs.secrets.token_hex", lambda _: next(chances))
+    monkeypatch.setattr("genbench.runs.time.strftime", lambda *_: "20260101-000000")
+    names = [new_run_directory(outputs).name for _ in range(2)]
+    assert names == ["20260101-000000-aaaaaa", "20260101-000000-bbbbbb"]
+
+
 def test_an_existing_run_directory_is_refused_with_its_remedy(outputs):
     new_run_directory(outputs, "first")
     with pytest.raises(UserMistake, match="genbench resume first"):
