@@ -30,6 +30,7 @@ from genbench.callbacks.progress import ProgressBar
 from genbench.callbacks.samples import Samples, evaluating
 from genbench.callbacks.stopping import Stopping
 from genbench.callbacks.telemetry import Telemetry
+from genbench.callbacks.waiting import Waiting
 from genbench.capture import Capture
 from genbench.environment import MALLOC
 from genbench.errors import GenbenchError, Interrupted, UserMistake
@@ -359,6 +360,7 @@ class Engine:
         self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped, self.alarms)
         self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
         self.stopping = Stopping(self.checkpoints, self.telemetry, budget.seconds)
+        self.waiting = Waiting(self.telemetry, self.alarms)
         self.samples = Samples(directory / "samples", data, samples, self.total_images, self.alarms)
         self.trainer = Trainer(
             accelerator="cpu" if self.device.type == "cpu" else "gpu",
@@ -375,6 +377,7 @@ class Engine:
                 *callbacks,
                 self.checkpoints,
                 self.stopping,
+                self.waiting,
             ],
             use_distributed_sampler=False,
             sync_batchnorm=self.world_size > 1 and self.device.type == "cuda",

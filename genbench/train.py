@@ -114,6 +114,7 @@ def run(
             "peak_memory_bytes": peak_memory(machine.device),
             "train_images_per_second": machine.images_per_second,
             "sample_images_per_second": evaluation.sample_images_per_second,
+            "data_wait_seconds": machine.waiting.seconds,
             "device": describe_device(machine.device),
         },
         scores=scores,

@@ -45,7 +45,8 @@ class Alarms:
         self._alike_before = False
         self._real: float | None = None
 
-    def _warn(self, cause: str, sentence: str) -> None:
+    def warn(self, cause: str, sentence: str) -> None:
+        """Say it, the first time."""
         if cause not in self.warnings:
             self.warnings[cause] = sentence
             self.say(f"warning: {sentence}")
@@ -57,7 +58,7 @@ class Alarms:
             self._real = variance(self.data.to_images(real))
         alike = variance(samples) < ALIKE * self._real
         if alike and (self._alike_before or images >= self.total_images):
-            self._warn(
+            self.warn(
                 "samples",
                 f"all samples are alike after {images:,} images: the decoder has collapsed. Try a "
                 "lower learning rate, a stronger penalty on the discriminator (model.r1_gamma), or "
@@ -71,7 +72,7 @@ class Alarms:
         blind = float(game.discriminator(torch.zeros(1), torch.zeros(1))) if game else 0.0
         loss = means.get("adversarial/discriminator", math.inf)
         if self._lasts("discriminator", blind > 0 and loss < WON * blind, images):
-            self._warn(
+            self.warn(
                 "discriminator",
                 f"the discriminator tells all fakes for a tenth of the budget, until {images:,} "
                 "images: its loss is below a fiftieth of one that guesses, and the decoder learns "
@@ -79,7 +80,7 @@ class Alarms:
             )
         low = self._lasts("rate", means.get("train/rate", math.inf) < ONE_BIT, images)
         if low and images >= self.total_images:
-            self._warn(
+            self.warn(
                 "rate",
                 "the latents carry less than one bit per image over the last tenth of the budget: "
                 "the posterior has collapsed onto the prior. Try a smaller model.beta, a lower "
