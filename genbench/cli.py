@@ -191,14 +191,17 @@ usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--
     "runs": Verb("print a line per run; --format json for scripts; tag or remove them", "", _runs),
     "export": Verb("put runs and scores into a database or a parquet file", "", _export),
     "wandb": Verb(
-        "send runs that were logged offline to wandb",
+        "send what was logged offline; save a view of a study there",
         """\
 usage: genbench wandb sync [RUN|key=value ...] [--dry-run]
+       genbench wandb workspace study=NAME [--entity E] [--project P] [--out FILE]
 
-Sends what was logged offline, the pieces of a resumed run under one id, and leaves out what was sent.
+sync sends what was logged offline, the pieces of a resumed run under one id, and leaves out what was sent.
+workspace saves a view of a study: scores in groups of seeds, curves over images, pictures side by side.
 
   genbench wandb sync --dry-run
-  genbench wandb sync study=objectives""",
+  genbench wandb sync study=objectives
+  genbench wandb workspace study=objectives""",
         _wandb,
     ),
     "show": Verb("print one run: settings, scores with cards, cost, files", "", _show),
@@ -335,7 +338,7 @@ def _candidates(line: str) -> list[str]:
     elif words[1] == "extractor":
         found = ["list", "train"]
     elif words[1] == "wandb":
-        found = ["sync"]
+        found = ["sync", "workspace"]
     elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "report", "runs"):
         from genbench.runs import default_outputs, iter_runs
 

@@ -1,4 +1,4 @@
-"""`genbench wandb sync`: what was logged offline goes to wandb's server. Imports no torch."""
+"""`genbench wandb`: what was logged offline goes to wandb's server. Imports no torch."""
 
 import argparse
 import subprocess
@@ -12,13 +12,17 @@ from genbench.results import find_runs
 from genbench.runs import default_outputs, read_status
 
 SYNCED = ".synced"  # wandb's own mark, beside the file that it has sent
-WORDS = ("sync",)
+WORDS = ("sync", "workspace")
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what the first word says; returns the exit code."""
     if not argv or argv[0] not in WORDS:
         raise UserMistake(f"wandb takes a word first: genbench wandb {' or '.join(WORDS)}")
+    if argv[0] == "workspace":
+        from genbench import workspace
+
+        return workspace.main(argv[1:])
     return sync(argv[1:])
 
 

@@ -5,8 +5,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from test_compare import fd, finished  # noqa: F401  (the latter is a fixture)
 
-from genbench import uploads
+from genbench import uploads, workspace
 from genbench.cli import main
 from genbench.errors import UserMistake
 from genbench.runs import Status, new_run_directory, write_config, write_status
@@ -96,6 +97,44 @@ def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monke
     assert f"genbench: {run.name}: " in said.err
     assert "0 of 1 runs sent, 1 wait on" in said.out
     assert uploads.waiting(run)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs
+def test_a_view_of_a_study_can_be_built_without_a_server(tmp_path, finished, nobody, capsys):  # noqa: F811
+    """Read back by wandb's own library, which checks every field."""
+    for model in ("vae", "gan"):
+        run = finished([fd(4.0)], model=model, study="first")
+        (run / "history.csv").write_text("images,selection/fd,loss/one\n64,3.0,1.0\n")
+    out = tmp_path / "view.json"
+    argv = ["study=first", "--outputs", str(tmp_path), "--entity", "me", "--out", str(out)]
+    assert workspace.main(argv) == 0
+    view = json.loads(out.read_text())
+    internal = pytest.importorskip("wandb_workspaces.workspaces.internal")
+    assert internal.View.model_validate(view).entity == "me"
+    bank = view["spec"]["section"]["panelBankConfig"]["sections"]
+    panels = {section["name"]: section["panels"] for section in bank}
+    assert [p["config"]["metrics"] for p in panels["Scores"]] == [["final/fd_lenet"]]
+    (curve,) = panels["Scores over images"]
+    assert (curve["config"]["xAxis"], curve["config"]["metrics"]) == ("images", ["selection/fd"])
+    assert [p["config"]["metrics"] for p in panels["Losses"]] == [["loss/one"]]
+    shown = [p["config"]["mediaKeys"] for p in panels["Pictures"]]
+    assert ["samples"] in shown
+    (comparer,) = panels["What the runs differ in"]
+    assert comparer["config"]["diffOnly"] == "split"
+    (runs,) = view["spec"]["section"]["runSets"]
+    assert '"value": "first"' in json.dumps(runs["filters"])
+    assert runs["grouping"] == [{"section": "config", "name": "model.value"}]
+    with pytest.raises(UserMistake, match="nobody is logged in to wandb"):
+        workspace.main(["study=first", "--outputs", str(tmp_path), "--entity", "me"])
+
+
+def test_a_view_is_of_one_study(tmp_path, finished):  # noqa: F811
+    finished([fd(4.0)], study="first")
+    finished([fd(4.0)], seed=1)
+    with pytest.raises(UserMistake, match="these runs are of first, no study: give study=NAME"):
+        workspace.main(["model=vae", "--outputs", str(tmp_path)])
+    with pytest.raises(UserMistake, match="there are no runs that fit study=other"):
+        workspace.main(["study=other", "--outputs", str(tmp_path)])
 
 
 def test_the_word_is_asked_for(room, capsys):
