@@ -226,7 +226,7 @@ def compare(peer: Side, ours: Side, rounds: int) -> dict[str, float]:
 def measure(
     rounds: int, images: int, dimensions: int, inception_images: int
 ) -> list[dict[str, Any]]:
-    demands = {"M1": 1.1, "M2": 0.55, "M3": 0.7, "M4": 0.7, "M5": 1.0}
+    demands = {"M1": 1.1, "M2": 0.45, "M3": 0.58, "M4": 0.6, "M5": 1.0}
     peers = {"M1": "torch-fidelity", "M2": "torch-fidelity", "M3": "torchmetrics"}
     rows = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
