@@ -4,7 +4,9 @@ import csv
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import test_ranks as ranks
 import torch
@@ -12,6 +14,7 @@ from pytorch_lightning import Callback
 from test_train import cache, start  # noqa: F401  (fixtures)
 
 from genbench import compare, sample, show
+from genbench.callbacks.alarms import Alarms
 from genbench.errors import GenbenchError
 from genbench.guards import DeviceGuard, HostGuard, Skipped, guard_of
 from genbench.results import read_result
@@ -215,3 +218,16 @@ def test_a_training_that_leads_nowhere_is_warned_of(start, capsys, settings, wor
     show.main_show([str(directory)])
     compare.main([directory.name, "--outputs", str(directory.parent)])
     assert capsys.readouterr().out.count(words or "Try") == (3 if words else 0)
+
+
+def test_an_untrained_decoder_is_a_floor_and_no_collapse():
+    data = SimpleNamespace(
+        pixels=lambda split: np.random.default_rng(0).integers(0, 17, (64, 1, 4, 4), np.uint8),
+        to_images=lambda pixels: pixels.float() / 8 - 1,
+    )
+    said: list[str] = []
+    alarms = Alarms(data, 0, said.append)
+    alarms.look_at_samples(torch.zeros(8, 1, 4, 4), 0)
+    assert not said
+    alarms.look_at_samples(torch.zeros(8, 1, 4, 4), 64)
+    assert len(said) == 1  # the same grid after training is one

@@ -52,7 +52,9 @@ class Alarms:
             self.say(f"warning: {sentence}")
 
     def look_at_samples(self, samples: Tensor, images: int) -> None:
-        """Take in a grid, drawn after `images` images."""
+        """Take in a grid, drawn after `images` images; after none it is a floor, and meant to be."""
+        if not images:
+            return
         if self._real is None:
             real = torch.as_tensor(self.data.pixels("validation")[:REAL].copy())
             self._real = variance(self.data.to_images(real))
