@@ -36,7 +36,7 @@ def decide(loggers: Mapping[str, Any]) -> str:
     if _answers(server):
         return "online"
     warnings.warn(
-        f"wandb: {server} does not answer; logging offline, `wandb sync` uploads it later",
+        f"wandb: {server} does not answer; logging offline, `genbench wandb sync` uploads it later",
         stacklevel=2,
     )
     return "offline"

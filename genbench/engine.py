@@ -241,13 +241,9 @@ def clip_of_players(
 ) -> dict[str, float]:
     """Largest gradient norm of each player: one number for all, or some by name."""
     players = list(model.players())
-    named = (
-        dict(clip)
-        if isinstance(clip, Mapping)
-        else {}
-        if clip is None
-        else dict.fromkeys(players, clip)
-    )
+    if clip is None:
+        return {}
+    named = dict(clip) if isinstance(clip, Mapping) else dict.fromkeys(players, clip)
     for player, norm in named.items():
         if player not in players:
             raise UserMistake(

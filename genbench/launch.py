@@ -37,6 +37,7 @@ from genbench.runs import (
     explain_os_error,
     find_run,
     new_run_directory,
+    parse_selections,
     read_config,
     read_status,
     write_config,
@@ -454,8 +455,8 @@ def resume(argv: Sequence[str], worker: str = "genbench.train") -> int:
 
     `argv` is the run, and `trainer=...` or `trainer.key=value` where it is to go on otherwise.
     """
-    overrides = [a for a in argv if "=" in a and not Path(a).exists()]
-    references = [a for a in argv if a not in overrides]
+    references, settings = parse_selections(argv)
+    overrides = ["=".join(setting) for setting in settings]
     if len(references) != 1:
         raise UserMistake(
             "resume takes one run, an id, a prefix of one, a path, or latest; and settings of the "

@@ -51,10 +51,9 @@ class Stopping(Callback):
             self.asked is not None,
             time.monotonic() >= self._end,
         )
-        if due and not asked:
+        if due or asked:
             self.checkpoints.save(trainer)
         if asked:
-            self.checkpoints.save(trainer)
             raise Interrupted(
                 f"stopped by {self.asked or 'a signal to another rank'} after "
                 f"{pl_module.images_shown:,} images; `genbench resume` goes on from there"

@@ -1,6 +1,7 @@
 """One line per run with all that is known of it, for a spreadsheet or a data frame."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -74,8 +75,8 @@ def _name(score: Score, crowded: set[tuple[str, str]]) -> str:
 def _under_several_protocols(runs: Iterable[Result]) -> set[tuple[str, str]]:
     """Names and checkpoints of scores whose cards are not all the same."""
     keys = {score_key(score) for run in runs for score in run.scores}
-    names = [key[:2] for key in keys]
-    return {name for name in names if names.count(name) > 1}
+    counts = Counter(key[:2] for key in keys)
+    return {name for name, count in counts.items() if count > 1}
 
 
 def _plain(value: Any) -> Any:
