@@ -106,6 +106,14 @@ def test_a_method_has_one_colour_on_the_whole_page(study):
     assert {(str(place), name) for name, place in places.items()} == dots
 
 
+def test_a_method_keeps_its_colour_where_another_is_best(study, finished):  # noqa: F811
+    for model, value in (("vae", 1.0), ("gan", 2.0)):
+        finished([fd(value)], model=model, dataset="mnist", study="objectives")
+    dots = re.findall(r'class="dot p(\d)"></span>(\w+)', page_of(study))
+    assert {name for _, name in dots} == {"vae", "gan"}
+    assert len(set(dots)) == 2
+
+
 def test_without_curves_the_page_says_how_to_get_them(tmp_path, finished):  # noqa: F811
     finished([fd(3.0)])
     assert "selection=fd" in " ".join(Reader(page_of(tmp_path)).text)

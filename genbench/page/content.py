@@ -14,8 +14,9 @@ from genbench.comparison.rows import Row
 from genbench.comparison.table import Arena, table_of
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.contact_sheet import KINDS, last_grids
+from genbench.history import read_history
 from genbench.mistakes import config_root
-from genbench.page.curves import Panel, histories_of, loss_panels, score_panels
+from genbench.page.curves import Panel, loss_panels, score_panels
 from genbench.results import Result
 from genbench.tables import Cell, Column, Table, number
 
@@ -175,7 +176,7 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
     rows, columns = arena.rows, arena.columns
     trained = [row for row in rows if row.runs and not row.untrained]
     where = {row.label: [directories[run.run_id] for run in row.runs] for row in trained}
-    histories = {label: histories_of(own) for label, own in where.items()}
+    histories = {label: [read_history(run) for run in own] for label, own in where.items()}
     failed = [(row, run) for row in rows for run in row.unfinished]
     return Section(
         dataset=arena.dataset,

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
-from genbench.history import read_history
 from genbench.score import higher_is_better
 from genbench.significance import SEEDS_FOR_SPREAD
 
@@ -101,8 +99,3 @@ def _columns(
 ) -> list[str]:
     every = (name for own in histories.values() for history in own for name in history)
     return sorted({name for name in every if wanted(name)})
-
-
-def histories_of(directories: Sequence[Path]) -> list[dict[str, list[tuple[float, float]]]]:
-    """Read history.csv of each run."""
-    return [read_history(directory) for directory in directories]

@@ -27,12 +27,14 @@ def write_html(study: Study) -> str:
         ) from None
     template = files("genbench.page").joinpath("report.html.j2").read_text(encoding="utf-8")
     plots: dict[str, Any] = {}
-    sections = [_section(part, plots) for part in study.sections]
+    places = colours(sorted({label for part in study.sections for label in part.labels}))
+    sections = [_section(part, places, plots) for part in study.sections]
     rows = [row for part in study.sections for row in part.rows]
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     return page.render(
         study=study,
         sections=sections,
+        places=places,
         plots=Markup(json.dumps(plots).replace("<", "\\u003c")),  # no tag can end the script
         library=Markup(get_plotlyjs()),
         palette=PALETTE,
@@ -45,9 +47,8 @@ def write_html(study: Study) -> str:
     )
 
 
-def _section(part: Section, plots: dict[str, Any]) -> dict[str, Any]:
+def _section(part: Section, places: dict[str, int], plots: dict[str, Any]) -> dict[str, Any]:
     """A part with the addresses of its plots, which are added to `plots`."""
-    places = colours(part.labels)
 
     def named(panels: Any, own: dict[str, int] | None = None) -> Iterator[dict[str, str]]:
         for panel in panels:
@@ -57,7 +58,7 @@ def _section(part: Section, plots: dict[str, Any]) -> dict[str, Any]:
 
     scores = list(named(part.scores, places))
     losses = {label: list(named(panels)) for label, panels in part.losses.items()}
-    return {"part": part, "places": places, "losses": losses, "scores": scores}
+    return {"part": part, "losses": losses, "scores": scores}
 
 
 def _places(panel: Panel) -> dict[str, int]:

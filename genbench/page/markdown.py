@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from genbench.page.content import Study
+from genbench.page.content import Gallery, Study
 from genbench.tables import render
 
 
@@ -15,21 +15,23 @@ def write_markdown(study: Study, out: Path) -> str:
         lines += [f"## {section.dataset}", "", render([section.table], "md"), ""]
         lines += [f"- {verdict}" for verdict in section.verdicts] + [""]
         for gallery in section.galleries:
-            lines += _gallery(gallery.kind, gallery.caption, gallery.pictures, out, section.dataset)
+            lines += _gallery(gallery, section.dataset, out)
         lines += [render([section.costs], "md"), ""]
         if section.failed:
             lines += [render([section.failed], "md"), ""]
     return "\n".join(lines).rstrip()
 
 
-def _gallery(kind: str, caption: str, pictures: object, out: Path, dataset: str) -> list[str]:
+def _gallery(gallery: Gallery, dataset: str, out: Path) -> list[str]:
     folder = out.with_name(f"{out.stem}-pictures")
     folder.mkdir(parents=True, exist_ok=True)
     heads, cells = [], []
-    for place, picture in enumerate(pictures):  # type: ignore[var-annotated,arg-type]
-        name = f"{dataset}-{kind}-{place}.png"
+    for place, picture in enumerate(gallery.pictures):
+        name = f"{dataset}-{gallery.kind}-{place}.png"
         shutil.copyfile(picture.path, folder / name)
         heads.append(picture.label.replace("|", "\\|"))
-        cells.append(f"![{kind} of {picture.label}]({folder.name}/{name})".replace("|", "\\|"))
+        cells.append(
+            f"![{gallery.kind} of {picture.label}]({folder.name}/{name})".replace("|", "\\|")
+        )
     rule = "|" + ":---:|" * len(heads)
-    return [caption, "", f"| {' | '.join(heads)} |", rule, f"| {' | '.join(cells)} |", ""]
+    return [gallery.caption, "", f"| {' | '.join(heads)} |", rule, f"| {' | '.join(cells)} |", ""]
