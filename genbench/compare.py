@@ -5,7 +5,7 @@ numbers whose cards differ never share one. Runs that failed are counted, never 
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genbench.budget import parse_images
@@ -17,8 +17,8 @@ from genbench.comparison.trials import best_of_tables
 from genbench.comparison.verdicts import versus_tables
 from genbench.comparison.wide import wide_table
 from genbench.errors import DONE, UserMistake
-from genbench.results import Result, find_runs, load_results
-from genbench.runs import default_outputs, explain_os_error
+from genbench.results import Result, some_runs
+from genbench.runs import default_outputs, explain_os_error, write_out
 from genbench.tables import FORMATS, Table, render
 
 __all__ = ["compare", "main", "make_rows"]
@@ -97,22 +97,21 @@ def main(argv: list[str]) -> int:
     options = parser().parse_intermixed_args(argv)
     options.format = options.format or ("csv" if options.wide else "table")
     outputs = options.outputs or default_outputs()
-    results = load_results(options.select, outputs)
-    if not results:
-        chosen = f" that fit {' '.join(options.select)}" if options.select else ""
-        raise UserMistake(
-            f"there are no runs in {outputs}{chosen}: start some with "
-            "`genbench train -m model=vae,gan,vae-gan`, or see `genbench runs`"
-        )
+    found = some_runs(options.select, outputs)
+    directories = {run.name: run for run, _ in found}
+    results = [result for _, result in found]
     notes: list[str] = []
     if options.at:
-        directories = {run.name: run for run in find_runs(options.select, outputs)}
         results, notes = results_at(results, directories, options.at, options.metric)
         options.metric = []
     tables = _tables(options, results, notes)
     if options.pictures:
-        _draw(results, find_runs(options.select, outputs), options.pictures)
-    _put(render(tables, options.format), options.out)
+        _draw(results, directories, options.pictures)
+    text = render(tables, options.format)
+    if options.out:
+        write_out(options.out, text)
+    else:
+        print(text)
     return DONE
 
 
@@ -158,24 +157,10 @@ def _fitting(tables: Sequence[Table], options: argparse.Namespace) -> list[Table
     return list(tables)
 
 
-def _put(text: str, path: Path | None) -> None:
-    if path is None:
-        print(text)
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserMistake(
-            f"cannot write --out {path}: {explain_os_error(error)}; choose another file"
-        ) from None
-
-
-def _draw(results: Sequence[Result], directories: Iterable[Path], path: Path) -> None:
+def _draw(results: Sequence[Result], where: Mapping[str, Path], path: Path) -> None:
     """Draw the first seed of every row that was trained."""
     from genbench.contact_sheet import contact_sheet
 
-    where = {directory.name: directory for directory in directories}
     rows = [row for row in make_rows(results) if row.runs and not row.untrained]
     runs = [(f"{row.label} on {row.dataset}", where[row.runs[0].run_id]) for row in rows]
     if not runs:

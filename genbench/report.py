@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from genbench.comparison.table import arenas
-from genbench.errors import DONE, UserMistake
+from genbench.errors import DONE
 from genbench.page.content import study_of
 from genbench.page.html import write_html
 from genbench.page.markdown import write_markdown
-from genbench.results import find_runs, load_results
-from genbench.runs import default_outputs, explain_os_error
+from genbench.results import some_runs
+from genbench.runs import default_outputs, write_out
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,27 +40,15 @@ def main(argv: list[str]) -> int:
     """Write the page and print where it is; returns the exit code."""
     options = parser().parse_intermixed_args(argv)
     outputs = options.outputs or default_outputs()
-    results = load_results(options.select, outputs)
-    if not results:
-        chosen = f" that fit {' '.join(options.select)}" if options.select else ""
-        raise UserMistake(
-            f"there are no runs in {outputs}{chosen}: start some with "
-            "`genbench train -m experiment=objectives`, or see `genbench runs`"
-        )
+    found = some_runs(options.select, outputs)
+    results = [result for _, result in found]
     form = options.format or ("md" if options.out and options.out.suffix == ".md" else "html")
     out = options.out or Path(f"report.{form}")
     studies = sorted({result.study for result in results if result.study})
     title = options.title or ", ".join(studies) or "runs"
-    found = arenas(results, options.metric, options.all, options.sort)
-    directories = {run.name: run for run in find_runs(options.select, outputs)}
-    study = study_of(found, directories, title, options.question, options.versus)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        text = write_html(study) if form == "html" else write_markdown(study, out)
-        out.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserMistake(
-            f"cannot write --out {out}: {explain_os_error(error)}; choose another file"
-        ) from None
+    sections = arenas(results, options.metric, options.all, options.sort)
+    directories = {run.name: run for run, _ in found}
+    study = study_of(sections, directories, title, options.question, options.versus)
+    write_out(out, write_html(study) if form == "html" else write_markdown(study, out))
     print(out)
     return DONE

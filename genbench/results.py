@@ -48,9 +48,8 @@ class Result:
     seed: int
     fingerprint: str  # equal = seeds of one method
     config: Mapping[str, Any]  # fully resolved
-    budget: Mapping[
-        str, Any
-    ]  # images, generator_steps, discriminator_steps, epochs, seconds, skipped_steps
+    # images, generator_steps, discriminator_steps, epochs, seconds, skipped_steps
+    budget: Mapping[str, Any]
     cost: Mapping[str, Any]  # parameters per network, memory, speed, device
     scores: Sequence[Score]
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -249,8 +248,28 @@ def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> 
 
     A damaged one is left out, which is said on stderr.
     """
-    read = (unless_damaged(_tabled, record) for record in read_records(arguments, outputs))
-    return [result for result in read if result is not None]
+    return [result for _, result in load_runs(arguments, outputs)]
+
+
+def load_runs(
+    arguments: Sequence[str] = (), outputs: Path | None = None
+) -> list[tuple[Path, Result]]:
+    """`load_results`, each with its directory."""
+    records = read_records(arguments, outputs)
+    read = ((record.run, unless_damaged(_tabled, record)) for record in records)
+    return [(run, result) for run, result in read if result is not None]
+
+
+def some_runs(arguments: Sequence[str], outputs: Path) -> list[tuple[Path, Result]]:
+    """`load_runs`, of which there must be some: UserMistake otherwise."""
+    found = load_runs(arguments, outputs)
+    if not found:
+        chosen = f" that fit {' '.join(arguments)}" if arguments else ""
+        raise UserMistake(
+            f"there are no runs in {outputs}{chosen}: start some with "
+            "`genbench train -m model=vae,gan,vae-gan`, or see `genbench runs`"
+        )
+    return found
 
 
 def _tabled(record: Record) -> Result:

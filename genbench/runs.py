@@ -116,6 +116,17 @@ def explain_os_error(error: OSError) -> str:
 # --- finding one --------------------------------------------------------------------------------
 
 
+def write_out(path: Path, text: str) -> None:
+    """Write what a command was asked to write to `--out`; UserMistake where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(
+            f"cannot write --out {path}: {explain_os_error(error)}; choose another file"
+        ) from None
+
+
 def iter_runs(outputs: Path) -> Iterator[Path]:
     """Every directory in `outputs` that holds a run, sorted by name."""
     for name in run_names(outputs):

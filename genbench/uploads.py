@@ -8,8 +8,8 @@ from pathlib import Path
 
 from genbench.dashboard import decide
 from genbench.errors import DONE, FAILED, UserMistake
-from genbench.results import find_runs
-from genbench.runs import default_outputs, read_status
+from genbench.results import read_records
+from genbench.runs import default_outputs
 
 SYNCED = ".synced"  # wandb's own mark, beside the file that it has sent
 WORDS = ("sync", "workspace")
@@ -53,19 +53,21 @@ def _is_sent(piece: Path) -> bool:
 def sync(argv: Sequence[str]) -> int:
     """Send what waits, run by run; returns the exit code."""
     options = parser().parse_intermixed_args(list(argv))
-    runs = find_runs(options.select, options.outputs or default_outputs())
-    found = {run: pieces for run in runs if (pieces := waiting(run))}
-    going = [run for run in found if read_status(run).status == "running"]
-    ready = {run: pieces for run, pieces in found.items() if run not in going}
-    for run in going:
-        print(f"{run.name} is still going: send it when it is done")
+    records = read_records(options.select, options.outputs or default_outputs())
+    ready: dict[Path, list[Path]] = {}
+    for record in records:
+        pieces = waiting(record.run)
+        if pieces and record.status.status == "running":
+            print(f"{record.run.name} is still going: send it when it is done")
+        elif pieces:
+            ready[record.run] = pieces
     if not ready:
-        print(f"nothing waits for wandb (runs looked at: {len(runs)})")
+        print(f"nothing waits for wandb (runs looked at: {len(records)})")
         return DONE
     if options.dry_run:
         for run, pieces in ready.items():
             print(f"{run.name}: {len(pieces)} {'pieces' if len(pieces) > 1 else 'piece'}")
-        print(f"{len(ready)} of {len(runs)} runs wait for wandb")
+        print(f"{len(ready)} of {len(records)} runs wait for wandb")
         return DONE
     _check_server()
     return _send(ready)

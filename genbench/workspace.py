@@ -4,7 +4,6 @@ Needs wandb-workspaces, `genbench[workspace]`.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 from genbench.dashboard import decide
 from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.history import read_history
-from genbench.results import Result, find_runs, load_results
-from genbench.runs import default_outputs, explain_os_error
+from genbench.results import Result, some_runs
+from genbench.runs import default_outputs, write_out
 
 MEDIA = ("samples", "interpolations", "reconstructions", "curves", "scores")
 NOT_A_PANEL = ("images_per_second",)
@@ -43,13 +42,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Save the view or write its specification; returns the exit code."""
     options = parser().parse_intermixed_args(list(argv))
-    outputs = options.outputs or default_outputs()
-    results = load_results(options.select, outputs)
-    study = study_of(results, options.select)
-    columns = columns_of(find_runs(options.select, outputs))
-    view = build(results, columns, study, options)
+    found = some_runs(options.select, options.outputs or default_outputs())
+    results = [result for _, result in found]
+    study = study_of(results)
+    view = build(results, columns_of([run for run, _ in found]), study, options)
     if options.out:
-        _write(view, options.out)
+        content = view._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)
+        write_out(options.out, content)
         print(options.out)
         return DONE
     if decide({"wandb": {}}) != "online":
@@ -64,11 +63,9 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
-def study_of(results: Sequence[Result], words: Sequence[str]) -> str:
+def study_of(results: Sequence[Result]) -> str:
     """The one study that all runs belong to; a view is filtered by it. UserMistake otherwise."""
     studies = {result.study for result in results}
-    if not results:
-        raise UserMistake(f"there are no runs that fit {' '.join(words)}, see `genbench runs`")
     if len(studies) > 1 or None in studies:
         named = ", ".join(sorted(study or "no study" for study in studies))
         raise UserMistake(f"a view shows one study, and these runs are of {named}: give study=NAME")
@@ -129,14 +126,3 @@ def _entity(out: Path | None) -> str:
     import wandb
 
     return str(wandb.Api().default_entity or "")
-
-
-def _write(view: Any, path: Path) -> None:
-    specification = json.loads(view._to_model().model_dump_json(by_alias=True, exclude_none=True))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(specification, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserMistake(
-            f"cannot write --out {path}: {explain_os_error(error)}; choose another file"
-        ) from None
