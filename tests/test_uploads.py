@@ -133,7 +133,9 @@ def test_a_view_is_of_one_study(tmp_path, finished):  # noqa: F811
     finished([fd(4.0)], seed=1)
     with pytest.raises(UserMistake, match="these runs are of first, no study: give study=NAME"):
         workspace.main(["model=vae", "--outputs", str(tmp_path)])
-    with pytest.raises(UserMistake, match="there are no runs in .* that fit study=other: start some with"):
+    with pytest.raises(
+        UserMistake, match="there are no runs in .* that fit study=other: start some with"
+    ):
         workspace.main(["study=other", "--outputs", str(tmp_path)])
 
 
