@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 LOGIN_SECONDS = 30.0  # that wandb may take to say who is logged in
@@ -25,21 +25,41 @@ def decide(loggers: Mapping[str, Any]) -> str:
     entry = loggers.get("wandb")
     if entry is None or os.environ.get("WANDB_MODE") == "disabled":
         return "none"
-    without_login = "none" if entry.get("only_if_logged_in") else "offline"
+    access = look()
+    if access.state == "nobody":
+        return "none" if entry.get("only_if_logged_in") else "offline"
+    if access.state == "unreachable":
+        warnings.warn(
+            f"wandb: {access.server} does not answer; logging offline, "
+            "`genbench wandb sync` uploads it later",
+            stacklevel=2,
+        )
+    return "online" if access.state == "online" else "offline"
+
+
+class Access(NamedTuple):
+    """How this machine stands with wandb, and the address of the server where it is known."""
+
+    state: Literal["disabled", "nobody", "offline", "unreachable", "online"]
+    server: str = ""
+
+
+def look() -> Access:
+    """Find out whether wandb is switched off, who is logged in, and whether the server answers.
+
+    `nobody` also where wandb does not say who, which it warns of.
+    """
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "disabled":
+        return Access("disabled")
     if not _has_key():
-        return without_login
-    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
-        return "offline"
+        return Access("nobody")
+    if mode in ("offline", "dryrun"):
+        return Access("offline")
     server = _log_in()
     if server is None:
-        return without_login
-    if _answers(server):
-        return "online"
-    warnings.warn(
-        f"wandb: {server} does not answer; logging offline, `genbench wandb sync` uploads it later",
-        stacklevel=2,
-    )
-    return "offline"
+        return Access("nobody")
+    return Access("online" if _answers(server) else "unreachable", server)
 
 
 def _has_key() -> bool:

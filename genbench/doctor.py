@@ -196,12 +196,18 @@ def _wandb() -> Iterator[Finding]:
     """What a run would decide; nobody is asked to log in."""
     installed = version("wandb")
     with redirect_stderr(io.StringIO()):
-        mode = dashboard.decide({"wandb": {}})
-    if mode == "online":
-        yield Finding("wandb", "ok", f"{installed}, logged in")
-    else:
-        state = "switched off by WANDB_MODE" if mode == "none" else "nobody is logged in"
-        yield Finding("wandb", "missing", f"{installed}, {state}", "optional: wandb login")
+        access = dashboard.look()
+    later = "optional: runs are logged offline, `genbench wandb sync` sends them later"
+    state, remedy = {
+        "online": ("logged in", ""),
+        "disabled": ("switched off by WANDB_MODE", "optional: unset WANDB_MODE"),
+        "offline": ("kept offline by WANDB_MODE", later),
+        "nobody": ("nobody is logged in", "optional: wandb login"),
+        "unreachable": (f"there is a key, but {access.server} does not answer", later),
+    }[access.state]
+    yield Finding(
+        "wandb", "ok" if access.state == "online" else "missing", f"{installed}, {state}", remedy
+    )
 
 
 def _disk() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ one that fails says so once and is left alone from then on.
 
 import atexit
 import csv
+import json
 import os
 import threading
 import warnings
@@ -21,11 +22,13 @@ from hydra.utils import instantiate
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from genbench.dashboard import decide
+from genbench.errors import UserMistake
 from genbench.history import FILENAME, whole_rows
 from genbench.score import Score
 
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
 TAG_LETTERS = 64  # wandb refuses a run with a longer tag
+ARTIFACTS = ("code", "checkpoints")  # that a run can leave with wandb
 P = ParamSpec("P")
 
 
@@ -186,7 +189,8 @@ class Wandb(Distant):
     """A run in the wandb dashboard: seeds of one method in one group, models side by side.
 
     A thread of its own talks to wandb, so that training waits neither for its start nor for its
-    network. Where the server fails at the start, the run is logged offline.
+    network. Where the server fails at the start, the run is logged offline. `artifacts` are those of
+    ARTIFACTS to be sent too; UserMistake for another name.
     """
 
     def __init__(
@@ -199,8 +203,15 @@ class Wandb(Distant):
         entity: str | None,
         only_if_logged_in: bool = False,
         init_seconds: float = 20.0,
+        artifacts: Sequence[str] = (),
     ) -> None:
         super().__init__(directory)
+        unknown = [name for name in artifacts if name not in ARTIFACTS]
+        if unknown:
+            raise UserMistake(
+                f"logger.wandb.artifacts names {unknown[0]}: there are {', '.join(ARTIFACTS)}"
+            )
+        self._artifacts = tuple(artifacts)
         self._exit_code = 0
         about = {"project": project, "entity": entity} | self._about(run_config, group)
         self._thread = threading.Thread(
@@ -240,17 +251,38 @@ class Wandb(Distant):
         self._ask(log)
 
     def log_final(self, scores: Sequence[Score]) -> None:
-        """Put the scores in the summary as columns, and with their protocols in a table."""
+        """Put scores and cards in the summary, both in a table, and send what was asked for."""
 
         def log(run: Any) -> None:
             import wandb
 
+            cards = [json.dumps(dict(s.card), sort_keys=True) for s in scores]
+            pairs = list(zip(scores, cards, strict=True))
             run.summary.update({f"{s.checkpoint}/{s.name}": s.value for s in scores})
-            rows = [[s.name, s.value, s.unit, s.checkpoint, s.protocol, s.status] for s in scores]
-            heads: list[str | int] = ["score", "value", "unit", "checkpoint", "protocol", "status"]
+            run.summary.update({f"card/{s.checkpoint}/{s.name}": card for s, card in pairs})
+            rows = [
+                [s.name, s.value, s.unit, s.checkpoint, s.protocol, s.status, card]
+                for s, card in pairs
+            ]
+            heads: list[str | int] = [
+                *("score", "value", "unit", "checkpoint", "protocol", "status", "card")
+            ]
             run.log({"scores": wandb.Table(columns=heads, data=rows)})
+            if "checkpoints" in self._artifacts:
+                self._send_checkpoints(run)
 
         self._ask(log)
+
+    def _send_checkpoints(self, run: Any) -> None:
+        """Send the weights that were scored; of a run without any, those that it would go on from."""
+        import wandb
+
+        folder = self.directory / "checkpoints"
+        scored = [path for name in ("final", "best") if (path := folder / f"{name}.ckpt").exists()]
+        for path in scored or folder.glob("last.ckpt"):
+            artifact = wandb.Artifact(f"{path.stem}-{run.id}", type="model")
+            artifact.add_file(str(path))
+            run.log_artifact(artifact)
 
     def finalize(self, status: str) -> None:
         """Upload what is left, for a minute at most."""
@@ -306,7 +338,13 @@ class Wandb(Distant):
             run = start("offline")
         run.define_metric("images")
         run.define_metric("*", step_metric="images")
+        if "code" in self._artifacts:
+            run.log_code(str(Path(__file__).parent), name=f"code-{run.id}", include_fn=_is_code)
         return run
+
+
+def _is_code(path: str) -> bool:
+    return path.endswith((".py", ".yaml"))
 
 
 def _let_go() -> None:

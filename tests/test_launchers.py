@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from test_loggers import records
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from genbench import launch
 from genbench.runs import iter_runs, read_config, read_status
@@ -112,20 +113,30 @@ def test_slurm_gets_one_array_and_keeps_its_files_with_the_runs(room, monkeypatc
 # --- wandb's agent ------------------------------------------------------------------------------
 
 
+def commanded(command, proposal):
+    """What wandb's agent runs for a proposal: its own code fills in the command of a sweep."""
+    given = create_sweep_command_args({"args": proposal})
+    assert [part for part in command if "${" in part] == ["${args_no_hyphens}"]
+    return [
+        word for part in command for word in (given["args_no_hyphens"] if "${" in part else [part])
+    ]
+
+
 def test_the_wandb_sweep_is_one_that_genbench_can_run(room, capfd):
     sweep = yaml.safe_load((ROOT / "docs" / "wandb-sweep.yaml").read_text())
-    values = {
-        k: p.get("value", (p.get("values") or [None])[0]) for k, p in sweep["parameters"].items()
-    }
-    words = [
-        word
-        for part in sweep["command"]
-        for word in ([f"{k}={v}" for k, v in values.items()] if part.startswith("${") else [part])
-    ]
-    assert words[:2] == ["genbench", "train"]
-    assert launch.train([*words[2:], "--cfg", "job"]) == 0
-    composed = yaml.safe_load(capfd.readouterr().out)
-    assert "wandb" in composed["logger"]
+    options = {k: p.get("values", [p.get("value")]) for k, p in sweep["parameters"].items()}
+    most = max(map(len, options.values()))
+    for index in range(most):  # every value of every parameter, in as few proposals as do
+        proposal = {k: {"value": values[index % len(values)]} for k, values in options.items()}
+        words = commanded(sweep["command"], proposal)
+        assert words[:2] == ["genbench", "train"]
+        assert launch.train([*words[2:], "--cfg", "job", "--resolve"]) == 0
+        composed = yaml.safe_load(capfd.readouterr().out)
+        assert "wandb" in composed["logger"]
+        asked = {name: entry["value"] for name, entry in proposal.items()}
+        assert composed["choices"]["model"] == asked["model"]
+        assert composed["arena"]["latent_dim"] == asked["arena.latent_dim"]
+        assert (composed["seed"], composed["study"]) == (asked["seed"], asked["study"])
     extractor = sweep["metric"]["name"].removeprefix("final/fd_")
     assert launch.train([*words[2:], f"extractor={extractor}", "--cfg", "job"]) == 0
     assert yaml.safe_load(capfd.readouterr().out)["extractor"] == composed["extractor"]

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from genbench import dashboard, loggers
+from genbench import dashboard, doctor, loggers
+from genbench.errors import UserMistake
 from genbench.history import read_history
 from genbench.score import Score
 
@@ -150,6 +151,48 @@ def test_wandb_offline_holds_config_history_pictures_and_final_scores(
     final = {(i.key or "/".join(i.nested_key)): i.value_json for s in summaries for i in s.update}
     assert float(final["final/fd_lenet"]) == 4.5
     assert float(final["best/fd_lenet"]) == 2.5
+    assert json.loads(json.loads(final["card/final/fd_lenet"])) == SCORE.card
+    assert any("scores" in row or "scores/_type" in row for row in rows)
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
+    table = json.loads(table.read_text())
+    card = table["data"][0][table["columns"].index("card")]
+    assert json.loads(card) == SCORE.card
+    metrics = [r.metric for r in found if r.WhichOneof("record_type") == "metric"]
+    axes = {m.glob_name: m.step_metric for m in metrics if m.glob_name}
+    assert axes == {"*": "images"}
+    assert [a.type for a in logged_artifacts(found) if a.type in ("code", "model")] == []
+
+
+@pytest.mark.slow
+def test_code_and_checkpoints_are_artifacts_of_a_run_that_asks_for_them(
+    tmp_path, monkeypatch, no_login
+):
+    monkeypatch.setenv("GENBENCH_LOGGER", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("final", "last"):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").write_bytes(name.encode())
+    entry = WANDB | {"artifacts": ["code", "checkpoints"]}
+    loggers.finish(loggers.build({"wandb": entry}, tmp_path, CONFIG, "abc123"), [], "finished")
+    sent = {
+        a.type: {entry.path for entry in a.manifest.contents}
+        for a in logged_artifacts(records(tmp_path))
+    }
+    assert sent["model"] == {"final.ckpt"}
+    assert {"loggers.py", "models/vae.py"} <= sent["code"]
+
+
+def logged_artifacts(found):
+    """What a run's file asks the server to keep."""
+    asked = [r.request for r in found if r.WhichOneof("record_type") == "request"]
+    return [r.artifact for r in found if r.WhichOneof("record_type") == "artifact"] + [
+        r.log_artifact.artifact for r in asked if r.WhichOneof("request_type") == "log_artifact"
+    ]
+
+
+def test_an_artifact_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(UserMistake, match=r"names weights: there are code, checkpoints"):
+        loggers.Wandb(tmp_path, CONFIG, "f", "offline", "p", None, artifacts=["weights"])
 
 
 def points(directory: Path):
@@ -271,6 +314,28 @@ def test_wandb_is_left_alone_unless_asked_for_or_logged_in(monkeypatch, no_login
     assert dashboard.decide({"wandb": WANDB}) == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert dashboard.decide({"wandb": WANDB}) == "none"
+
+
+@pytest.mark.slow
+def test_doctor_tells_a_server_that_does_not_answer_from_a_missing_login(monkeypatch, no_login):
+    def found():
+        (finding,) = doctor._wandb()
+        return finding.found, finding.remedy
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert found()[0].endswith("nobody is logged in")
+    assert found()[1] == "optional: wandb login"
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    assert found()[0].endswith(f"there is a key, but {address} does not answer")
+    assert "genbench wandb sync" in found()[1]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert found()[0].endswith("kept offline by WANDB_MODE")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert found()[0].endswith("switched off by WANDB_MODE")
 
 
 def test_a_key_and_offline_mode_stay_offline(monkeypatch, no_login):
