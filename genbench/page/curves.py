@@ -37,6 +37,11 @@ class Panel:
     curves: Sequence[Curve]
     higher_is_better: bool | None = None
 
+    @property
+    def band(self) -> bool:
+        """Whether any of its curves has a band over seeds."""
+        return any(curve.low for curve in self.curves)
+
 
 def over_seeds(label: str, runs: Sequence[Points]) -> Curve | None:
     """Put the curves of several seeds into one; None if they share no point."""

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +12,10 @@ from genbench import __version__
 from genbench.errors import UserMistake
 from genbench.page.content import NO_CURVES, Section, Study
 from genbench.page.curves import Panel
-from genbench.page.plots import BAND, PALETTE, colours, plot
+from genbench.page.plots import BAND, plot
+from genbench.page.styles import PALETTE, Style, of_losses, of_methods
+
+OVER_SEEDS = "Lines are means over seeds, bands reach from the lowest to the highest seed."
 
 
 def write_html(study: Study) -> str:
@@ -27,19 +30,21 @@ def write_html(study: Study) -> str:
         ) from None
     template = files("genbench.page").joinpath("report.html.j2").read_text(encoding="utf-8")
     plots: dict[str, Any] = {}
-    places = colours(sorted({label for part in study.sections for label in part.labels}))
-    sections = [_section(part, places, plots) for part in study.sections]
+    styles = of_methods(sorted({label for part in study.sections for label in part.labels}))
+    losses = _loss_styles(study.sections)
+    sections = [_section(part, styles, losses, plots) for part in study.sections]
     rows = [row for part in study.sections for row in part.rows]
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     return page.render(
         study=study,
         sections=sections,
-        places=places,
+        styles=styles,
         plots=Markup(json.dumps(plots).replace("<", "\\u003c")),  # no tag can end the script
         library=Markup(get_plotlyjs()),
         palette=PALETTE,
         band=BAND,
         no_curves=NO_CURVES,
+        over_seeds=OVER_SEEDS,
         version=__version__,
         date=time.strftime("%Y-%m-%d"),
         runs=sum(len(row.runs) + len(row.unfinished) for row in rows),
@@ -47,20 +52,42 @@ def write_html(study: Study) -> str:
     )
 
 
-def _section(part: Section, places: dict[str, int], plots: dict[str, Any]) -> dict[str, Any]:
-    """A part with the addresses of its plots, which are added to `plots`."""
-
-    def named(panels: Any, own: dict[str, int] | None = None) -> Iterator[dict[str, str]]:
-        for panel in panels:
-            name = f"plot{len(plots)}"
-            plots[name] = plot(panel, own or _places(panel))
-            yield {"id": name, "title": panel.title}
-
-    scores = list(named(part.scores, places))
-    losses = {label: list(named(panels)) for label, panels in part.losses.items()}
-    return {"part": part, "losses": losses, "scores": scores}
+def _loss_styles(sections: Sequence[Section]) -> dict[str, dict[str, Style]]:
+    """Styles of the losses by family (the title of a panel), the same for all methods."""
+    names: dict[str, set[str]] = {}
+    for panel in (p for part in sections for panels in part.losses.values() for p in panels):
+        names.setdefault(panel.title, set()).update(curve.label for curve in panel.curves)
+    return {family: of_losses(sorted(own)) for family, own in names.items()}
 
 
-def _places(panel: Panel) -> dict[str, int]:
-    """Colours of the curves of a panel that are no methods."""
-    return colours([curve.label for curve in panel.curves])
+def _section(
+    part: Section,
+    styles: Mapping[str, Style],
+    losses: Mapping[str, Mapping[str, Style]],
+    plots: dict[str, Any],
+) -> dict[str, Any]:
+    """A part with its figures; what they draw is added to `plots`."""
+    by_method = {label: panels for label, panels in part.losses.items() if panels}
+    return {
+        "part": part,
+        "scores": _figures(part.scores, lambda _: styles, plots),
+        "losses": {
+            label: _figures(panels, lambda panel: losses[panel.title], plots)
+            for label, panels in by_method.items()
+        },
+    }
+
+
+def _figures(
+    panels: Iterable[Panel],
+    styles_of: Callable[[Panel], Mapping[str, Style]],
+    plots: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """What a figure needs beside its plot: the plot's name, a title, the key to its curves."""
+    figures = []
+    for panel in panels:
+        name, styles = f"plot{len(plots)}", styles_of(panel)
+        plots[name] = plot(panel, styles)
+        key = {curve.label: styles[curve.label] for curve in panel.curves}
+        figures.append({"id": name, "title": panel.title, "key": key, "band": panel.band})
+    return figures

@@ -1,39 +1,27 @@
-"""Plots as data for plotly.js: colours by method, bands over seeds. Imports nothing heavy.
+"""Plots as data for plotly.js: curves over images shown, bands over seeds. Imports nothing heavy."""
 
-Colours are given by the page (one for light, one for dark), so a trace only names its place in the
-palette.
-"""
-
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genbench.page.curves import Curve, Panel
+from genbench.page.styles import Style
+from genbench.tables import number
 
-# Okabe and Ito 2008: told apart by the colour-blind; (light, dark) backgrounds
-PALETTE = (
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#ff8a3d"),
-    ("#009e73", "#2fd1a0"),
-    ("#b0508f", "#e39ac8"),
-    ("#8a6d00", "#f0c541"),
-    ("#555f6b", "#aab4c0"),
-)
 BAND = 0.16  # opacity
+# what is written at a logarithmic axis that is so many decades long
+TICKS = ((2.0, (1, 2, 5)), (4.0, (1, 3)), (math.inf, (1,)))
+MOST_POWERS = 6  # between the numbers at the ends of an axis
 
 
-def colours(labels: Sequence[str]) -> dict[str, int]:
-    """Give every label its place in the palette, the same one everywhere on the page."""
-    return {label: place % len(PALETTE) for place, label in enumerate(labels)}
-
-
-def plot(panel: Panel, places: Mapping[str, int]) -> dict[str, Any]:
-    """Traces and layout of a panel; `places` are those of its curves' labels in the palette."""
-    traces = [trace for curve in panel.curves for trace in _traces(curve, places[curve.label])]
+def plot(panel: Panel, styles: Mapping[str, Style]) -> dict[str, Any]:
+    """Traces and layout of a panel; `styles` are those of its curves' labels."""
+    traces = [trace for curve in panel.curves for trace in _traces(curve, styles[curve.label])]
     title = f"{panel.unit or panel.title.split()[0]}{_way(panel.higher_is_better)}"
-    values = [v for curve in panel.curves for v in (*curve.middle, *curve.low)]
+    values = [v for c in panel.curves for v in (*c.middle, *c.low, *c.high) if math.isfinite(v)]
     layout = {
         "xaxis": {"title": {"text": "images shown to the decoder"}, "tickformat": "~s"},
-        "yaxis": {"title": {"text": title}, "type": "log" if _wide(values) else "linear"},
+        "yaxis": {"title": {"text": title}, **(_logarithmic(values) if _wide(values) else {})},
     }
     return {"data": traces, "layout": layout}
 
@@ -47,23 +35,48 @@ def _wide(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) > 30 * min(values)
 
 
-def _traces(curve: Curve, place: int) -> list[dict[str, Any]]:
-    line = {
-        "x": list(curve.images),
-        "y": list(curve.middle),
+def _logarithmic(values: Sequence[float]) -> dict[str, Any]:
+    """An axis whose ticks are written out; left to plotly they are 2, 5, 10, 2, 5, 100.
+
+    It cannot be zoomed: there would be no ticks in between.
+    """
+    places = log_ticks(min(values), max(values))
+    written = {"tickvals": places, "ticktext": [number(place) for place in places]}
+    return {"type": "log", "tickmode": "array", "fixedrange": True, **written}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Where numbers are written at a logarithmic axis from `low` > 0 to `high`.
+
+    At powers of ten and, on a short axis, between them; three at least if high is 30 times low.
+    """
+    length = math.log10(high / low)
+    steps = next(steps for decades, steps in TICKS if length <= decades)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = range(first, last + 1, -(-(last - first) // MOST_POWERS))
+    ticks = (float(f"{step}e{power}") for power in powers for step in steps)
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _traces(curve: Curve, style: Style) -> list[dict[str, Any]]:
+    few = len(curve.images) <= 20 if style.marker else len(curve.images) == 1
+    own = {"x": list(curve.images), "meta": {"colour": style.colour, "label": curve.label}}
+    line = own | {
+        "y": _drawn(curve.middle),
         "name": curve.label,
-        "mode": "lines+markers" if len(curve.images) <= 20 else "lines",
-        "line": {"width": 2.2},
-        "marker": {"size": 5},
-        "legendgroup": curve.label,
-        "meta": {"place": place},
+        "mode": "lines+markers" if few else "lines",
+        "line": {"width": 2.2 if style.marker else 1.6, "dash": style.dash or "solid"},
+        "marker": {"size": 7 if style.dash else 5, "symbol": style.marker or "circle"},
         "hovertemplate": "%{y:.4g} at %{x:,} images<extra>%{fullData.name}</extra>",
     }
     if not curve.low:
         return [line]
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    low = {"x": line["x"], "y": list(curve.low), "legendgroup": curve.label, **edge}
-    high = {"x": line["x"], "y": list(curve.high), "legendgroup": curve.label, **edge}
-    low["meta"] = {"place": place, "edge": True}
-    high |= {"fill": "tonexty", "meta": {"place": place, "band": True}}
+    edge = own | {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    low = edge | {"y": _drawn(curve.low)}
+    high = edge | {"y": _drawn(curve.high), "fill": "tonexty"}
     return [low, high, line]
+
+
+def _drawn(values: Sequence[float]) -> list[float | None]:
+    """A gap where a value is no number: JSON has no NaN."""
+    return [value if math.isfinite(value) else None for value in values]
