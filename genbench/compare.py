@@ -17,7 +17,7 @@ from genbench.comparison.trials import best_of_tables
 from genbench.comparison.verdicts import versus_tables
 from genbench.comparison.wide import wide_table
 from genbench.errors import DONE, UserMistake
-from genbench.results import Result, some_runs
+from genbench.results import Result, no_garbage, some_runs
 from genbench.runs import default_outputs, explain_os_error, write_out
 from genbench.tables import FORMATS, Table, render
 
@@ -95,6 +95,11 @@ def _images(text: str) -> int:
 def main(argv: list[str]) -> int:
     """Print or write the table; returns the exit code."""
     options = parser().parse_intermixed_args(argv)
+    with no_garbage():
+        return _answer(options)
+
+
+def _answer(options: argparse.Namespace) -> int:
     options.format = options.format or ("csv" if options.wide else "table")
     outputs = options.outputs or default_outputs()
     found = some_runs(options.select, outputs)

@@ -317,20 +317,30 @@ def _read_all(outputs: Path) -> list[Record]:
     memory = _Memory(Index(outputs, INDEX))  # before the folder is listed: what it has was there
     names = run_names(outputs)
     records = []
-    collecting = gc.isenabled()
-    gc.disable()  # nothing here is garbage, and looking for it takes as long as the rest
     try:
-        for name in names:
-            path = f"{outputs}/{name}"
-            stamp = run_stamp(path)
-            if stamp is not None:
-                run = Path(path)
-                records.append(memory.recall(run, stamp) or memory.keep(read_record(run), stamp))
+        with no_garbage():
+            for name in names:
+                path = f"{outputs}/{name}"
+                stamp = run_stamp(path)
+                if stamp is not None:
+                    run = Path(path)
+                    record = memory.recall(run, stamp) or memory.keep(read_record(run), stamp)
+                    records.append(record)
     finally:  # what was read is kept also if the reader was stopped
-        if collecting:
-            gc.enable()
         memory.index.save(names)
     return records
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Let Python not look for garbage: among the records of thousands of runs that takes seconds."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _has_method(result: Result) -> bool:

@@ -67,15 +67,32 @@ def welch(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Inter
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a variance needs two values: {len(a)} and {len(b)}")
-    delta = mean(a) - mean(b)
-    parts = variance(a) / len(a), variance(b) / len(b)
+    return _welch(_Moments.of(a), _Moments.of(b), level)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What Welch's test needs of a sample."""
+
+    n: int
+    mean: float
+    variance: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "_Moments":
+        return cls(len(values), mean(values), variance(values))
+
+
+def _welch(a: _Moments, b: _Moments, level: float = LEVEL) -> Interval:
+    delta = a.mean - b.mean
+    parts = a.variance / a.n, b.variance / b.n
     total = sum(parts)
     if total == 0:
         return Interval(delta, delta, delta, 1.0 if delta == 0 else 0.0)
     from scipy.special import stdtr, stdtrit
 
     error, share = math.sqrt(total), parts[0] / total
-    freedom = 1 / (share**2 / (len(a) - 1) + (1 - share) ** 2 / (len(b) - 1))
+    freedom = 1 / (share**2 / (a.n - 1) + (1 - share) ** 2 / (b.n - 1))
     margin = error * float(stdtrit(freedom, 1 - level / 2))
     p = 2 * float(stdtr(freedom, -abs(delta) / error))
     return Interval(delta, delta - margin, delta + margin, p)
@@ -141,7 +158,8 @@ def leader(values: Sequence[Sequence[float]], higher_is_better: bool) -> tuple[i
     """
     if len(values) < 2 or min(len(own) for own in values) < SEEDS_FOR_VERDICT:
         return None
-    means = [mean(own) if higher_is_better else -mean(own) for own in values]
+    samples = [_Moments.of(own) for own in values]
+    means = [own.mean if higher_is_better else -own.mean for own in samples]
     best = means.index(max(means))
-    others = (own for place, own in enumerate(values) if place != best)
-    return best, max(welch(values[best], own).p for own in others)
+    others = (own for place, own in enumerate(samples) if place != best)
+    return best, max(_welch(samples[best], own).p for own in others)

@@ -1,8 +1,10 @@
 """The table, made from run directories as they are on disk."""
 
 import csv
+import gc
 import io
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,6 +13,7 @@ import pytest
 
 from genbench.compare import compare, main
 from genbench.comparison.pareto import undominated
+from genbench.comparison.rows import make_rows, score_key
 from genbench.errors import GenbenchError, UserMistake
 from genbench.results import Result, fingerprint, load_results, read_result, write_result
 from genbench.runs import Status, new_run_directory, write_config, write_json, write_status
@@ -475,6 +478,31 @@ def test_a_seed_that_is_scored_again_is_still_one_seed(tmp_path, finished):
     assert only.rows[0][1].exact["runs"] == [run.name]
 
 
+def test_a_row_has_of_each_run_the_newest_score_of_a_key(finished, tmp_path):
+    draw = random.Random(0)
+    for seed in range(8):
+        kinds = draw.choices(("fd", "fd of 50", "elbo", "none", "best"), k=draw.randrange(12))
+        own = [draw.random() for _ in kinds]
+        made = {
+            "fd": fd,
+            "fd of 50": lambda value: fd(value, n=50),
+            "elbo": elbo,
+            "none": lambda _: fd(None),
+            "best": lambda value: replace(fd(value), checkpoint="best"),
+        }
+        finished([made[kind](value) for kind, value in zip(kinds, own, strict=True)], seed=seed)
+    [row] = make_rows(load_results((), tmp_path))
+    keys = {score_key(score) for run in row.runs for score in run.scores}
+    assert len(keys) == 4
+    assert set(row.examples) == keys
+    for key in keys:
+        alike = [[s for s in run.scores if score_key(s) == key] for run in row.runs]
+        newest = [(run, own[-1]) for run, own in zip(row.runs, alike, strict=True) if own]
+        assert list(row.scores(key)) == newest
+        assert row.values(key) == {r.run_id: s.value for r, s in newest if s.value is not None}
+    assert list(row.scores(("fd_other", "final", ""))) == []
+
+
 def test_a_score_that_some_seeds_lack_says_over_how_many_it_is(tmp_path, finished):
     runs = [finished([fd(10.0 + seed if seed else None)], seed=seed) for seed in range(4)]
     rows, only = table(tmp_path)
@@ -670,6 +698,14 @@ def test_selections_and_options_mix(study, capsys):
 def test_runs_are_selected(study, capsys):
     text = run(capsys, "--outputs", str(study), "--format", "json", "model=gan", "seed=0,1")
     assert json.loads(text)[0]["rows"][0]["fd_lenet"]["values"] == [5.0, 6.0]
+
+
+def test_garbage_is_collected_again_after_a_table(study, capsys):
+    assert main(["--outputs", str(study)]) == 0
+    assert gc.isenabled()
+    with pytest.raises(UserMistake):
+        main(["--outputs", str(study), "--metric", "no such score"])
+    assert gc.isenabled()
 
 
 def test_a_table_can_go_to_a_file(study, capsys):

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genbench.comparison.rows import Row, ScoreKey, score_key
+from genbench.comparison.rows import Row, ScoreKey
 from genbench.comparison.settings import flatten, plain
 from genbench.errors import UserMistake
-from genbench.results import Result
 from genbench.score import ORDER, Score
 
 DEFAULT = (
@@ -37,10 +36,8 @@ def make_columns(
     Those that `also` names are shown too. Final weights stand before the best ones.
     """
     found: dict[ScoreKey, Score] = {}
-    for row in rows:
-        for run in row.runs:
-            for score in run.scores:
-                found.setdefault(score_key(score), score)
+    for row in reversed(rows):  # the first row's counts
+        found |= row.examples
 
     def is_shown(score: Score) -> bool:
         names = names_of(score)
@@ -70,9 +67,9 @@ def find_column(columns: Sequence[ScoreColumn], name: str) -> ScoreColumn | None
     return next(exact, None) or next(called, None)
 
 
-def check_wanted(results: Iterable[Result], wanted: Sequence[str], option: str = "") -> None:
+def check_wanted(rows: Iterable[Row], wanted: Sequence[str], option: str = "") -> None:
     """Raise UserMistake for a score that no run has; `option` is where it was asked for."""
-    scores = [score for result in results for score in result.scores]
+    scores = [score for row in rows for score in row.examples.values()] if wanted else []
     there = {name for score in scores for name in (score.name, score.quantity)}
     known = {name for score in scores for name in names_of(score)}
     for name in wanted:

@@ -1,8 +1,9 @@
 """Rows: the runs of one method on one dataset, seeds together; the names of the rows."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from genbench.comparison.settings import differences, settings_of
 from genbench.results import Result, method
@@ -14,7 +15,7 @@ MethodKey = tuple[str, str, str, str]  # dataset, model, method without precisio
 
 @dataclass
 class Row:
-    """The runs of one method on one dataset."""
+    """The runs of one method on one dataset. `runs` is complete from the start."""
 
     label: str
     dataset: str
@@ -28,10 +29,23 @@ class Row:
         """Never shown an image: a floor."""
         return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
 
-    def scores(self, key: ScoreKey) -> list[tuple[Result, Score]]:
+    def scores(self, key: ScoreKey) -> Sequence[tuple[Result, Score]]:
         """The score of each seed that has it, with or without a value; of several the newest."""
-        found = [(run, [s for s in run.scores if score_key(s) == key]) for run in self.runs]
-        return [(run, own[-1]) for run, own in found if own]
+        return self._by_key.get(key, ())
+
+    @cached_property
+    def _by_key(self) -> Mapping[ScoreKey, Sequence[tuple[Result, Score]]]:
+        """All scores, sorted out once: a table asks for each cell several times."""
+        found: dict[ScoreKey, dict[int, tuple[Result, Score]]] = defaultdict(dict)
+        for place, run in enumerate(self.runs):
+            for score in run.scores:
+                found[score_key(score)][place] = run, score
+        return {key: list(by_run.values()) for key, by_run in found.items()}
+
+    @cached_property
+    def examples(self) -> Mapping[ScoreKey, Score]:
+        """One score of each key that any run has."""
+        return {key: own[0][1] for key, own in self._by_key.items()}
 
     def values(self, key: ScoreKey) -> dict[str, float]:
         """The score's value by run, one per seed that has one."""

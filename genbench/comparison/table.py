@@ -53,10 +53,9 @@ def arenas(
     Raises UserMistake for a score that no run has.
     """
     rows = make_rows(results)
-    finished = [run for row in rows for run in row.runs]
-    check_wanted(finished, metrics)
-    check_wanted(finished, [sort] if sort else [], f"--sort {sort}: ")
-    check_wanted(finished, pareto, f"--pareto {','.join(pareto)}: ")
+    check_wanted(rows, metrics)
+    check_wanted(rows, [sort] if sort else [], f"--sort {sort}: ")
+    check_wanted(rows, pareto, f"--pareto {','.join(pareto)}: ")
     found = []
     for dataset in sorted({row.dataset for row in rows}):
         own = [row for row in rows if row.dataset == dataset]
