@@ -1,5 +1,9 @@
 """Scores of a model under one protocol. For a run that exists: `python -m genbench.evaluate RUN config.yaml`."""
 
+from genbench import garbage  # the first of all imports
+
+# isort: split
+
 import hashlib
 import json
 import logging
@@ -474,6 +478,7 @@ def help_out(
 
 def main(argv: list[str]) -> int:
     """Score a run directory under the protocol of a file; returns the exit code."""
+    garbage.search()
     if len(argv) != 2 and "--share" not in argv[2:3]:
         raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
     directory, path = Path(argv[0]), Path(argv[1])

@@ -1,5 +1,9 @@
 """Images of a trained run, without training: `python -m genbench.sample RUN --num 64 --out grid.png`."""
 
+from genbench import garbage  # the first of all imports
+
+# isort: split
+
 import argparse
 import os
 import sys
@@ -41,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Write one picture; returns the exit code."""
+    garbage.search()
     options = parser().parse_args(argv)
     if options.num < 1 or options.columns < 1:
         raise UserMistake(

@@ -1,5 +1,9 @@
 """One run on one page: build, fit, evaluate, record. In a worker: `python -m genbench.train RUN`."""
 
+from genbench import garbage  # the first of all imports
+
+# isort: split
+
 import logging
 import os
 import platform
@@ -269,6 +273,7 @@ def leave_word(
 
 def main(argv: list[str]) -> int:
     """Run what a run directory describes; returns the exit code."""
+    garbage.search()
     directory, resume = Path(argv[0]), "--resume" in argv
     engine.spare_page_faults()
     engine.quieten_lightning()

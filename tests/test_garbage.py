@@ -1,0 +1,32 @@
+"""A worker looks for garbage while it works, and not while it imports; a library never stops."""
+
+import subprocess
+import sys
+
+WORKER = """
+import gc, runpy, sys
+states = {}
+class Watch:  # what the collector does when a heavy module is imported
+    def find_spec(self, name, path=None, target=None):
+        states.setdefault(name, gc.isenabled())
+sys.meta_path.insert(0, Watch())
+try:
+    sys.argv[1:] = ["--help"]
+    runpy.run_module("genbench.sample", run_name="__main__", alter_sys=True)
+except SystemExit:
+    print(states["torch"], states["pytorch_lightning"], gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+LIBRARY = "import gc, genbench.train; print(gc.isenabled(), gc.get_freeze_count())"
+
+
+def said(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_worker_collects_nothing_while_it_imports_and_everything_new_afterwards():
+    assert said(WORKER) == "False False True True"
+
+
+def test_whoever_imports_genbench_keeps_the_collector_as_it_is():
+    assert said(LIBRARY) == "True 0"
