@@ -67,11 +67,27 @@ def distance(a: Moments, b: Moments) -> float:
     S T and F^T T F have the same eigenvalues. Not clipped: where covariances have no full rank it may
     be below 0 by about 1e-6.
     """
-    root = factor(a.covariance)
-    inner = root.T @ b.covariance @ root
-    cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
+    inner = _between(factor(a.covariance), b.covariance)
+    cross = torch.linalg.eigvalsh(inner).clamp_min(0).sqrt().sum()
     traces = a.covariance.trace() + b.covariance.trace()
     return float((a.mean - b.mean).square().sum() + traces - 2 * cross)
+
+
+def _between(root: Tensor, covariance: Tensor) -> Tensor:
+    """Compute the lower half of F^T T F: on a CPU by LAPACK, which needs a third of the time.
+
+    Its dsygst knows that F is triangular and the result symmetric; PyTorch has no such function.
+    """
+    triangular = not bool(root.triu(1).any())
+    if root.device.type == "cpu" and triangular:
+        from scipy.linalg.lapack import dsygst  # late: whoever trains does not need it
+
+        # Fortran's order is the transpose of ours: with U = F^T it is U T U^T that we ask for
+        inner, problem = dsygst(covariance.numpy().T, root.numpy().T, itype=2, lower=0)
+        assert problem == 0, f"dsygst: argument {-problem}"
+        return torch.from_numpy(inner.T)
+    product: Tensor = root.T @ covariance @ root
+    return (product + product.T) / 2
 
 
 def resampled_distances(a: Tensor, b: Tensor, times: int, seed: int) -> list[float]:
