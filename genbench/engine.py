@@ -41,7 +41,7 @@ from genbench.runs import read_config
 from genbench.schedule import Schedule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-SHORT_STEP = 64 * 32 * 32  # values in a step's images below which the loop's own cost shows
+SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
 SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
 MALLOPT = {  # glibc's numbers for its parameters, and their values in bytes
     "mmap_threshold": (-3, 1 << 30),
@@ -343,15 +343,15 @@ class Engine:
         # the layout in which convolutions are fastest; nothing to do where there are none
         model.to(memory_format=torch.channels_last)
         _choose_threads(model, budget.batch_size)
+        every = max(1, self.total_images // LOG_ROWS)
+        every = every if log_every_images == "auto" else parse_images(log_every_images)
         data.plan(
             seed=model.seed,
             batch_size=budget.batch_size,
             pieces=model.discriminator_steps,
             steps=self.steps,
-            steps_per_batch=_steps_per_batch(steps_per_batch, data, budget.batch_size),
+            steps_per_batch=_steps_per_batch(steps_per_batch, data, budget.batch_size, every),
         )
-        every = max(1, self.total_images // LOG_ROWS)
-        every = every if log_every_images == "auto" else parse_images(log_every_images)
         self.alarms = Alarms(data, self.total_images)
         self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped, self.alarms)
         self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
@@ -396,6 +396,8 @@ class Engine:
             ckpt_path = last if resume and last.exists() else None
             if self.world_size > 1:
                 meet_again(self.device)
+            # Lightning sets it; every optimizer's step asks for a GPU, and would look for NVML's file
+            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
             with self._watched(), compiling(self.model, self._compile):
                 self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
         elif self.trainer.is_global_zero:
@@ -472,11 +474,14 @@ def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
     return "ddp_find_unused_parameters_true" if len(model.players()) > 1 else "ddp"
 
 
-def _steps_per_batch(requested: int | str, data: ImageData, batch_size: int) -> int:
+def _steps_per_batch(
+    requested: int | str, data: ImageData, batch_size: int, every_images: int
+) -> int:
+    """Spread the loop's own cost over several steps, as many as are small and wait for no log."""
     if requested != "auto":
         return int(requested)
     values = batch_size * data.channels * data.image_size**2
-    return max(1, min(16, SHORT_STEP // values))
+    return max(1, min(16, SHORT_STEPS // values, every_images // batch_size))
 
 
 @contextmanager

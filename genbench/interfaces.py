@@ -27,6 +27,7 @@ from genbench.tracking import RunningMeans
 
 Split = Literal["train", "validation", "test"]
 STEP_HOOK = "on_before_optimizer_step"
+BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -80,7 +81,7 @@ class GenerativeModel(LightningModule, ABC):
         self._by_player: dict[str, Any] = {}
         self._others: dict[str, list[nn.Parameter]] = {}
         self._rates: dict[str, list[float]] = {}  # as configured, one for each parameter group
-        self._plain_steps = False
+        self._plain_steps, self._plain_backward = False, False
         self._generator: torch.Generator | None = None
         self._world, self._rank = 1, 0
 
@@ -125,9 +126,11 @@ class GenerativeModel(LightningModule, ABC):
         self._others = {name: _moved_by_others(name, players) for name in players}
         self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self._plain_steps = not scaled and not (
-            any(is_overridden(STEP_HOOK, c, Callback) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
-            or is_overridden(STEP_HOOK, self, GenerativeModel)
+        self._plain_steps = not scaled and not self._heard(STEP_HOOK, GenerativeModel)
+        self._plain_backward = (
+            not scaled
+            and self._world == 1
+            and not any(self._heard(hook, LightningModule) for hook in BACKWARD_HOOKS)
         )
         for name, wrapped in self._by_player.items():
             own = players[name].parameters()
@@ -140,6 +143,13 @@ class GenerativeModel(LightningModule, ABC):
                 "trainer.cuda_graph=true takes steps without Python, and a callback wants to see each "
                 "of them: leave it out, or choose trainer.cuda_graph=false"
             )
+
+    def _heard(self, hook: str, base: type[LightningModule]) -> bool:
+        """Tell whether a callback, or a model that is more than `base`, wants to be told of a hook."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return any(is_overridden(hook, c, Callback) for c in callbacks) or is_overridden(
+            hook, self, base
+        )
 
     def on_train_start(self) -> None:
         """Prepare the optimizers for a capture, once they have what a checkpoint holds."""
@@ -209,7 +219,11 @@ class GenerativeModel(LightningModule, ABC):
         with self._only(player):
             value = loss()
             self._by_player[player].zero_grad()
-            self.manual_backward(value, gradient=self._guards[player].seed(value))
+            seed = self._guards[player].seed(value)
+            if self._plain_backward:  # nobody listens: 0.15 ms less
+                torch.autograd.backward(value, seed)
+            else:
+                self.manual_backward(value, gradient=seed)
         self.track(f"loss/{player}", value)
         self._move(player)
 
