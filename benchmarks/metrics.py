@@ -9,7 +9,8 @@ M4  the 2015 Inception with random weights on 32 x 32 images, against torch-fide
 M5  all of it: FID, IS and KID of as many generated as real images, against torch-fidelity's one call
 
 Both sides of a row get the same numbers, on one thread, and take turns; the ratio is the median over
-the rounds. The last column is how far their results are apart, relative to their size.
+the rounds. `differ by` is how far their results are apart, relative to their size; peak memory, own
+and the peer's, is that of a process which has both sides' modules and data and does one side's work.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from genbench.metrics.frechet import distance, moments
 from genbench.metrics.inception_score import inception_score
 from genbench.metrics.kernel import kernel_distance
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 BATCH = 64
 CLASSES = 1008
 Side = Callable[[], Tensor]  # the work; what it computed
@@ -205,7 +207,9 @@ def seconds(side: Side) -> tuple[float, Tensor]:
 
 @torch.no_grad()
 def compare(peer: Side, ours: Side, rounds: int) -> dict[str, float]:
-    """Let the two take turns."""
+    """Let the two take turns; then each alone, for its memory."""
+    from benchmarks.memory import peak_mb
+
     ratios, theirs, own, difference = [], [], [], 0.0
     for _ in range(rounds):
         (a, expected), (b, found) = seconds(peer), seconds(ours)
@@ -220,6 +224,8 @@ def compare(peer: Side, ours: Side, rounds: int) -> dict[str, float]:
         "low": min(ratios),
         "high": max(ratios),
         "difference": difference,
+        "peak_mb": peak_mb(ours),
+        "peer_peak_mb": peak_mb(peer),
     }
 
 
@@ -256,12 +262,13 @@ def main() -> None:
     if arguments.json:
         json.dump({"machine": machine, "rounds": arguments.rounds, "rows": rows}, sys.stdout)
         return
-    columns = "", "peer", "peer s", "own s", "ratio", "range", "demand", "differ by"
+    columns = "", "peer", "peer s", "own s", "ratio", "range", "demand", "differ by", "peak MB"
     table = Table(*columns, title=machine)
     for row in rows:
         numbers = f"{row['peer_s']:.2f}", f"{row['genbench_s']:.2f}", f"{row['ratio']:.2f}"
         spread = f"{row['low']:.2f} - {row['high']:.2f}"
-        rest = spread, f"<= {row['demand']}", f"{row['difference']:.0e}"
+        memory = f"{row['peak_mb']:.0f} / {row['peer_peak_mb']:.0f}"
+        rest = spread, f"<= {row['demand']}", f"{row['difference']:.0e}", memory
         table.add_row(row["id"], row["peer"], *numbers, *rest)
     Console().print(table)
 

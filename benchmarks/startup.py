@@ -8,20 +8,20 @@ S2  `genbench train` of one step without scores, its worker included
 Every lap is a process of its own; they take turns, and the ratio is the median over the rounds.
 """
 
+import argparse
+import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-
-from benchmarks.command import main  # noqa: E402
-
 METRICS = ["frechet", "kernel", "inception_score", "neighbours", "class_balance", "copy_rate"]
 TRAIN = [
     "train",
@@ -52,6 +52,8 @@ def cpu(arguments: list[str], outputs: str) -> float:
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
+    from benchmarks.memory import peak_mb
+
     commands = {
         "torch": ["-c", "import torch"],
         "S1": ["-m", "genbench", "--help"],
@@ -63,6 +65,10 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             cpu(command, outputs)
         for _ in range(rounds):
             laps.append({name: cpu(command, outputs) for name, command in commands.items()})
+        peaks = {
+            name: peak_mb(partial(cpu, command, outputs), children=True)
+            for name, command in commands.items()
+        }
     rows = []
     for name, what, demand in (("S1", "--help", 0.2), ("S2", "train, one step", 2.8)):
         ratios = [lap[name] / lap["torch"] for lap in laps]
@@ -76,10 +82,28 @@ def measure(rounds: int) -> list[dict[str, Any]]:
                 "low": min(ratios),
                 "high": max(ratios),
                 "demand": demand,
+                "peak_mb": peaks[name],
+                "peer_peak_mb": peaks["torch"],
             }
         )
     return rows
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rows = measure(arguments.rounds)
+    if arguments.json:
+        json.dump({"rounds": arguments.rounds, "rows": rows}, sys.stdout)
+        return
+    for row in rows:
+        print(
+            f"{row['id']}  {row['what']:<30} {row['genbench_ms']:8.0f} ms  {row['ratio']:.3f} "
+            f"({row['low']:.3f} - {row['high']:.3f}) <= {row['demand']}"
+        )
+
+
 if __name__ == "__main__":
-    main(__doc__, measure)
+    main()

@@ -117,6 +117,11 @@ def ready(kind: str, data: Path | None) -> list[Any]:
 # --- the sides ----------------------------------------------------------------------------------
 
 
+def without_lightning() -> None:
+    """Undo what importing Lightning does to every later step of an optimizer (0.2 ms)."""
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
 def genbench(kind: str, precision: str, data: Path | None) -> Lap:
     import torch
     from hydra.utils import instantiate
@@ -166,6 +171,7 @@ def bare_gan(data: Path | None) -> Lap:
     from genbench import engine
 
     engine.spare_page_faults()
+    without_lightning()
     model = networks("gan")
     images = pictures("gan", data)
     pixels = torch.from_numpy(images.pixels("train").copy())
@@ -201,6 +207,7 @@ def bare_vae(data: Path | None) -> Lap:
     from genbench import engine
 
     engine.spare_page_faults()
+    without_lightning()
     model = networks("vae").to(memory_format=torch.channels_last)
     images = pictures("vae", data)
     pixels = torch.from_numpy(images.pixels("train").copy())
@@ -251,6 +258,7 @@ def naive_dcgan(data: Path | None) -> Lap:
     """Two forward passes of the generator, a discriminator that keeps its gradients, default Adam."""
     import torch
 
+    without_lightning()
     model, batches = networks("dcgan"), ready("dcgan", data)
     generator, discriminator, loss = model.decoder, model.discriminator, model.adversarial_loss
 
@@ -283,6 +291,7 @@ def pythae(data: Path | None) -> Lap:
 
     from benchmarks.naive import pythae_trainer
 
+    without_lightning()
     images = pictures("vae", data)
     pixels = torch.from_numpy(images.pixels("train")[: STEPS["vae"] * BATCH].copy())
     trainer = pythae_trainer(networks("vae"), images.to_images(pixels), BATCH)
