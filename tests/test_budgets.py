@@ -80,10 +80,21 @@ def test_columns_of_the_training_are_shown_only_when_they_are_asked_for(tmp_path
     log(finished([fd(1.0)]), [-90], name="train/elbo")
     with pytest.raises(UserMistake, match=r"train with selection=fd.* loss/x, train/elbo"):
         at(tmp_path, 100)
-    with pytest.raises(UserMistake, match="no history.csv has a column elbo"):
+    with pytest.raises(UserMistake, match="has a column elbo: .* training with selection=fd"):
         at(tmp_path, 100, ["elbo"])
     rows, _, _ = at(tmp_path, 100, ["train/elbo"])
     assert rows["vae"]["ELBO ↑"] == "-90"
+
+
+def test_a_run_without_a_curve_is_told_what_gives_one(tmp_path, finished):  # noqa: F811
+    log(finished([fd(1.0)], selection=SELECTION), [50, 40])
+    log(finished([fd(1.0)], model="gan"), [-90, -80], name="train/elbo")
+    rows, notes, _ = at(tmp_path, 200)
+    assert rows["gan"]["FD ↓"] == ""
+    why = "its history.csv has no selection/fd, it was trained without selection=fd"
+    assert f"gan, seed 0: without a point: {why}" in notes
+    with pytest.raises(UserMistake, match="has a column kid: there are [^;]*$"):
+        at(tmp_path, 200, ["kid"])  # no training logs that
 
 
 def test_the_command_compares_at_equal_images(tmp_path, finished, capsys):  # noqa: F811

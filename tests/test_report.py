@@ -144,6 +144,23 @@ def test_without_curves_the_page_says_how_to_get_them(tmp_path, finished):  # no
     assert "selection=fd" in " ".join(Reader(page_of(tmp_path)).text)
 
 
+def test_a_curve_that_is_not_there_is_told_with_the_option_that_gives_it(study, finished):  # noqa: F811
+    finished([fd(9.0)], seed=0, model="vae-gan", study="objectives")
+    late = finished([fd(9.0)], seed=7, model="vae", study="objectives")
+    (late / "history.csv").write_text("images,loss/one\n1,1.0\n")
+    apart = [finished([fd(9.0)], seed=n, model="wgan", study="objectives") for n in (1, 2)]
+    for place, run in enumerate(apart, start=1):
+        (run / "history.csv").write_text(f"images,selection/fd\n{place},1.0\n")
+    text = " ".join(" ".join(Reader(page_of(study)).text).split())
+    told = text.partition("Not in the curves: ")[2].split(". ")[0]
+    assert set(told.split("; ")) == {
+        "vae: 1 of 6 seeds, trained without selection=fd",
+        "vae-gan: 1 of 1 seeds, trained without selection=fd",
+        "wgan: 2 of 2 seeds, which share no point",
+    }
+    assert text.count("Not in the curves") == 1  # a loss that a method has not is no gap
+
+
 def test_markdown_has_its_pictures_beside_it(study, tmp_path):
     out = tmp_path / "page" / "RESULTS.md"
     assert report.main(["--outputs", str(study), "--out", str(out)]) == 0

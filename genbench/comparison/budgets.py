@@ -71,15 +71,16 @@ def _names(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
     known = [n for n in held_out if higher_is_better(_quantity(n)) is not None]
     for name in wanted:
         if name not in there and name not in map(_quantity, held_out):
+            how = "" if known else "; a score is logged by training with selection=fd"
             raise UserMistake(
-                f"no history.csv has a column {name}: there are {', '.join(there) or 'none'}"
+                f"no history.csv has a column {name}: there are {', '.join(there) or 'none'}{how}"
             )
     if wanted:
         return [n for n in there if n in wanted or (n in held_out and _quantity(n) in wanted)]
     if not known:
         raise UserMistake(
-            "no run logged a score while it trained: train with selection=fd, or choose a column with "
-            f"--metric out of {', '.join(there) or 'none'}"
+            "no run logged a score while it trained: train with selection=fd, or choose a column of the "
+            f"training with --metric out of {', '.join(there) or 'none'}"
         )
     return known
 
@@ -111,7 +112,9 @@ def _last(curve: Sequence[tuple[float, float]], images: int) -> tuple[float, flo
 def _why(curves: Curves, names: Sequence[str], images: int) -> str:
     places = sorted({place for name in names for place, _ in curves.get(name, ())})
     if not places:
-        return f"its history.csv has no {' or '.join(names)}"
+        options = [n.replace("/", "=") for n in names if n.startswith("selection/")]
+        how = f", it was trained without {' or '.join(options)}" if options else ""
+        return f"its history.csv has no {' or '.join(names)}{how}"
     before = [place for place in places if place <= images][-1:]
     after = [place for place in places if place > images][:1]
     nearest = " and ".join(images_text(round(place)) for place in (*before, *after))

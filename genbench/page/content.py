@@ -27,8 +27,9 @@ CAPTIONS = {
     "reconstructions": "Validation images, each row above what becomes of it through encoder and decoder.",
 }
 NO_CURVES = (
-    "No run logged a score while it trained. `selection=fd` measures the distance to the validation "
-    "split ten times per run and keeps the best weights."
+    "No run logged a score while it trained, and that cannot be made up for. Train with `selection=fd`: "
+    "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
+    "the best weights."
 )
 
 

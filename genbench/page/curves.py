@@ -30,12 +30,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves on one axis: a score of all rows, or one row's own losses."""
+    """Curves on one axis: a score of all rows, or one row's own losses; `gaps` says what is not there."""
 
     title: str
     unit: str
     curves: Sequence[Curve]
     higher_is_better: bool | None = None
+    gaps: Sequence[str] = ()
 
     @property
     def band(self) -> bool:
@@ -75,12 +76,27 @@ def score_panels(histories: Mapping[str, Sequence[Mapping[str, Points]]]) -> lis
     names = _columns(histories, lambda name: name.startswith(SCORES))
     panels = []
     for name in names:
-        curves = [over_seeds(row, [h.get(name, ()) for h in own]) for row, own in histories.items()]
+        curves = {
+            row: over_seeds(row, [h.get(name, ()) for h in own]) for row, own in histories.items()
+        }
         quantity = name.removeprefix(SCORES)
         direction = higher_is_better(quantity)
-        drawn = [curve for curve in curves if curve]
-        panels.append(Panel(f"{quantity.upper()} on the validation split", "", drawn, direction))
+        drawn = [curve for curve in curves.values() if curve]
+        said = {row: _gap(name, histories[row], curve) for row, curve in curves.items()}
+        gaps = [f"{row}: {words}" for row, words in said.items() if words]
+        panels.append(
+            Panel(f"{quantity.upper()} on the validation split", "", drawn, direction, gaps)
+        )
     return panels
+
+
+def _gap(name: str, histories: Sequence[Mapping[str, Points]], curve: Curve | None) -> str:
+    """Say which seeds of a row are not in its curve, and why; nothing where all are."""
+    count, option = len(histories), name.replace("/", "=")
+    lacking = sum(name not in own for own in histories)
+    if lacking:
+        return f"{lacking} of {count} seeds, trained without {option}"
+    return "" if curve else f"{count} of {count} seeds, which share no point"
 
 
 def loss_panels(row: str, histories: Sequence[Mapping[str, Points]]) -> list[Panel]:

@@ -89,5 +89,7 @@ def _figures(
         name, styles = f"plot{len(plots)}", styles_of(panel)
         plots[name] = plot(panel, styles)
         key = {curve.label: styles[curve.label] for curve in panel.curves}
-        figures.append({"id": name, "title": panel.title, "key": key, "band": panel.band})
+        figures.append(
+            {"id": name, "title": panel.title, "key": key, "band": panel.band, "gaps": panel.gaps}
+        )
     return figures
