@@ -7,6 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := outputs/demo
+# what is built from source is built with the tested versions too (visdom needs a setuptools below 81): pip
+# takes PIP_CONSTRAINT there until 25.2 and PIP_BUILD_CONSTRAINT from 25.3 on
+TESTED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +19,7 @@ install: $(STAMP)  ## .venv with everything in its tested version
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genbench needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (make PYTHON=python3.12 ...)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard]'
+	$(TESTED) $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[dev,tensorboard,visdom]'
 	@touch $@
 
 demo: $(STAMP)  ## VAE, GAN and VAE-GAN on the embedded digits, their floors, and the table

@@ -19,6 +19,15 @@ PAGE = FOLDER.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 NAMES = ["input", "training", "ranks", "metrics", "startup", "index", "gpu"]
 TAKE_DATA = ("input", "training")
+# of five rounds on the two cores of docs/performance.md; index writes 100 000 runs, whatever the rounds
+LENGTHS = {
+    "input": "20 s",
+    "training": "4 min",
+    "metrics": "4 min",
+    "startup": "1 min",
+    "index": "4 min",
+    "gpu": "not timed, needs one",
+}
 
 
 def run(name: str, data: Path | None, rounds: int) -> list[dict[str, Any]]:
@@ -70,8 +79,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(words) + " |" for words in lines)
 
 
+def lengths() -> str:
+    """How long each part takes."""
+    parts = (f"{name} {LENGTHS.get(name, 'not timed')}" for name in NAMES)
+    return f"Without a NAME all parts, one after another. About: {'; '.join(parts)}."
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=lengths())
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--data", type=Path, help="a folder with torchvision's MNIST")
     parser.add_argument("--rounds", type=int, default=5)

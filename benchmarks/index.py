@@ -10,7 +10,6 @@ The records are written here, in a folder that is removed: 13 scores each, 100 m
 without a result. The demand is in seconds, so the table's ratio is seconds.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -25,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.command import main  # noqa: E402
 from genbench.results import Result, fingerprint, load_results  # noqa: E402
 from genbench.score import Score  # noqa: E402
 
@@ -128,21 +128,5 @@ def measure(rounds: int, sizes: Sequence[int] = (10_000, 100_000)) -> list[dict[
     return sorted(rows, key=lambda row: row["id"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    rows = measure(arguments.rounds)
-    if arguments.json:
-        json.dump({"rounds": arguments.rounds, "rows": rows}, sys.stdout)
-        return
-    for row in rows:
-        print(
-            f"{row['id']}  {row['what']:<66} {row['ratio']:6.2f} s "
-            f"({row['low']:.2f} - {row['high']:.2f}) <= {row['demand']}"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure)

@@ -8,8 +8,6 @@ S2  `genbench train` of one step without scores, its worker included
 Every lap is a process of its own; they take turns, and the ratio is the median over the rounds.
 """
 
-import argparse
-import json
 import os
 import resource
 import statistics
@@ -22,6 +20,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.command import main  # noqa: E402
+
 METRICS = ["frechet", "kernel", "inception_score", "neighbours", "class_balance", "copy_rate"]
 TRAIN = [
     "train",
@@ -89,21 +90,5 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    rows = measure(arguments.rounds)
-    if arguments.json:
-        json.dump({"rounds": arguments.rounds, "rows": rows}, sys.stdout)
-        return
-    for row in rows:
-        print(
-            f"{row['id']}  {row['what']:<30} {row['genbench_ms']:8.0f} ms  {row['ratio']:.3f} "
-            f"({row['low']:.3f} - {row['high']:.3f}) <= {row['demand']}"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure)

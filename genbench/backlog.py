@@ -3,16 +3,22 @@
 Imports no torch.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from genbench.errors import GenbenchError
-from genbench.results import method
-from genbench.runs import iter_runs, read_config, read_status
+from genbench.index import Index, file_stamp, is_settled
+from genbench.results import method, no_garbage
+from genbench.runs import read_config, read_status, run_names
 from genbench.score import digest
 
+INDEX = "configs-1"  # what is kept of configs, and how
 # failed: to be tried again; a run that diverged is a result, and would diverge again
 DONE_WITH = ("finished", "diverged", "running")
 RANK = ("failed", "interrupted", "running", "diverged", "finished")  # the best there is counts
@@ -38,19 +44,27 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 class Backlog:
-    """The runs of a study in `outputs`, read once."""
+    """The runs of a study in `outputs`, as they are when it is made.
+
+    Of runs that an index knows only the state of config.yaml is looked at; of those that it does not
+    know and that are of other studies, one line is parsed. So a sweep among thousands starts at once.
+    """
 
     def __init__(self, outputs: Path, study: str) -> None:
         self._found: dict[str, Earlier] = {}
-        for run in iter_runs(outputs):
-            self._read(run, study)
-
-    def _read(self, run: Path, study: str) -> None:
+        index = Index(outputs, INDEX)
+        names = run_names(outputs)
         try:
-            if study not in (run / "config.yaml").read_text(encoding="utf-8"):
-                return  # thousands of runs of other studies need not be parsed
-            config = read_config(run)
-            if str(config.get("study")) != study:
+            with no_garbage():
+                for name in names:
+                    self._add(outputs / name, study, index)
+        finally:  # what was read is kept also if the reader was stopped
+            index.save(names)
+
+    def _add(self, run: Path, study: str, index: Index) -> None:
+        try:
+            config = _config(run, study, index)
+            if config is None:
                 return
             key, earlier = identity(config), Earlier(run, read_status(run).status)
         except (OSError, UnicodeDecodeError, GenbenchError, KeyError, AttributeError):
@@ -65,3 +79,78 @@ class Backlog:
         if earlier is None or earlier.status not in (*DONE_WITH, "interrupted"):
             return None
         return earlier
+
+
+# --- many configs ---------------------------------------------------------------------------------
+
+
+def _config(run: Path, study: str, index: Index) -> Mapping[str, Any] | None:
+    """The config of a run if it is of `study`; what was read of it is put into `index`.
+
+    That of config.yaml, which says `trainer.precision=auto` where the result says what came of it.
+    """
+    stamp = file_stamp(f"{run}/config.yaml")
+    if stamp is None:
+        return None
+    known = _Known.of(index, run.name, stamp)
+    if known is None or (known.study == study and known.config is None):
+        known = _read(run, study)
+        if is_settled(stamp) and _is_plain(known.config):
+            packed = None if known.config is None else index.pack(known.config)
+            index.put(run.name, stamp, [known.study, packed])
+    return known.config if known.study == study else None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was read of a config.yaml: all of it, or which study it is of."""
+
+    study: str | None
+    config: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, index: Index, name: str, stamp: str) -> "_Known | None":
+        """What the index has; None if that is nothing, or not whole."""
+        try:
+            study, packed = index.get(name, stamp)
+            return cls(study, packed and index.unpack(packed))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def _read(run: Path, study: str) -> _Known:
+    """Parse as little as says whether a run is of `study`."""
+    line = _study_line((run / "config.yaml").read_text(encoding="utf-8"))
+    if line and _study_of(line) != study:
+        return _Known(_study_of(line), None)
+    config = read_config(run)
+    return _Known(_study_of(config), config)
+
+
+def _study_of(config: Mapping[str, Any]) -> str | None:
+    named = config.get("study")
+    return None if named is None else str(named)
+
+
+def _study_line(text: str) -> dict[str, Any] | None:
+    """The one line of a YAML mapping that says its study; None where it takes more than a line.
+
+    Nothing else in a mapping in block style can begin at the margin, and its value ends where the
+    next line does too.
+    """
+    lines = re.findall(r"^study:.*\n(?=\w)", text, re.MULTILINE) if re.match(r"\w+:", text) else []
+    if len(lines) != 1 or len(re.findall(r"^study\b", text, re.MULTILINE)) != 1:
+        return None
+    try:
+        line = yaml.safe_load(lines[0])
+    except yaml.YAMLError:
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _is_plain(config: Mapping[str, Any] | None) -> bool:
+    """Does it come out of an index as it went in? YAML has more types than JSON."""
+    try:
+        return bool(json.loads(json.dumps(config)) == config)
+    except (TypeError, ValueError):
+        return False

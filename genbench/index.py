@@ -174,19 +174,19 @@ def run_stamp(run: str) -> str | None:
 
     Of a run with a result, config.yaml is not looked at: its result holds the config.
     """
-    result = _file_stamp(f"{run}/result.json")
-    first = result or _file_stamp(f"{run}/config.yaml")
+    result = file_stamp(f"{run}/result.json")
+    first = result or file_stamp(f"{run}/config.yaml")
     if first is None:
         return None
     kind = "r" if result else "c"
-    status = _file_stamp(f"{run}/status.json") or ""
+    status = file_stamp(f"{run}/status.json") or ""
     stamp = f"{kind}{first} {status}"
     if os.access(f"{run}/tags.json", os.F_OK):
-        stamp += f" t{_file_stamp(f'{run}/tags.json')}"
+        stamp += f" t{file_stamp(f'{run}/tags.json')}"
     if os.access(f"{run}/evaluations", os.F_OK):
         with suppress(OSError):
             names = sorted(name for name in os.listdir(f"{run}/evaluations"))
-            files = (f"{_file_stamp(f'{run}/evaluations/{name}')}" for name in names)
+            files = (f"{file_stamp(f'{run}/evaluations/{name}')}" for name in names)
             stamp += f" e{' '.join(files)}"
     return stamp
 
@@ -198,7 +198,8 @@ def is_settled(stamp: str) -> bool:
     return all(abs(now - moment) > TICK for moment in times)
 
 
-def _file_stamp(path: str) -> str | None:
+def file_stamp(path: str) -> str | None:
+    """When a file was last changed, its size and inode; None where there is none."""
     try:
         state = os.stat(path)
     except OSError:

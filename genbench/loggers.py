@@ -185,6 +185,13 @@ def _never_raises(method: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
+def known_as(directory: Path) -> str | None:
+    """Id of a run in wandb, which a sweep's agent may have chosen; None before its first piece."""
+    pieces = sorted((directory / "wandb").glob("*run-*-*"))
+    names = [piece.name.removeprefix("offline-") for piece in pieces]  # run-<time>-<id>
+    return names[0].split("-", 2)[2] if names else None
+
+
 class Wandb(Distant):
     """A run in the wandb dashboard: seeds of one method in one group, models side by side.
 
@@ -227,7 +234,7 @@ class Wandb(Distant):
         tags = [choices["model"], choices["dataset"], *study, *(config.get("tags") or [])]
         return {
             "name": f"{choices['model']}-{choices['dataset']}-{config['seed']}",
-            "id": self.directory.name,
+            "id": known_as(self.directory) or self.directory.name,
             "dir": self.directory,
             "group": f"{choices['model']}-{choices['dataset']}-{group}",
             "job_type": "train",

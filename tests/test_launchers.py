@@ -1,11 +1,15 @@
 """Hydra's launchers for clusters, with genbench's worker; and wandb's agent."""
 
-import glob
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +17,7 @@ from test_loggers import records
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from genbench import launch
+from genbench.loggers import build, finish
 from genbench.runs import iter_runs, read_config, read_status
 
 ROOT = Path(__file__).parent.parent
@@ -142,20 +147,98 @@ def test_the_wandb_sweep_is_one_that_genbench_can_run(room, capfd):
     assert yaml.safe_load(capfd.readouterr().out)["extractor"] == composed["extractor"]
 
 
-@pytest.mark.slow
-def test_the_agents_run_id_is_the_runs_id(room, monkeypatch):
-    from genbench.loggers import Wandb
+class SweepServer(BaseHTTPRequestHandler):
+    """What wandb's agent asks of a server: whose key it is, the sweep, a name, and what to do."""
 
-    monkeypatch.setenv("WANDB_RUN_ID", "agent7")
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep7")
-    (room / "run").mkdir()
-    config = {"choices": {"model": "vae", "dataset": "digits"}, "seed": 0, "study": "s"}
-    logger = Wandb(room / "run", config, "f", "offline", "genbench", None)
-    logger.finalize("finished")
-    run = next(r.run for r in records(room / "run") if r.WhichOneof("record_type") == "run")
-    config = {item.key: json.loads(item.value_json) for item in run.config.update}
-    assert run.run_id == "agent7"
-    assert run.sweep_id == "sweep7"
-    assert config["model"] == "vae"
-    assert config["cfg"]["seed"] == 0
-    assert glob.glob(str(room / "**" / "offline-run-*-agent7"), recursive=True)
+    sweep: Mapping[str, Any]
+    orders: list[dict[str, Any]]
+    asked: list[str]
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])[1]
+        self.asked.append(name)
+        answer = json.dumps({"data": getattr(self, name)(body.get("variables"))}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def Viewer(self, _):
+        me = {"id": "1", "entity": "me", "username": "me", "email": "", "flags": "{}"}
+        return {"viewer": me | {"teams": {"edges": []}}}
+
+    def SweepWithRuns(self, given):
+        about = {"id": "1", "name": given["sweep"], "state": "RUNNING", "runs": {"edges": []}}
+        return {"project": {"sweep": about | {"config": yaml.safe_dump(dict(self.sweep))}}}
+
+    def CreateAgent(self, _):
+        return {"createAgent": {"agent": {"id": "agent"}}}
+
+    def Heartbeat(self, given):
+        at_work = json.loads(given["runState"])
+        orders = [self.orders.pop(0)] if self.orders and not at_work else []
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(orders)}}
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.mark.slow
+def test_wandbs_agent_drives_the_shipped_sweep_and_its_run_keeps_the_agents_id(room, monkeypatch):
+    """wandb's own program, as users start it; only the server is not wandb's."""
+    sweep = yaml.safe_load((ROOT / "docs" / "wandb-sweep.yaml").read_text())
+    proposal = {
+        k: p.get("value", p.get("values", [None])[0]) for k, p in sweep["parameters"].items()
+    }
+    small = {"budget.images": 128, "evaluation.num_samples": 64}
+    args = {name: {"value": value} for name, value in (proposal | small).items()}
+    told = {"sweep": sweep, "asked": []}
+    run_it = {"type": "run", "run_id": "run7", "program": sweep["program"], "args": args}
+    told["orders"] = [run_it, {"type": "exit"}]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (SweepServer,), told))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    programs = Path(sys.executable).parent  # of this environment, where genbench is
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        agent = subprocess.run(
+            ["wandb", "agent", "me/genbench/sweep7"], capture_output=True, text=True, timeout=300
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert agent.returncode == 0, agent.stderr
+    assert told["orders"] == [], agent.stderr
+    assert {"SweepWithRuns", "CreateAgent", "Heartbeat"} <= set(told["asked"])
+
+    (run,) = runs()
+    assert read_status(run).status == "finished"
+    config = read_config(run)
+    assert config["choices"]["model"] == proposal["model"]
+    assert config["arena"]["latent_dim"] == proposal["arena.latent_dim"]
+    assert config["study"] == "wandb-sweep"
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["wandb"] == {"WANDB_RUN_ID": "run7", "WANDB_SWEEP_ID": "sweep7"}
+    assert f"model={proposal['model']}" in environment["command"]
+
+    sent = records(run)  # in the run's own folder, where `genbench wandb sync` looks
+    about = next(r.run for r in sent if r.WhichOneof("record_type") == "run")
+    columns = {item.key: json.loads(item.value_json) for item in about.config.update}
+    assert (about.run_id, about.sweep_id, about.project) == ("run7", "sweep7", "genbench")
+    assert (columns["model"], columns["dataset"]) == (proposal["model"], "digits")
+    assert columns["cfg"]["budget"]["images"] == 128
+    exits = [r.exit.exit_code for r in sent if r.WhichOneof("record_type") == "exit"]
+    assert exits == [0]
+    summaries = [r.summary.update for r in sent if r.WhichOneof("record_type") == "summary"]
+    told_last = {(i.key or "/".join(i.nested_key)) for update in summaries for i in update}
+    assert sweep["metric"]["name"] in told_last  # what the sweep is judged by
+
+    later = build(config["logger"], run, config, "f")  # resumed by hand, without the agent
+    finish(later, [], "finished")
+    pieces = [piece.name for piece in run.glob("wandb/offline-run-*")]
+    assert len(pieces) == 2
+    assert all(piece.endswith("-run7") for piece in pieces)

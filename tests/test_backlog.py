@@ -1,0 +1,154 @@
+"""What a study has already, with an index and without one."""
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from genbench import index
+from genbench.backlog import INDEX, RANK, Backlog, identity
+from genbench.errors import GenbenchError
+from genbench.runs import Status, iter_runs, read_config, read_status, write_config, write_status
+
+LONG = "a study whose name is so long that YAML breaks its line " * 3 + "into several"
+STUDIES = ["a", "ab", "1", "1.0", "null", "yes: no", "# x", "ümlaut", "'quoted'", LONG, None, 1, 16]
+CONFIG = {
+    "model": {"_target_": "genbench.models.vae.VAE", "beta": 1.0, "note": "study: a\nstudy: a\n"},
+    "dataset": {"name": "digits", "root": "here"},
+    "budget": {"images": 128_000},
+    "trainer": {"precision": "auto"},
+    "evaluation": {"num_samples": 2000, "cache": "here"},
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of files: no wait for the disk
+
+
+def settle(outputs: Path) -> None:
+    """Let the files be older than a clock's tick."""
+    for file in outputs.glob("*/config.yaml"):
+        os.utime(file, (1e9, 1e9))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Runs of many studies, some of them of one method and seed, and some that nobody can read."""
+    outputs = tmp_path_factory.mktemp("written") / "outputs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        for number in range(130):
+            run = outputs / f"run-{number:03d}"
+            run.mkdir(parents=True)
+            config = {"study": STUDIES[number % len(STUDIES)], "seed": number // 40, **CONFIG}
+            write_config(run, dict(reversed(config.items())) if number % 10 == 0 else config)
+            if number % 7:
+                write_status(run, Status(RANK[number % len(RANK)], heartbeat=2.0))
+    odd = {
+        "flow": json.dumps({"study": "a", "seed": 99, **CONFIG}),
+        "lines": "{\n" + json.dumps({"study": "b", "seed": 97, **CONFIG})[1:] + "\n",
+        "twice": "study: b\nstudy: a\nseed: 98\n"
+        + json.dumps(CONFIG)[1:-1].replace('"model"', "x"),
+        "list": "- study: a\n",
+        "broken": "study: a\nseed: [\n",
+        "bytes": "",
+        "lacking": "study: a\nseed: 1\n",
+        "keys": "study: a\nseed: 96\nevaluation: {2: a, 10: b}\n"
+        + "\n".join(f"{k}: {json.dumps(CONFIG[k])}" for k in CONFIG if k != "evaluation"),
+    }
+    for name, text in odd.items():
+        (outputs / name).mkdir()
+        (outputs / name / "config.yaml").write_text(text)
+    (outputs / "bytes" / "config.yaml").write_bytes(b"study: a\xff\n")
+    (outputs / "empty").mkdir()
+    settle(outputs)
+    return outputs
+
+
+@pytest.fixture
+def outputs(tmp_path, written):
+    return shutil.copytree(written, tmp_path / "outputs")
+
+
+def defined(outputs: Path, study: str) -> dict[str, tuple[str, str]]:
+    """(run, status) by identity as the rules say it, every config parsed."""
+    found: dict[str, tuple[str, str]] = {}
+    for run in iter_runs(outputs):
+        try:
+            config = read_config(run)
+            if config.get("study") is None or str(config["study"]) != study:
+                continue
+            key, status = identity(config), read_status(run).status
+        except (GenbenchError, KeyError, AttributeError):
+            continue
+        if key not in found or RANK.index(status) >= RANK.index(found[key][1]):
+            found[key] = run.name, status
+    return found
+
+
+def check(outputs: Path) -> None:
+    """A backlog decides as the rules do, for every study."""
+    for study in [*dict.fromkeys(map(str, STUDIES)), "b", "nothing"]:
+        backlog, wanted = Backlog(outputs, study), defined(outputs, study)
+        for run in iter_runs(outputs):
+            try:
+                config = read_config(run)
+                name, status = wanted.get(identity(config), ("", "failed"))
+            except (GenbenchError, KeyError, AttributeError):
+                continue
+            found = backlog.find(config)
+            told = (found.directory.name, found.status) if found else None
+            assert told == (None if status == "failed" else (name, status)), (study, run.name)
+
+
+def entries(outputs: Path) -> int:
+    with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
+        (count,) = database.execute("SELECT count(*) FROM entries").fetchone()
+    database.close()
+    return int(count)
+
+
+def test_a_backlog_decides_as_if_every_config_were_parsed(outputs):
+    assert len(defined(outputs, "a")) >= 4
+    check(outputs)  # the first of these reads all, the others what the index lacks
+    assert entries(outputs) >= 130
+    check(outputs)
+
+
+def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatch):
+    for number in range(70):  # more than are worth writing
+        shutil.copytree(outputs / "run-001", outputs / f"ab-{number}")
+    settle(outputs)
+    Backlog(outputs, "ab")
+    opened: list[Path] = []
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda *a, **k: opened.append(a[0]) or real(*a, **k))
+    Backlog(outputs, "ab")
+    written = {run.name for run in iter_runs(outputs) if run.name[:2] in ("ru", "ab")}
+    configs = {file.parent.name for file in opened if file.name == "config.yaml"}
+    assert not configs & written
+    statuses = {file.parent.name for file in opened if file.name == "status.json"}
+    assert statuses == {n for n in written if read_config(outputs / n)["study"] == "ab"}
+
+
+def test_a_backlog_notices_what_came_went_and_changed(outputs):
+    check(outputs)
+    shutil.rmtree(outputs / "run-000")
+    write_config(outputs / "run-001", {"study": "a", "seed": 5, **CONFIG})
+    shutil.copytree(outputs / "run-013", outputs / "run-900")
+    for run in (outputs / "run-013", outputs / "run-014"):
+        write_status(run, Status("finished"))
+    check(outputs)
+
+
+def test_a_damaged_index_changes_no_decision(outputs):
+    check(outputs)
+    with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
+        database.execute("DELETE FROM parts")
+    database.close()
+    check(outputs)
