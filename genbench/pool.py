@@ -6,6 +6,7 @@ imports torch; what is shown is read from the run directories.
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ from genbench.launch import (
     settle,
 )
 from genbench.machine import available_memory, visible_gpus
-from genbench.worker import handled_signals, kill, physical_cores, start_worker
+from genbench.worker import handled_signals, kill, passed_on, physical_cores, start_worker
 
 MEMORY_PER_RUN = 2 << 30  # a worker with torch and a small dataset takes about a quarter of it
 POLL_SECONDS = 0.1
@@ -279,16 +280,16 @@ class Pool:
             os.write(2, f"\ngenbench: {words[self.signals]}\n".encode())
         for run in self.running:
             if self.signals < 3:
-                ask(run)
+                ask(run, passed_on(number))
             else:
                 kill(run.process)
 
 
-def ask(run: Running) -> None:
+def ask(run: Running, number: int = signal.SIGTERM) -> None:
     """Ask a run to write its checkpoint and go."""
     run.asked = True
     with contextlib.suppress(ProcessLookupError):
-        run.process.terminate()
+        run.process.send_signal(number)
 
 
 def last_words(console: Path) -> str:

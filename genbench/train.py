@@ -35,7 +35,7 @@ from genbench.history import read_history
 from genbench.interfaces import HasLikelihood, ImageData
 from genbench.pictures import save_curves
 from genbench.results import FILENAME, Result, fingerprint, method, write_result
-from genbench.runs import STOPS, write_json
+from genbench.runs import STOPS, stop_name, write_json
 
 log = logging.getLogger("genbench")
 
@@ -221,7 +221,7 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         hold_signals()  # once is enough
         raise Interrupted(
-            f"stopped by {signal.Signals(number).name} outside training; `genbench resume` goes on "
+            f"stopped by {stop_name(number)} outside training; `genbench resume` goes on "
             "from the last checkpoint"
         )
 

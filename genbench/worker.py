@@ -1,10 +1,9 @@
 """The process that does the work, seen from the one that started it. Imports no torch.
 
 A worker gets a session of its own, so that the terminal's Ctrl-C reaches only the parent, which
-passes it on once. It is asked to stop with SIGTERM whatever the parent was sent: before Python
-code has taken the signals over, SIGTERM ends a process without a traceback. When the parent dies,
-even by kill -9, Linux sends the worker SIGTERM too (PR_SET_PDEATHSIG): it writes its checkpoint
-and goes. On other systems the worker of a killed parent ends its run by itself.
+passes it on once, as a signal that ends a process without a traceback also before Python code has
+taken it over. When the parent dies, even by kill -9, Linux sends the worker SIGTERM
+(PR_SET_PDEATHSIG): it writes its checkpoint and goes. On other systems the worker of a killed parent ends its run by itself.
 
 `python -m` puts the working directory on the worker's path, so that a config may name a class in a
 file of the user's that lies there.
@@ -23,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from genbench.runs import STOPS
+from genbench.runs import CTRL_C, STOPS
 
 # what another launcher would say to the processes that it starts
 LAUNCHER_VARIABLES = [
@@ -101,11 +100,17 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def passed_on(number: int) -> int:
+    """Which signal tells a worker of one that its parent was sent."""
+    return CTRL_C if number == signal.SIGINT else number
+
+
 class _Relay:
     """Passes the parent's signals on to the worker, harder each time."""
 
     def __init__(self, checkpoint: bool) -> None:
         self.asked, self.checkpoint = 0, checkpoint
+        self._number: int = signal.SIGTERM
         self._process: subprocess.Popen[bytes] | None = None
 
     def attach(self, process: subprocess.Popen[bytes]) -> None:
@@ -115,6 +120,7 @@ class _Relay:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
+        self._number = passed_on(number)
         self._send()
 
     def _send(self) -> None:
@@ -122,7 +128,7 @@ class _Relay:
             return
         if self.asked < 3:
             print(f"\ngenbench: stopping{self._note()}", file=sys.stderr, flush=True)
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(self._number)
         else:
             kill(self._process)
 

@@ -42,7 +42,7 @@ def stop(number, frame):
         write_status(run, Status("interrupted", "stopped"))
         sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGUSR2, stop)  # Ctrl-C in the parent
 (run / "pid").write_text(str(os.getpid()))
 for _ in range(600):
     time.sleep(0.1)

@@ -26,7 +26,8 @@ config = read_config(run)
 def stop(number, frame):
     write_status(run, Status("interrupted", "stopped"))
     sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
+for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Ctrl-C in the parent
+    signal.signal(number, stop)
 names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GENBENCH_COMMAND")
 (run / "seen.json").write_text(json.dumps({
     "environment": {n: os.environ.get(n) for n in names}, "resumed": sys.argv[2:],

@@ -29,7 +29,8 @@ config = read_config(run)
 def stop(number, frame):
     write_status(run, Status("interrupted", "stopped"))
     sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
+for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Ctrl-C in the parent
+    signal.signal(number, stop)
 (run / "pid").write_text(str(os.getpid()))
 beta = config["model"].get("beta", 1.0)
 fd, elbo = (math.log10(beta) - 1) ** 2, -beta

@@ -206,8 +206,10 @@ def test_a_user_trains_scores_again_samples_and_compares(tmp_path, cache):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_keeps_its_checkpoint_and_is_resumed(tmp_path, cache, number):
+@pytest.mark.parametrize(
+    ["number", "name"], [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
+)
+def test_an_interrupted_run_keeps_its_checkpoint_and_is_resumed(tmp_path, cache, number, name):
     command = [sys.executable, "-m", "genbench", "train", *SMOKE[:1], *SMOKE[2:]]
     parent = subprocess.Popen(
         [*command, "model=vae", "budget.images=100M", "run_id=long"],
@@ -225,6 +227,7 @@ def test_an_interrupted_run_keeps_its_checkpoint_and_is_resumed(tmp_path, cache,
     _, error = parent.communicate(timeout=120)
     assert parent.returncode == 75, error
     assert "Traceback" not in error
+    assert f"genbench: stopped by {name} after " in error
     assert (directory / "checkpoints" / "last.ckpt").exists()
     assert not list((directory / "checkpoints").glob("*.partial"))
     assert read_status(directory).status == "interrupted"

@@ -12,7 +12,7 @@ from genbench.callbacks.checkpoints import Checkpoints
 from genbench.callbacks.telemetry import Telemetry
 from genbench.errors import Interrupted
 from genbench.interfaces import GenerativeModel
-from genbench.runs import STOPS
+from genbench.runs import STOPS, stop_name
 
 
 class Stopping(Callback):
@@ -34,7 +34,7 @@ class Stopping(Callback):
             self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.asked = signal.Signals(number).name
+        self.asked = stop_name(number)
 
     def on_train_batch_end(  # type: ignore[override]
         self,
