@@ -36,9 +36,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         }
         | _variables(*THREADS),
         "malloc": MALLOC | _variables("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES"),
-        "wandb": _variables(
-            "WANDB_RUN_ID", "WANDB_SWEEP_ID"
-        ),  # what a sweep's agent calls this run
+        # what a sweep's agent calls this run
+        "wandb": _variables("WANDB_RUN_ID", "WANDB_SWEEP_ID"),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
