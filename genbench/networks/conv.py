@@ -90,7 +90,8 @@ class ConvTrunk(nn.Module):
         for stage, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
             normed: Norm = norm if stage else "none"  # none in the first stage, as DCGAN has it
             convolution = nn.Conv2d(before, after, 4, stride=2, padding=1, bias=normed == "none")
-            self.stages.append(nn.Sequential(convolution, *_norm(normed, after), nn.LeakyReLU(0.2)))
+            activation = nn.LeakyReLU(0.2, inplace=True)  # what comes before needs no output
+            self.stages.append(nn.Sequential(convolution, *_norm(normed, after), activation))
         self.feature_dim = widths[-1] * sizes[-1] ** 2
         self.apply(_initialise)
 
@@ -130,7 +131,8 @@ class ConvDecoder(nn.Module):
         ]
         for stage, after in enumerate([*widths[1:], channels]):
             last = stage == len(widths) - 1
-            layers += [*_norm(norm, widths[stage]), nn.ReLU()]
+            # in place, but never on what `_like` may have passed on as it was
+            layers += [*_norm(norm, widths[stage]), nn.ReLU(inplace=norm != "none" or stage > 0)]
             layers.append(
                 nn.ConvTranspose2d(
                     widths[stage],
