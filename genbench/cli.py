@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
+from genbench.notices import heard
 
 
 class Verb(NamedTuple):
@@ -253,7 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 a mistake, 75 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(arguments)
+        with heard(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
+            code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `genbench runs | head`: nobody reads on, which is no error

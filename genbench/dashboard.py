@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from genbench.notices import Notice
+
 LOGIN_SECONDS = 30.0  # that wandb may take to say who is logged in
+UNSENT = "unsent"  # our mark in the folder of an online run whose upload was not seen to end
 ANSWER_SECONDS = 3.0  # that the server's address may take to answer
 
 
@@ -32,6 +35,7 @@ def decide(loggers: Mapping[str, Any]) -> str:
         warnings.warn(
             f"wandb: {access.server} does not answer; logging offline, "
             "`genbench wandb sync` uploads it later",
+            Notice,
             stacklevel=2,
         )
     return "online" if access.state == "online" else "offline"
@@ -42,6 +46,16 @@ class Access(NamedTuple):
 
     state: Literal["disabled", "nobody", "offline", "unreachable", "online"]
     server: str = ""
+
+    def obstacle(self) -> str:
+        """What keeps this machine from the server, with the remedy; empty where nothing does."""
+        return {
+            "disabled": "WANDB_MODE switches wandb off: unset it",
+            "nobody": "nobody is logged in to wandb: `wandb login`",
+            "offline": "WANDB_MODE keeps wandb offline: unset it",
+            "unreachable": f"{self.server} does not answer: try later, or set WANDB_BASE_URL",
+            "online": "",
+        }[self.state]
 
 
 def look() -> Access:
@@ -92,12 +106,14 @@ def _log_in() -> str | None:
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=LOGIN_SECONDS)
     except subprocess.TimeoutExpired:
-        warnings.warn("wandb: it does not say who is logged in; logging offline", stacklevel=3)
+        warnings.warn(
+            "wandb: it does not say who is logged in; logging offline", Notice, stacklevel=3
+        )
         return None
     lines = [line.split() for line in answer.stdout.splitlines() if line.startswith("server")]
     if not lines:
         words = (answer.stderr.strip() or "no answer").splitlines()[-1]
-        warnings.warn(f"wandb: {words}; logging offline", stacklevel=3)
+        warnings.warn(f"wandb: {words}; logging offline", Notice, stacklevel=3)
         return None
     return lines[-1][1] if len(lines[-1]) > 1 else None
 

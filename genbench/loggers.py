@@ -21,9 +21,10 @@ from typing import Any, ParamSpec
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
-from genbench.dashboard import decide
+from genbench.dashboard import UNSENT, decide
 from genbench.errors import UserMistake
 from genbench.history import FILENAME, whole_rows
+from genbench.notices import Notice
 from genbench.score import Score
 
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
@@ -121,7 +122,7 @@ class Distant(Board):
 
     def _speak(self) -> None:
         while not self._sayings.empty():
-            warnings.warn(self._sayings.get(), stacklevel=4)
+            warnings.warn(self._sayings.get(), Notice, stacklevel=4)
 
 
 class History(_Sink):
@@ -177,8 +178,13 @@ def _never_raises(method: Callable[P, None]) -> Callable[P, None]:
             method(*args, **kwargs)
         except Exception as error:
             self.broken = True
+            cause: BaseException = error
+            while cause.__cause__:  # Lightning makes of all of TensorBoard's errors a wrong type
+                cause = cause.__cause__
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())
             warnings.warn(
-                f"{type(self).__name__}: {type(error).__name__}: {error}; training goes on without it",
+                f"{type(self).__name__}: {reason}; training goes on without it",
+                Notice,
                 stacklevel=2,
             )
 
@@ -219,7 +225,7 @@ class Wandb(Distant):
                 f"logger.wandb.artifacts names {unknown[0]}: there are {', '.join(ARTIFACTS)}"
             )
         self._artifacts = tuple(artifacts)
-        self._exit_code = 0
+        self._exit_code, self._left = 0, False
         about = {"project": project, "entity": entity} | self._about(run_config, group)
         self._thread = threading.Thread(
             target=self._work, args=(about, mode, init_seconds), name="wandb", daemon=True
@@ -301,11 +307,16 @@ class Wandb(Distant):
         self._tasks.put(None)
         self._thread.join(FINISH_SECONDS)
         if self._thread.is_alive():
-            self._sayings.put(
-                f"wandb: its last upload takes more than {FINISH_SECONDS:.0f} s; "
-                f"`wandb sync` sends the rest from {self.directory / 'wandb'}"
-            )
+            self._leave_rest()
         self._speak()
+
+    def _leave_rest(self) -> None:
+        if not self._left:
+            self._left = True
+            self._sayings.put(
+                "wandb: its last upload takes too long; "
+                f"`genbench wandb sync {self.directory}` sends the rest"
+            )
 
     def _work(self, about: Mapping[str, Any], mode: str, init_seconds: float) -> None:
         """Do what is asked, in order, until the end is; runs in the thread."""
@@ -315,6 +326,9 @@ class Wandb(Distant):
             for task in iter(self._tasks.get, None):
                 task(run)
             run.finish(exit_code=self._exit_code)
+            (_folder(run) / UNSENT).unlink(missing_ok=True)
+        except TimeoutError:
+            self._leave_rest()
         except Exception as error:
             self._broken = True
             self._sayings.put(f"wandb: {_first_line(error)}; training goes on without it")
@@ -328,6 +342,7 @@ class Wandb(Distant):
         settings = wandb.Settings(
             init_timeout=init_seconds,
             finish_timeout=FINISH_SECONDS / 2,  # of its exit handler too, which is a second wait
+            finish_timeout_raises=True,
             console="off",
             silent=True,
         )
@@ -343,11 +358,18 @@ class Wandb(Distant):
             self._sayings.put(f"wandb: {_first_line(error)}; logging offline")
             _let_go()  # or it holds this run's id
             run = start("offline")
+        if not run.offline:
+            (_folder(run) / UNSENT).touch()
         run.define_metric("images")
         run.define_metric("*", step_metric="images")
         if "code" in self._artifacts:
             run.log_code(str(Path(__file__).parent), name=f"code-{run.id}", include_fn=_is_code)
         return run
+
+
+def _folder(run: Any) -> Path:
+    """What wandb keeps of a run here; `run.dir` is a folder in it."""
+    return Path(run.dir).parent
 
 
 def _is_code(path: str) -> bool:

@@ -282,6 +282,8 @@ def check_values(
         key = override.key_or_group
         if override.is_delete():
             _check_deleted(key)
+        else:
+            _check_emptied(override, settings)
         if key in settings.groups or override.is_delete() or override.package is not None:
             continue
         if override.is_add() or override.is_force_add():
@@ -293,6 +295,20 @@ def check_values(
 def _check_deleted(key: str) -> None:
     if "." not in key and key not in SPARE:
         raise UserMistake(f"~{key} leaves the run without {key}: choose another one with {key}=...")
+
+
+def _check_emptied(override: Override, settings: Settings) -> None:
+    key = override.key_or_group
+    there = settings.default(key)
+    if override.value() != {} or not OmegaConf.is_dict(there) or not there:
+        return
+    names = ", ".join(map(str, there))
+    remedy = f"leave out what you do not want, as in ~{key}.{next(iter(there))} (there are {names})"
+    if key in settings.groups:
+        remedy = f"choose another one with {key}=... (there are {', '.join(settings.groups[key])})"
+    raise UserMistake(
+        f"{key}={{}} removes nothing, for a mapping is merged with the default: {remedy}"
+    )
 
 
 def _check_added(key: str, settings: Settings) -> None:

@@ -33,6 +33,7 @@ from genbench.evaluate import Evaluation
 from genbench.heartbeat import Heartbeat
 from genbench.history import read_history
 from genbench.interfaces import HasLikelihood, ImageData
+from genbench.notices import heard
 from genbench.pictures import save_curves
 from genbench.results import FILENAME, Result, fingerprint, method, write_result
 from genbench.runs import STOPS, stop_name, write_json
@@ -193,7 +194,10 @@ def say(line: str) -> None:
 
 @contextmanager
 def open_log(directory: Path) -> Iterator[None]:
-    """Send what is logged by genbench, Lightning and Python's warnings to log.txt."""
+    """Send what is logged by genbench, Lightning and Python's warnings to log.txt.
+
+    Notices reach the terminal too.
+    """
     handler = logging.FileHandler(directory / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
@@ -204,7 +208,8 @@ def open_log(directory: Path) -> Iterator[None]:
         logger.propagate = False
     log.setLevel(logging.INFO)
     try:
-        yield
+        with heard(lambda notice: say(f"warning: {notice}")):
+            yield
     finally:
         for logger in sources:
             logger.removeHandler(handler)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench.dashboard import decide
+from genbench.dashboard import UNSENT, look
 from genbench.errors import DONE, FAILED, UserMistake
 from genbench.results import read_records
 from genbench.runs import default_outputs
@@ -30,8 +30,8 @@ def parser() -> argparse.ArgumentParser:
     """Say what can be asked for."""
     result = argparse.ArgumentParser(
         prog="genbench wandb sync",
-        description="Send runs that were logged offline to wandb, the pieces of a resumed run under one "
-        "id. What was sent before is left out, and so is a run that is still going.",
+        description="Send runs that were logged offline, or whose upload did not end, to wandb, the "
+        "pieces of a resumed run under one id. What was sent before is left out, and so is a run that is still going.",
         epilog="examples: genbench wandb sync · genbench wandb sync study=objectives --dry-run",
     )
     result.add_argument("select", nargs="*", help="runs, or selections (default: all)")
@@ -41,8 +41,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def waiting(run: Path) -> list[Path]:
-    """Offline pieces of a run that wandb has not sent yet, oldest first."""
-    pieces = sorted((run / "wandb").glob("offline-run-*"))
+    """Pieces of a run that wandb has not sent yet, or not to the end, oldest first."""
+    folder = run / "wandb"
+    found = [
+        *folder.glob("offline-run-*"),
+        *(mark.parent for mark in folder.glob(f"run-*/{UNSENT}")),
+    ]
+    pieces = sorted(found, key=lambda piece: piece.name.removeprefix("offline-"))
     return [piece for piece in pieces if any(piece.glob("*.wandb")) and not _is_sent(piece)]
 
 
@@ -75,11 +80,9 @@ def sync(argv: Sequence[str]) -> int:
 
 def _check_server() -> None:
     """Refuse before anything is tried: the runs stay where they are."""
-    if decide({"wandb": {}}) != "online":
-        raise UserMistake(
-            "nobody is logged in to wandb, its server does not answer, or WANDB_MODE says offline: "
-            "`wandb login`, or set WANDB_BASE_URL; nothing was sent"
-        )
+    obstacle = look().obstacle()
+    if obstacle:
+        raise UserMistake(f"{obstacle}; nothing was sent")
 
 
 def _send(runs: dict[Path, list[Path]]) -> int:

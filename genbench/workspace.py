@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from genbench.dashboard import decide
+from genbench.dashboard import look
 from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.history import read_history
 from genbench.results import Result, some_runs
@@ -45,17 +45,15 @@ def main(argv: Sequence[str]) -> int:
     found = some_runs(options.select, options.outputs or default_outputs())
     results = [result for _, result in found]
     study = study_of(results)
+    obstacle = "" if options.out else look().obstacle()
+    if obstacle:
+        raise UserMistake(f"{obstacle}, or --out workspace.json for the specification alone")
     view = build(results, columns_of([run for run, _ in found]), study, options)
     if options.out:
         content = view._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)
         write_out(options.out, content)
         print(options.out)
         return DONE
-    if decide({"wandb": {}}) != "online":
-        raise UserMistake(
-            "nobody is logged in to wandb, or its server does not answer: `wandb login`, or --out "
-            "workspace.json for the specification alone"
-        )
     try:
         print(view.save().url)
     except Exception as error:  # whatever the library and the server raise
@@ -120,8 +118,8 @@ def build(
 
 
 def _entity(out: Path | None) -> str:
-    """Who is logged in; unknown where nothing is sent."""
-    if out is not None or decide({"wandb": {}}) != "online":
+    """Who is logged in; not asked where nothing is sent."""
+    if out is not None:
         return ""
     import wandb
 

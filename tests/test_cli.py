@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from genbench import cli
 from genbench.cli import main
+from genbench.notices import Notice, heard
 
 GENBENCH = [sys.executable, "-m", "genbench"]
 
@@ -182,3 +184,15 @@ def test_feature_networks_are_listed_and_a_wrong_word_is_answered(capsys):
     assert "lenet-digits-v1" in capsys.readouterr().out
     assert main(["extractor", "tarin"]) == 2
     assert "extractor train" in capsys.readouterr().err
+
+
+def test_a_notice_is_a_sentence_for_the_user_and_other_warnings_go_their_usual_way():
+    heard_of = []
+    with warnings.catch_warnings(record=True) as usual:
+        warnings.simplefilter("always")
+        with heard(heard_of.append):
+            warnings.warn("the server is slow", Notice, stacklevel=1)
+            warnings.warn("an old name", UserWarning, stacklevel=1)
+        warnings.warn("too late", Notice, stacklevel=1)
+    assert heard_of == ["the server is slow"]
+    assert [str(w.message) for w in usual] == ["an old name", "too late"]

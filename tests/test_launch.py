@@ -188,6 +188,9 @@ MISTAKES = {
     "gan": "'gan' is not a setting: write key=value, for example model=gan",
     "=3": "'=3' is not a setting",
     "tags=[a": "cannot be read: quote it",
+    "evaluation.metrics={}": "evaluation.metrics={} removes nothing, for a mapping is merged with the "
+    "default: leave out what you do not want, as in ~evaluation.metrics.frechet (there are frechet,",
+    "logger={}": "choose another one with logger=... (there are auto, csv,",
     "tags=a": "tags=a is not a list: write tags=[a]",
     "model=vae,gan": "names several values: add -m",
     "model.optimizer.lr=fast": "model.optimizer.lr=fast is not a number: write a value like 0.001",

@@ -2,12 +2,9 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 import yaml
 from test_loggers import records
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb_server import WandbServer, serving
 
 from genbench import launch
 from genbench.loggers import build, finish
@@ -147,27 +145,11 @@ def test_the_wandb_sweep_is_one_that_genbench_can_run(room, capfd):
     assert yaml.safe_load(capfd.readouterr().out)["extractor"] == composed["extractor"]
 
 
-class SweepServer(BaseHTTPRequestHandler):
+class SweepServer(WandbServer):
     """What wandb's agent asks of a server: whose key it is, the sweep, a name, and what to do."""
 
     sweep: Mapping[str, Any]
     orders: list[dict[str, Any]]
-    asked: list[str]
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        name = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])[1]
-        self.asked.append(name)
-        answer = json.dumps({"data": getattr(self, name)(body.get("variables"))}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def Viewer(self, _):
-        me = {"id": "1", "entity": "me", "username": "me", "email": "", "flags": "{}"}
-        return {"viewer": me | {"teams": {"edges": []}}}
 
     def SweepWithRuns(self, given):
         about = {"id": "1", "name": given["sweep"], "state": "RUNNING", "runs": {"edges": []}}
@@ -181,9 +163,6 @@ class SweepServer(BaseHTTPRequestHandler):
         orders = [self.orders.pop(0)] if self.orders and not at_work else []
         return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(orders)}}
 
-    def log_message(self, *_):
-        """Say nothing."""
-
 
 @pytest.mark.slow
 def test_wandbs_agent_drives_the_shipped_sweep_and_its_run_keeps_the_agents_id(room, monkeypatch):
@@ -194,26 +173,20 @@ def test_wandbs_agent_drives_the_shipped_sweep_and_its_run_keeps_the_agents_id(r
     }
     small = {"budget.images": 128, "evaluation.num_samples": 64}
     args = {name: {"value": value} for name, value in (proposal | small).items()}
-    told = {"sweep": sweep, "asked": []}
     run_it = {"type": "run", "run_id": "run7", "program": sweep["program"], "args": args}
-    told["orders"] = [run_it, {"type": "exit"}]
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (SweepServer,), told))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    orders = [run_it, {"type": "exit"}]
     programs = Path(sys.executable).parent  # of this environment, where genbench is
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-    try:
+    handler = type("Handler", (SweepServer,), {"sweep": sweep, "orders": orders})
+    with serving(handler) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
         agent = subprocess.run(
             ["wandb", "agent", "me/genbench/sweep7"], capture_output=True, text=True, timeout=300
         )
-    finally:
-        server.shutdown()
-        server.server_close()
     assert agent.returncode == 0, agent.stderr
-    assert told["orders"] == [], agent.stderr
-    assert {"SweepWithRuns", "CreateAgent", "Heartbeat"} <= set(told["asked"])
+    assert orders == [], agent.stderr
 
     (run,) = runs()
     assert read_status(run).status == "finished"

@@ -4,11 +4,13 @@ import csv
 import json
 import math
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,33 @@ def test_a_user_trains_scores_again_samples_and_compares(tmp_path, cache):
     assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
     done = genbench("show", "latest", cwd=tmp_path, cache=cache)
     assert "decoder" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_terminal_with_a_progress_bar_hears_a_loggers_warning_once(tmp_path, cache):
+    directory = make(tmp_path, cache, "trainer.progress=true", "logger=tensorboard")
+    (directory / "tensorboard").write_text("no folder")
+    ours, theirs = pty.openpty()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "genbench.train", str(directory)],
+        env=environment(cache) | {"COLUMNS": "300", "TERM": "xterm"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # Linux's word for the end of a terminal
+        while part := os.read(ours, 65536):
+            seen += part
+    os.close(ours)
+    assert worker.wait(60) == 0
+    shown = seen.decode()
+    assert "training" in shown and "640/640" in shown  # the bar
+    lines = [line for line in shown.splitlines() if "training goes on without it" in line]
+    assert len(lines) == 1
+    assert "warning: TensorBoard: FileExistsError" in lines[0]
+    assert ".py" not in lines[0]  # the sentence alone
+    assert (directory / "log.txt").read_text().count("training goes on without it") == 1
 
 
 @pytest.mark.slow

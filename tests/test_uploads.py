@@ -1,15 +1,18 @@
 """What was logged offline, as `genbench wandb sync` finds and sends it."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from contextlib import nullcontext
 
 import pytest
 from test_compare import fd, finished  # noqa: F401  (the latter is a fixture)
+from test_loggers import CONFIG, WANDB
+from wandb_server import WandbServer, serving
 
-from genbench import uploads, workspace
+from genbench import loggers, uploads, workspace
 from genbench.cli import main
 from genbench.errors import UserMistake
+from genbench.notices import Notice
 from genbench.runs import Status, new_run_directory, write_config, write_status
 
 
@@ -63,7 +66,26 @@ def test_without_a_login_nothing_is_tried(tmp_path, offline, nobody):
         uploads.sync(["--outputs", str(tmp_path)])
 
 
-class Refusing(BaseHTTPRequestHandler):
+def test_a_server_that_does_not_answer_is_told_apart_from_a_missing_login(
+    tmp_path, offline, nobody, monkeypatch, capsys
+):
+    offline(1)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    argv = ["wandb", "sync", "--outputs", str(tmp_path)]
+    assert main(argv) == 2
+    assert capsys.readouterr().err == (
+        "genbench: WANDB_MODE keeps wandb offline: unset it; nothing was sent\n"
+    )
+    with serving(Refusing) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+    monkeypatch.delenv("WANDB_MODE")
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"genbench: {address} does not answer: ")
+    assert said.count("\n") == 1
+
+
+class Refusing(WandbServer):
     """A server that answers and takes no key."""
 
     def do_POST(self):
@@ -75,28 +97,68 @@ class Refusing(BaseHTTPRequestHandler):
 
     do_GET = do_POST
 
-    def log_message(self, *_):
-        """Say nothing."""
-
 
 @pytest.mark.slow
 def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monkeypatch, capsys):
     """With wandb's real command, against a server that refuses the key."""
     run = offline(1)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.delenv("WANDB_MODE")
-    try:
+    with serving(Refusing) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
         assert uploads.sync(["--outputs", str(tmp_path)]) == 1
-    finally:
-        server.shutdown()
-        server.server_close()
     said = capsys.readouterr()
     assert f"genbench: {run.name}: " in said.err
     assert "0 of 1 runs sent, 1 wait on" in said.out
     assert uploads.waiting(run)
+
+
+class Taking(WandbServer):
+    """A server that takes a run; what it is sent beside it, `files` permitting."""
+
+    files = True
+
+    def RunResumeStatus(self, _):
+        return {"model": None}
+
+    def UpsertBucket(self, given):
+        project = {"id": "1", "name": "genbench", "entity": {"id": "1", "name": "me"}}
+        bucket = {"id": "1", "name": given["name"], "displayName": "", "project": project}
+        return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+
+    def CreateRunFiles(self, given):
+        if not self.files:
+            time.sleep(60)  # longer than anybody waits for
+        made = [{"name": name, "uploadUrl": self.address} for name in given["files"]]
+        return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": made}}
+
+    @property
+    def address(self):
+        return f"http://{self.headers['Host']}/file"
+
+    do_PUT = WandbServer.do_POST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [True, False])
+def test_an_upload_that_does_not_end_waits_and_one_that_ends_does_not(
+    tmp_path, nobody, monkeypatch, files
+):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("GENBENCH_LOGGER", "online")
+    monkeypatch.delenv("WANDB_MODE")
+    if not files:
+        monkeypatch.setattr(loggers, "FINISH_SECONDS", 2.0)
+    with serving(type("Handler", (Taking,), {"files": files})) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        (board,) = loggers.build({"wandb": WANDB}, tmp_path, CONFIG, "f")[1:]
+        board.log_metrics({"a": 1.0}, step=64)
+        told = nullcontext() if files else pytest.warns(Notice, match=f"sync {tmp_path}` sends the")
+        with told:
+            board.finalize("finished")
+    pieces = [piece for piece in tmp_path.glob("wandb/run-*") if any(piece.glob("*.wandb"))]
+    assert len(pieces) == 1
+    assert uploads.waiting(tmp_path) == ([] if files else pieces)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs
