@@ -38,6 +38,7 @@ from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
 from genbench.ranks import Watch
 from genbench.runs import read_config
+from genbench.scaling import PlayerScaling
 from genbench.schedule import Schedule
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -363,7 +364,7 @@ class Engine:
             devices=devices,
             num_nodes=num_nodes,
             strategy=_strategy(strategy, model, self.world_size),
-            precision=self.precision,  # type: ignore[arg-type]
+            **_precision(self.precision, self.device),
             max_epochs=1,  # the loader's one epoch is the whole budget
             logger=list(loggers),
             callbacks=[
@@ -472,6 +473,13 @@ def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
         return "auto"
     # one player's backward leaves the parameters of the others untouched
     return "ddp_find_unused_parameters_true" if len(model.players()) > 1 else "ddp"
+
+
+def _precision(precision: str, device: torch.device) -> dict[str, Any]:
+    """Say it to a Trainer: 16-mixed with a loss scale for each player."""
+    if precision == "16-mixed":
+        return {"plugins": [PlayerScaling(device.type)]}
+    return {"precision": precision}
 
 
 def _steps_per_batch(

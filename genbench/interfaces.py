@@ -23,6 +23,7 @@ from genbench.accumulation import Accumulation
 from genbench.capture import Capture, make_capturable
 from genbench.errors import UserMistake
 from genbench.guards import Guard, Skipped, guard_of
+from genbench.scaling import PlayerScaling
 from genbench.tracking import RunningMeans
 
 Split = Literal["train", "validation", "test"]
@@ -82,6 +83,7 @@ class GenerativeModel(LightningModule, ABC):
         self._others: dict[str, list[nn.Parameter]] = {}
         self._rates: dict[str, list[float]] = {}  # as configured, one for each parameter group
         self._plain_steps, self._plain_backward = False, False
+        self._scaling: PlayerScaling | None = None  # under 16-mixed
         self._generator: torch.Generator | None = None
         self._world, self._rank = 1, 0
 
@@ -125,7 +127,9 @@ class GenerativeModel(LightningModule, ABC):
         self._by_player = dict(zip(players, listed, strict=True))
         self._others = {name: _moved_by_others(name, players) for name in players}
         self._world, self._rank = self.trainer.world_size, self.trainer.global_rank
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        plugin = self.trainer.precision_plugin
+        self._scaling = plugin if isinstance(plugin, PlayerScaling) else None
+        scaled = getattr(plugin, "scaler", None) is not None
         self._plain_steps = not scaled and not self._heard(STEP_HOOK, GenerativeModel)
         self._plain_backward = (
             not scaled
@@ -213,6 +217,8 @@ class GenerativeModel(LightningModule, ABC):
 
         `loss()` is a mean over its images.
         """
+        if self._scaling is not None:
+            self._scaling.select(player)
         if self.accumulation is not None:
             self._accumulate(player, loss, self.accumulation)
             return

@@ -9,12 +9,12 @@ import two_ranks
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
-from pytorch_lightning.plugins import MixedPrecision
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
 from genbench import engine
 from genbench.errors import UserMistake
 from genbench.results import fingerprint
+from genbench.scaling import PlayerScaling
 from genbench.schedule import Schedule
 
 BATCH, STEPS = two_ranks.BATCH, two_ranks.STEPS
@@ -141,8 +141,8 @@ def test_clipping_bounds_the_gradient_that_moves_a_player(tmp_path, half):
     ]
     clip = "gradient_clip={discriminator: 1e-3}"
     machine = machine_for(tmp_path, "model=gan", *descent, clip)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    plugins = [MixedPrecision("16-mixed", "cpu", scaler)] if half else []
+    make = partial(torch.amp.GradScaler, init_scale=1024.0)
+    plugins = [PlayerScaling("cpu", make)] if half else []
     quiet = dict.fromkeys(
         ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False
     )

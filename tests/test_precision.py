@@ -1,17 +1,18 @@
 """Mixed precision: what must stay float32 does, and a run in bf16 is the same run."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import two_ranks
 from hydra.utils import instantiate
-from pytorch_lightning import Trainer
-from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning import Callback, Trainer
 
 from genbench import engine
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal
+from genbench.scaling import PlayerScaling
 
 MODELS = ["vae", "gan", "wgan-gp", "vae-gan"]
 
@@ -90,33 +91,105 @@ def test_likelihoods_and_the_rate_are_float32_under_autocast(kind):
     assert all(torch.equal(one, two) for one, two in zip(inside, outside, strict=True))
 
 
-def test_half_precision_steps_do_not_disturb_each_others_scale(tmp_path, cache, monkeypatch):
-    """Every player's backward is followed by its own step, before the scale may change."""
+class Overflow(Callback):
+    """Makes the loss of a player infinite in some of its backwards."""
+
+    def __init__(self, player: str, backwards: range) -> None:
+        self.player, self.backwards, self.seen = player, backwards, 0
+
+    def setup(self, trainer, pl_module, stage):
+        update = pl_module.update
+
+        def poisoned(player, loss):
+            bad = player == self.player and self.seen in self.backwards
+            self.seen += player == self.player
+            update(player, lambda: loss() * math.inf if bad else loss())
+
+        pl_module.update = poisoned
+
+
+def halves(folder, cache, *callbacks, resume=None, make=None):
+    """A GAN in half precision on the CPU, where genbench refuses it: (trainer, model)."""
     engine.quieten_lightning()
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3)
-    calls: list[str] = []
-    for name in ("scale", "unscale_", "step", "update"):
-        real = getattr(scaler, name)
-        monkeypatch.setattr(
-            scaler, name, lambda *a, _n=name, _r=real, **k: (calls.append(_n), _r(*a, **k))[1]
-        )
-    cfg = two_ranks.config(tmp_path, cache, 1, ["model=gan", "budget.images=160"])
+    cfg = two_ranks.config(folder, cache, 1, ["model=gan", "budget.images=160"])
     model, data = engine.build(cfg)
     model.batch_size = 16
     data.plan(seed=0, batch_size=16, pieces=1, steps=10, steps_per_batch=1)
-    Trainer(
+    make = make or partial(torch.amp.GradScaler, init_scale=1024.0, growth_interval=100)
+    trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
-    ).fit(model, data)
-    one = [call for call in calls if call != "unscale_"]
-    assert one == ["scale", "step", "update"] * 20
-    assert scaler.get_scale() > 1024
+        callbacks=list(callbacks),
+        plugins=[PlayerScaling("cpu", make)],
+        **dict.fromkeys(
+            ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False
+        ),
+    )
+    trainer.fit(model, data, ckpt_path=resume, weights_only=True)
+    return trainer, model
+
+
+def test_every_backward_of_half_precision_is_followed_by_its_own_step(tmp_path, cache):
+    calls: list[str] = []
+
+    class Spy(torch.amp.GradScaler):
+        def __init__(self, device):
+            super().__init__(device, init_scale=1024.0, growth_interval=3)
+
+        def scale(self, outputs):
+            calls.append("scale")
+            return super().scale(outputs)
+
+        def step(self, optimizer, *arguments, **named):
+            calls.append("step")
+            return super().step(optimizer, *arguments, **named)
+
+        def update(self, new_scale=None):
+            calls.append("update")
+            super().update(new_scale)
+
+    trainer, model = halves(tmp_path, cache, make=Spy)
+    assert calls == ["scale", "step", "update"] * 20
+    scalers = trainer.precision_plugin.scalers
+    assert [*scalers] == ["discriminator", "generator"]
+    assert all(scaler.get_scale() == 1024 * 2**3 for scaler in scalers.values())
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_an_overflow_of_one_player_lowers_its_own_scale_and_skips_its_own_step(tmp_path, cache):
+    trainer, model = halves(tmp_path, cache, Overflow("discriminator", range(3, 5)))
+    scales = {name: s.get_scale() for name, s in trainer.precision_plugin.scalers.items()}
+    assert scales == {"discriminator": 1024 / 4, "generator": 1024}
+    assert {name: skipped.total for name, skipped in model.skipped().items()} == {
+        "discriminator": 2,
+        "generator": 0,
+    }
+    taken = [int(next(iter(o.state.values()))["step"]) for o in trainer.optimizers]
+    assert taken == [8, 10]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_resumed_run_takes_its_scales_up_again(tmp_path, cache):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if pl_module.steps == 4:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    once, expected = halves(tmp_path, cache, Overflow("generator", range(1, 2)), Save())
+    scales = once.precision_plugin.state_dict()
+    assert scales["generator"]["scale"] == 512
+    assert [s["_growth_tracker"] for s in scales.values()] == [10, 8]
+    again, model = halves(tmp_path, cache, resume=tmp_path / "half.ckpt")
+    assert again.precision_plugin.state_dict() == scales
+    assert model.steps == 10
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+
+
+def test_a_gpu_run_in_half_precision_scales_by_player():
+    plugins = engine._precision("16-mixed", torch.device("cpu"))["plugins"]
+    assert [type(plugin) for plugin in plugins] == [PlayerScaling]
+    assert engine._precision("bf16-mixed", torch.device("cpu")) == {"precision": "bf16-mixed"}
 
 
 def test_half_precision_on_a_cpu_is_refused():
