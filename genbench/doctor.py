@@ -128,9 +128,10 @@ def _devices() -> Iterator[Finding]:
         memory = properties.total_memory / 2**30
         yield Finding("devices", "ok", f"cuda:{index} {properties.name}, {memory:.0f} GiB")
     if count:
-        bf16 = torch.cuda.is_bf16_supported()
-        names = "32-true, bf16-mixed, 16-mixed" if bf16 else "32-true, 16-mixed (no bf16)"
-        yield Finding("precision", "ok", f"{names}; auto takes {'bf16' if bf16 else '16'}-mixed")
+        resolve = importlib.import_module("genbench.precision").resolve
+        found = resolve("auto", torch.device("cuda", 0))
+        tried = "; ".join(f"{probe.precision}: {probe.why}" for probe in found.probes)
+        yield Finding("precision", "ok", f"auto takes {found.taken} ({tried})")
     else:
         yield Finding("precision", "ok", f"32-true; bfloat16 {_bf16_on_cpu(torch)}")
 

@@ -36,12 +36,12 @@ from genbench.environment import MALLOC
 from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.heartbeat import Heartbeat
 from genbench.interfaces import GenerativeModel, ImageData, Reconstructs
+from genbench.precision import resolve
 from genbench.ranks import Watch
 from genbench.runs import read_config
 from genbench.scaling import PlayerScaling
 from genbench.schedule import Schedule
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
 SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
 MALLOPT = {  # glibc's numbers for its parameters, and their values in bytes
@@ -105,22 +105,6 @@ def device_of(accelerator: str) -> torch.device:
         )
     use_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn `auto` into what this device does well; the answer is part of the protocol."""
-    named = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}.get(str(precision), precision)
-    if named == "auto":
-        if device.type == "cpu":
-            return "32-true"
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    if named not in PRECISIONS:
-        raise UserMistake(
-            f"trainer.precision={precision} is not one of auto, {', '.join(PRECISIONS)}"
-        )
-    if named == "16-mixed" and device.type == "cpu":
-        raise UserMistake("trainer.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true")
-    return str(named)
 
 
 def resolve_devices(devices: int, device: torch.device) -> int:
@@ -318,7 +302,8 @@ class Engine:
         self.model, self.data = model, data
         self._directory, self._heartbeat = directory, heartbeat
         self.device = device_of(accelerator)
-        self.precision = resolve_precision(precision, self.device)
+        self.resolved = resolve(precision, self.device)
+        self.precision = self.resolved.taken
         devices = resolve_devices(devices, self.device)
         self.world_size = devices * num_nodes
         check_batch(budget.batch_size, self.world_size, accumulate)

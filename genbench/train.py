@@ -123,7 +123,8 @@ def run(
             "device": describe_device(machine.device),
         },
         scores=scores,
-        environment=describe(machine.device) | {"trainers": machine.checkpoints.trainers},
+        environment=describe(machine.device)
+        | {"precision": machine.resolved.card(), "trainers": machine.checkpoints.trainers},
         warnings=list(machine.alarms.warnings.values()),
     )
     curves = save_curves(read_history(directory), directory / "samples" / "curves.png")

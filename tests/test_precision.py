@@ -9,11 +9,13 @@ import two_ranks
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 
-from genbench import engine
+from genbench import engine, precision
+from genbench.errors import UserMistake
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal
 from genbench.scaling import PlayerScaling
 
+CPU = torch.device("cpu")
 MODELS = ["vae", "gan", "wgan-gp", "vae-gan"]
 
 
@@ -193,8 +195,71 @@ def test_a_gpu_run_in_half_precision_scales_by_player():
 
 
 def test_half_precision_on_a_cpu_is_refused():
-    from genbench.errors import UserMistake
-
     with pytest.raises(UserMistake, match="16-mixed needs a GPU"):
-        engine.resolve_precision("16-mixed", torch.device("cpu"))
-    assert engine.resolve_precision("auto", torch.device("cpu")) == "32-true"
+        precision.resolve("16-mixed", CPU)
+    with pytest.raises(UserMistake, match="precision=8 is not one of auto, 32-true"):
+        precision.resolve(8, CPU)
+
+
+def test_automatic_precision_on_a_cpu_is_float32_and_tries_nothing():
+    assert precision.resolve("auto", CPU) == ("32-true", "auto", ())
+    assert precision.resolve("bf16", CPU).taken == "bf16-mixed"
+
+
+@pytest.mark.parametrize("half", ["bf16-mixed", "16-mixed"])
+def test_a_probe_accepts_a_device_that_computes_as_float32_does(half):
+    found = precision.probe(half, CPU)
+    assert found.accepted, found.why
+    error = float(found.why.split("gradients are ")[1].split()[0])
+    assert 1e-5 < error < 0.02  # it was in half precision, and near
+
+
+def spoilt(how):
+    """Gradients of a device whose half precision is not what it should be."""
+
+    def gradients(device, dtype):
+        return [how(g) if dtype is not None else g for g in right(device, dtype)]
+
+    right = precision.gradients
+    return gradients
+
+
+def fail(gradient):
+    raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (lambda g: g * 1.2, "gradients are 0.2 of their norm"),
+        (lambda g: g * math.nan, "gradients are nan of their norm"),
+        (fail, "no kernel image is available"),
+    ],
+)
+def test_a_probe_refuses_a_device_that_computes_otherwise(monkeypatch, how, why):
+    monkeypatch.setattr(precision, "gradients", spoilt(how))
+    found = precision.probe("bf16-mixed", CPU)
+    assert not found.accepted and why in found.why
+    assert "\n" not in found.why
+
+
+def test_automatic_precision_is_the_first_that_is_accepted(monkeypatch):
+    def only(*names):
+        monkeypatch.setattr(
+            precision, "probe", lambda name, device: precision.Probe(name, name in names, "so")
+        )
+        return precision.resolve("auto", torch.device("meta"))
+
+    assert only("bf16-mixed", "16-mixed").taken == "bf16-mixed"
+    assert only("16-mixed").taken == "16-mixed"
+    assert only().taken == "32-true"
+    assert only("16-mixed").card()["probes"] == [
+        {"precision": "bf16-mixed", "accepted": False, "why": "so"},
+        {"precision": "16-mixed", "accepted": True, "why": "so"},
+    ]
+
+
+@pytest.mark.gpu
+def test_automatic_precision_on_a_gpu_is_half():
+    found = precision.resolve("auto", torch.device("cuda", 0))
+    assert found.taken in ("bf16-mixed", "16-mixed"), found.probes

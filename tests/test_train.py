@@ -84,6 +84,8 @@ def test_a_run_leaves_its_whole_record(start, model):
     assert f"samples/samples-{result.budget['images']:09d}.png" in files
     assert any("reconstructions" in file for file in files) == (model in ("vae", "vae-gan"))
     assert read_status(directory).status == "finished"
+    precision = {"asked": "auto", "taken": "32-true", "probes": []}
+    assert result.environment["precision"] == precision
 
 
 def test_history_counts_images_and_names_every_loss(start):
