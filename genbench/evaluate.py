@@ -50,7 +50,8 @@ class Evaluation:
     The real side is the whole training split, the held-out side the whole test split; their features
     are kept under `cache`. `num_samples` images are generated from latents drawn at once on the CPU.
     `batch_size` bounds memory and changes no number beyond float32 rounding. `devices` share the
-    features, and change no number either; likelihoods are the first one's work.
+    features, and change no number either; likelihoods are the first one's work. A metric that is None
+    is left out.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class Evaluation:
         batch_size: int,
         seed: int,
         extractor: Extractor,
-        metrics: Mapping[str, FeatureMetric],
-        likelihoods: Mapping[str, LikelihoodMetric],
+        metrics: Mapping[str, FeatureMetric | None],
+        likelihoods: Mapping[str, LikelihoodMetric | None],
         cache: str,
         devices: int = 1,
     ) -> None:
@@ -69,8 +70,8 @@ class Evaluation:
             if value < 1:
                 raise UserMistake(f"evaluation.{name}={value}: it must be 1 or more")
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.extractor, self.metrics = extractor, list(metrics.values())
-        self.likelihoods = list(likelihoods.values())
+        self.extractor, self.metrics = extractor, [m for m in metrics.values() if m is not None]
+        self.likelihoods = [one for one in likelihoods.values() if one is not None]
         self.cache = Path(cache).expanduser() / "features"
         self.devices = devices
         self.protocol: Path | None = None  # a file with this protocol, if not in the run's config

@@ -152,6 +152,19 @@ def protocols(scores):
     return {score.name: score.protocol for score in scores}
 
 
+def test_a_metric_that_is_null_is_left_out_and_changes_no_other(tmp_path):
+    whole = run(tmp_path, make_vae(DiscretizedLogistic(17)))
+    metrics = {"fd": FrechetDistance(), "kid": None}
+    part = run(
+        tmp_path, make_vae(DiscretizedLogistic(17)), metrics=metrics, likelihoods={"bounds": None}
+    )
+    assert [score.name for score in part] == [
+        f"fd{x}_small" for x in ("", "_bc", "_heldout", "_floor")
+    ]
+    assert values(part).items() <= values(whole).items()
+    assert protocols(part).items() <= protocols(whole).items()
+
+
 def test_every_score_has_a_value_a_card_and_a_name_with_its_extractor(tmp_path):
     scores = run(tmp_path)
     names = "fd fd_bc fd_heldout fd_floor kid is is_heldout precision recall density coverage"
