@@ -6,6 +6,7 @@ import two_ranks
 from hydra.utils import instantiate
 
 from genbench import acceleration, engine
+from genbench.callbacks.averaging import Averaging
 from genbench.capture import WARM_UP, Capture, make_capturable
 from genbench.errors import UserMistake
 
@@ -134,6 +135,35 @@ def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, 
     seen = len(graphs)
     made.model.sample(torch.zeros(3, made.model.latent_dim))
     assert len(graphs) == seen  # scored as written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_an_average_of_compiled_networks_is_that_of_written_ones(tmp_path, cache, network):
+    """The average is a copy of the decoder, made while that is compiled."""
+    found = []
+    for compiled in (False, True):
+        settings = ["model=vae", f"network={network}", "network.width=16"]
+        made = machine(tmp_path / str(compiled), cache, *settings)
+        averaging = Averaging("1k")
+        made.trainer.callbacks.append(averaging)
+        graphs: list[torch.fx.GraphModule] = []
+
+        def backend(graph, inputs, graphs=graphs):
+            graphs.append(graph)
+            return graph.forward
+
+        with acceleration.compiling(made.model, compiled, backend):
+            trained(made)
+        assert bool(graphs) == compiled
+        with averaging.applied(made.model):
+            sampled = made.model.sample(torch.zeros(3, made.model.latent_dim))
+        found.append((averaging.state_dict()["average"], {"sample": sampled}))
+        assert not torch.equal(sampled, made.model.sample(torch.zeros(3, made.model.latent_dim)))
+    for written, compiled in zip(*found, strict=True):
+        assert written.keys() == compiled.keys()
+        for name, value in written.items():
+            torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
