@@ -28,6 +28,7 @@ from genbench.callbacks.averaging import Averaging, recalibrate
 from genbench.callbacks.checkpoints import Checkpoints
 from genbench.callbacks.progress import ProgressBar
 from genbench.callbacks.samples import Samples, evaluating
+from genbench.callbacks.selection import Selection
 from genbench.callbacks.stopping import Stopping
 from genbench.callbacks.telemetry import Telemetry
 from genbench.callbacks.waiting import Waiting
@@ -336,7 +337,12 @@ class Engine:
             batch_size=budget.batch_size,
             pieces=model.discriminator_steps,
             steps=self.steps,
-            steps_per_batch=_steps_per_batch(steps_per_batch, data, budget.batch_size, every),
+            steps_per_batch=_steps_per_batch(steps_per_batch, data, budget.batch_size),
+            # what is looked at, and when, must not depend on how many steps are taken at once
+            stops=[
+                every,
+                *(max(1, self.total_images // n) for n in (samples, *_checks(callbacks)) if n),
+            ],
         )
         self.alarms = Alarms(data, self.total_images)
         self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped, self.alarms)
@@ -467,14 +473,17 @@ def _precision(precision: str, device: torch.device) -> dict[str, Any]:
     return {"precision": precision}
 
 
-def _steps_per_batch(
-    requested: int | str, data: ImageData, batch_size: int, every_images: int
-) -> int:
-    """Spread the loop's own cost over several steps, as many as are small and wait for no log."""
+def _checks(callbacks: Sequence[Callback]) -> list[int]:
+    """How often over the budget the best weights are looked for."""
+    return [callback.checks for callback in callbacks if isinstance(callback, Selection)]
+
+
+def _steps_per_batch(requested: int | str, data: ImageData, batch_size: int) -> int:
+    """Spread the loop's own cost over several steps, as many as are small."""
     if requested != "auto":
         return int(requested)
     values = batch_size * data.channels * data.image_size**2
-    return max(1, min(16, SHORT_STEPS // values, every_images // batch_size))
+    return max(1, min(16, SHORT_STEPS // values))
 
 
 @contextmanager

@@ -431,12 +431,20 @@ class ImageData(LightningDataModule, ABC):
 
     @abstractmethod
     def plan(
-        self, *, seed: int, batch_size: int, pieces: int, steps: int, steps_per_batch: int
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        pieces: int,
+        steps: int,
+        steps_per_batch: int,
+        stops: Sequence[int] = (),
     ) -> None:
         """Fix the training order before `train_dataloader`: `steps` steps of `pieces` batches.
 
         `batch_size` counts the images of one piece over all ranks; the order depends on `seed`
-        alone.
+        alone. The loader hands out `steps_per_batch` steps at a time, and stops short where the
+        images shown reach a multiple of one of `stops`.
         """
 
     def to_images(self, pixels: Tensor) -> Tensor:

@@ -1,34 +1,62 @@
 """What the loop spares itself changes no number and keeps nothing from anybody."""
 
+import csv
 import ctypes
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning import Callback
 from test_acceleration import STEPS, cache, machine, trained  # noqa: F401
+from test_train import scores, start  # noqa: F401
 
+from genbench.data.stream import Plan
 from genbench.engine import _steps_per_batch
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "batch", "every_images", "steps"),
+    ("size", "channels", "batch", "steps"),
     [
-        (8, 1, 64, 64 * 200, 16),  # short steps: as many as there may be at once
-        (28, 1, 64, 64 * 200, 16),
-        (28, 1, 128, 128 * 200, 8),
-        (32, 3, 64, 64 * 200, 4),
-        (64, 3, 128, 128 * 200, 1),  # its loop costs nothing in comparison
-        (8, 1, 64, 64 * 3, 3),  # the history wants a row
-        (8, 1, 64, 1, 1),
+        (8, 1, 64, 16),  # short steps: as many as there may be at once
+        (28, 1, 64, 16),
+        (28, 1, 128, 8),
+        (32, 3, 64, 4),
+        (64, 3, 128, 1),  # its loop costs nothing in comparison
     ],
 )
-def test_short_steps_are_taken_several_at_a_time_but_never_past_a_row(
-    size, channels, batch, every_images, steps
-):
+def test_short_steps_are_taken_several_at_a_time(size, channels, batch, steps):
     data = SimpleNamespace(image_size=size, channels=channels)
-    assert _steps_per_batch("auto", data, batch, every_images) == steps
-    assert _steps_per_batch(7, data, batch, every_images) == 7
+    assert _steps_per_batch("auto", data, batch) == steps
+    assert _steps_per_batch(7, data, batch) == 7
+
+
+@pytest.mark.parametrize("stops", [[], [64], [100], [1], [100, 77, 1000]])
+@pytest.mark.parametrize("portion", [1, 5, 16])
+def test_a_portion_ends_with_the_first_step_that_reaches_what_is_looked_at(stops, portion):
+    plan = Plan(seed=0, batch_size=16, pieces=3, steps=90, steps_per_batch=portion, stops=stops)
+    ends = [0]
+    while ends[-1] < 90:
+        ends.append(plan.end(ends[-1]))
+    reached = {s for s in range(1, 91) for v in stops if s * 16 // v > (s - 1) * 16 // v}
+    assert reached <= set(ends)
+    for begin, end in pairwise(ends):  # as long as may be
+        assert end == min([begin + portion, 90, *(s for s in reached if s > begin)])
+
+
+def test_what_is_chosen_and_logged_does_not_depend_on_the_steps_at_a_time(start):  # noqa: F811
+    settings = ["model=gan", "selection=fd", "selection.checks=3", "budget.images=1600"]
+    settings += ["trainer.samples=2", "trainer.log_every_images=200"]
+    runs = [start(*settings, f"trainer.steps_per_batch={n}")[0] for n in (1, 7, "auto")]
+
+    def seen(run):
+        rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+        timeless = [{k: v for k, v in row.items() if "per_second" not in k} for row in rows]
+        return timeless, scores(run), sorted(p.name for p in (run / "samples").iterdir())
+
+    first, *others = [seen(run) for run in runs]
+    assert all(other == first for other in others)
+    assert [int(row["images"]) for row in first[0] if row["selection/fd"]] == [576, 1088, 1600]
 
 
 def test_who_wants_to_see_each_backward_does(tmp_path, cache):  # noqa: F811

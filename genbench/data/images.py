@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -173,10 +173,17 @@ class Images(ImageData):
     # --- training -------------------------------------------------------------------------------
 
     def plan(
-        self, *, seed: int, batch_size: int, pieces: int, steps: int, steps_per_batch: int
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        pieces: int,
+        steps: int,
+        steps_per_batch: int,
+        stops: Sequence[int] = (),
     ) -> None:
         """Fix the training order before `train_dataloader`; see `stream`."""
-        self._plan = Plan(seed, batch_size, pieces, steps, steps_per_batch)
+        self._plan = Plan(seed, batch_size, pieces, steps, steps_per_batch, tuple(stops))
 
     def train_dataloader(self) -> ImageStream:
         """The rest of the plan, as one epoch, for this rank."""

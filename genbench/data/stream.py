@@ -6,7 +6,7 @@ Neither workers, ranks, resuming nor the number of steps per batch change which 
 position, or whether it is flipped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -40,6 +40,7 @@ class Plan:
     pieces: int
     steps: int
     steps_per_batch: int
+    stops: Sequence[int] = ()  # in images shown: no portion goes past a multiple of one of these
     rank: int = 0
     world_size: int = 1
 
@@ -54,6 +55,12 @@ class Plan:
     def of_rank(self, rank: int, world_size: int) -> "Plan":
         """The same plan as one of several processes sees it."""
         return replace(self, rank=rank, world_size=world_size)
+
+    def end(self, start: int) -> int:
+        """Step before which the portion that begins with `start` ends."""
+        shown = start * self.batch_size
+        due = [-(-(shown // images + 1) * images // self.batch_size) for images in self.stops]
+        return min(start + self.steps_per_batch, self.steps, *due)
 
     def positions(self, start: int, stop: int) -> Indices:
         """Positions of this rank in the steps start .. stop - 1: by step, piece, image."""
@@ -122,8 +129,8 @@ class ImageStream:
         self.steps = 0  # done
 
     def batch(self, start: int) -> Batch:
-        """Read the steps start .. start + steps_per_batch - 1, or what is left of them."""
-        stop = min(start + self.plan.steps_per_batch, self.plan.steps)
+        """Read the portion of steps that begins with `start`."""
+        stop = self.plan.end(start)
         positions = self.plan.positions(start, stop)
         flips = torch.from_numpy(self.order.flips(positions)) if self.flip else None
         numbers = torch.from_numpy(positions) if self.numbered else None
@@ -138,14 +145,19 @@ class ImageStream:
         return self.plan.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        starts = range(self.steps, self.plan.steps, self.plan.steps_per_batch)
+        starts = self._starts(self.steps)
         batches = self._with_workers(starts) if self.workers else map(self.batch, starts)
-        for start, batch in zip(starts, batches, strict=True):
+        for start, batch in zip(self._starts(self.steps), batches, strict=True):
             # moved on before the batch is out: a checkpoint is written after its steps
-            self.steps = min(start + self.plan.steps_per_batch, self.plan.steps)
+            self.steps = self.plan.end(start)
             yield batch
 
-    def _with_workers(self, starts: range) -> Iterator[Batch]:
+    def _starts(self, start: int) -> Iterator[int]:
+        while start < self.plan.steps:
+            yield start
+            start = self.plan.end(start)
+
+    def _with_workers(self, starts: Iterable[int]) -> Iterator[Batch]:
         loader: DataLoader[Batch] = DataLoader(
             _Batches(self),
             batch_size=None,
