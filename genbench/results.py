@@ -255,9 +255,10 @@ def load_runs(
     arguments: Sequence[str] = (), outputs: Path | None = None
 ) -> list[tuple[Path, Result]]:
     """`load_results`, each with its directory."""
-    records = read_records(arguments, outputs)
-    read = ((record.run, unless_damaged(_tabled, record)) for record in records)
-    return [(run, result) for run, result in read if result is not None]
+    with no_garbage():
+        records = read_records(arguments, outputs)
+        read = ((record.run, unless_damaged(_tabled, record)) for record in records)
+        return [(run, result) for run, result in read if result is not None]
 
 
 def some_runs(arguments: Sequence[str], outputs: Path) -> list[tuple[Path, Result]]:
@@ -314,11 +315,11 @@ def read_record(run: Path) -> Record:
 
 def _read_all(outputs: Path) -> list[Record]:
     """Read a folder; what its index has of a run is taken from there if no file has changed."""
-    memory = _Memory(Index(outputs, INDEX))  # before the folder is listed: what it has was there
-    names = run_names(outputs)
-    records = []
-    try:
-        with no_garbage():
+    with no_garbage():
+        memory = _Memory(Index(outputs, INDEX))  # before the folder is listed: it was there then
+        names = run_names(outputs)
+        records = []
+        try:
             for name in names:
                 path = f"{outputs}/{name}"
                 stamp = run_stamp(path)
@@ -326,8 +327,8 @@ def _read_all(outputs: Path) -> list[Record]:
                     run = Path(path)
                     record = memory.recall(run, stamp) or memory.keep(read_record(run), stamp)
                     records.append(record)
-    finally:  # what was read is kept also if the reader was stopped
-        memory.index.save(names)
+        finally:  # what was read is kept also if the reader was stopped
+            memory.index.save(names)
     return records
 
 
