@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from wandb_server import WandbServer, serving
 
 from genbench import dashboard, doctor, loggers
 from genbench.errors import UserMistake
@@ -227,6 +229,72 @@ def test_a_server_that_does_not_answer_holds_nothing_up_and_loses_nothing(
     with pytest.warns(UserWarning, match="logging offline"):
         loggers.finish(sinks, [SCORE], "finished")
     assert points(tmp_path) == [(64, 1.0), (128, 2.0)]
+
+
+@pytest.fixture
+def refusing_server():
+    """Address of a server to which every key is wrong."""
+
+    class Refusing(WandbServer):
+        def do_POST(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = b'{"errors": [{"message": "unauthorized"}]}'
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST
+
+    with serving(Refusing) as address:
+        yield address
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The folder of a run whose wandb folder is on a disk of 96 kB."""
+    (tmp_path / "wandb").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(tmp_path / "wandb")]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nobody may mount a small disk here")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path / "wandb")], check=True)
+
+
+def logged(directory, steps):
+    """What a run in wandb says while it trains and ends."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sinks = loggers.build({"wandb": WANDB | {"init_seconds": 5.0}}, directory, CONFIG, "abc123")
+        for step in range(steps):
+            for sink in sinks:
+                sink.log_metrics({f"a{i}": step * 0.1 for i in range(20)}, step=step)
+        loggers.finish(sinks, [SCORE], "finished")
+    return [str(w.message) for w in caught if "wandb" in str(w.message)]
+
+
+@pytest.mark.slow
+def test_a_wrong_key_costs_one_warning_and_no_training(
+    tmp_path, monkeypatch, no_login, refusing_server
+):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", refusing_server)
+    monkeypatch.setenv("GENBENCH_LOGGER", "online")
+    said = logged(tmp_path, 3)
+    assert len(said) == 1
+    assert "401" in said[0] and "logging offline" in said[0]
+    assert len(read(tmp_path)) == 3
+    assert list(tmp_path.glob("wandb/offline-run-*"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_wandbs_costs_one_warning_and_no_training(monkeypatch, no_login, small_disk):
+    monkeypatch.setenv("GENBENCH_LOGGER", "offline")
+    said = logged(small_disk, 400)
+    assert len(said) == 1
+    assert "No space left on device" in said[0] and "training goes on" in said[0]
+    assert len(read(small_disk)) == 400
 
 
 @pytest.mark.slow
