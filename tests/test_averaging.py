@@ -82,6 +82,7 @@ def test_a_half_life_must_be_above_zero():
         Averaging(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["network=conv", "network.width=4"]], ids=["mlp", "conv"])
 def test_the_average_is_scored_beside_the_raw_weights_and_changes_nothing(tmp_path, cache, extra):  # noqa: F811
     settings = ["model=vae-gan", "budget.images=2560", *extra]

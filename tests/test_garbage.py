@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 WORKER = """
 import gc, runpy, sys
 states = {}
@@ -24,9 +26,11 @@ def said(code: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_worker_collects_nothing_while_it_imports_and_everything_new_afterwards():
     assert said(WORKER) == "False False True True"
 
 
+@pytest.mark.slow
 def test_whoever_imports_genbench_keeps_the_collector_as_it_is():
     assert said(LIBRARY) == "True 0"

@@ -44,6 +44,7 @@ def test_a_portion_ends_with_the_first_step_that_reaches_what_is_looked_at(stops
         assert end == min([begin + portion, 90, *(s for s in reached if s > begin)])
 
 
+@pytest.mark.slow
 def test_what_is_chosen_and_logged_does_not_depend_on_the_steps_at_a_time(start):  # noqa: F811
     settings = ["model=gan", "selection=fd", "selection.checks=3", "budget.images=1600"]
     settings += ["trainer.samples=2", "trainer.log_every_images=200"]

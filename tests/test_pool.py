@@ -238,6 +238,7 @@ def test_another_studys_run_is_no_run_of_this_one(sweep):
     assert len(runs()) == 2
 
 
+@pytest.mark.slow
 def test_without_a_study_every_sweep_is_a_new_one(sweep):
     assert sweep("seed=0") == 0
     assert sweep("seed=0") == 0

@@ -200,6 +200,7 @@ def test_an_evaluation_that_is_stopped_promises_no_checkpoint(train, room):  # n
 REQUEUED = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
 
 
+@pytest.mark.slow
 def test_a_requeued_job_goes_on_with_its_run(train, monkeypatch, capfd):  # noqa: F811
     command = ["model=gan", "run_id=x"]
     interrupting = FINISHES.replace('"finished"', '"interrupted"') + "sys.exit(75)"
