@@ -198,6 +198,7 @@ def test_gpus_are_listed_by_the_driver(room, monkeypatch):
 # --- a study that is started again --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_started_again_runs_only_what_is_missing(sweep, capfd):
     assert sweep("study=s", "seed=0,1") == 0
     first = set(runs())
