@@ -51,7 +51,7 @@ def machine() -> str:
     """Name what the figures were measured on."""
     from importlib.metadata import version
 
-    from genbench.environment import _processor
+    from genbench.training.environment import _processor
 
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, torch {version('torch')}"
 

@@ -1,4 +1,4 @@
-"""Seconds to read many runs, their folder read for the first time and again (`genbench.index`).
+"""Seconds to read many runs, their folder read for the first time and again (`genbench.runs.index`).
 
     python benchmarks/index.py [--rounds 5] [--json]
 
@@ -25,8 +25,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.command import main  # noqa: E402
-from genbench.results import Result, fingerprint, load_results  # noqa: E402
-from genbench.score import Score  # noqa: E402
+from genbench.runs.method import fingerprint  # noqa: E402
+from genbench.runs.records import load_results  # noqa: E402
+from genbench.runs.result import Result  # noqa: E402
+from genbench.runs.score import Score  # noqa: E402
 
 NAMES = [f"{name}_lenet-digits-v1" for name in (
     "fd", "fd_bc", "fd_heldout", "fd_floor", "kid", "is", "precision", "recall", "density",

@@ -56,7 +56,8 @@ def config(kind: str, *more: str) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from genbench import launch, mistakes
+    from genbench.launch import task
+    from genbench.runs import paths
 
     settings = [
         *SETTINGS[kind],
@@ -68,11 +69,11 @@ def config(kind: str, *more: str) -> Any:
         f"trainer.log_every_images={50 * BATCH}",
         "extractor=lenet-mnist-v1",
     ]
-    with initialize_config_dir(str(mistakes.config_root()), version_base="1.3"):
+    with initialize_config_dir(str(paths.config_root()), version_base="1.3"):
         cfg = compose("train", [*settings, *more], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     del cfg.hydra
-    return OmegaConf.create(launch.resolve(cfg))
+    return OmegaConf.create(task.resolve(cfg))
 
 
 def pictures(kind: str, data: Path | None) -> Any:
@@ -127,11 +128,13 @@ def genbench(kind: str, precision: str, data: Path | None) -> Lap:
     from hydra.utils import instantiate
     from pytorch_lightning import Callback
 
-    from genbench import engine, loggers
-    from genbench.heartbeat import Heartbeat
+    from genbench import device
+    from genbench.runs.heartbeat import Heartbeat
+    from genbench.training import loggers
+    from genbench.training import trainer as trainer_module
 
-    engine.spare_page_faults()
-    engine.quieten_lightning()
+    device.spare_page_faults()
+    trainer_module.quieten_lightning()
     cfg = config(kind, f"trainer.precision={precision}")
     images = pictures(kind, data)
 
@@ -168,9 +171,9 @@ def bare_gan(data: Path | None) -> Lap:
     """One fake, a frozen discriminator, fused Adam, bytes in memory, no page faults."""
     import torch
 
-    from genbench import engine
+    from genbench import device
 
-    engine.spare_page_faults()
+    device.spare_page_faults()
     without_lightning()
     model = networks("gan")
     images = pictures("gan", data)
@@ -204,9 +207,9 @@ def bare_gan(data: Path | None) -> Lap:
 def bare_vae(data: Path | None) -> Lap:
     import torch
 
-    from genbench import engine
+    from genbench import device
 
-    engine.spare_page_faults()
+    device.spare_page_faults()
     without_lightning()
     model = networks("vae").to(memory_format=torch.channels_last)
     images = pictures("vae", data)
@@ -332,10 +335,10 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with six hooks)
     feed = [torch.zeros(1)] * STEPS["empty"]
 
     def lap() -> tuple[float, float]:
-        from genbench.callbacks.checkpoints import Checkpoints
-        from genbench.callbacks.progress import ProgressBar
-        from genbench.callbacks.stopping import Stopping
-        from genbench.callbacks.telemetry import Telemetry
+        from genbench.training.callbacks.checkpoints import Checkpoints
+        from genbench.training.callbacks.progress import ProgressBar
+        from genbench.training.callbacks.stopping import Stopping
+        from genbench.training.callbacks.telemetry import Telemetry
 
         module, total = Nothing(), BATCH * STEPS["empty"]
         loader = torch.utils.data.DataLoader(feed, batch_size=None)

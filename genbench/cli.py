@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
-from genbench.notices import heard
+from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake, heard
 
 
 class Verb(NamedTuple):
@@ -20,108 +19,104 @@ class Verb(NamedTuple):
 
 
 def _train(argv: list[str]) -> int:
-    from genbench import launch
+    from genbench.launch import task
 
-    return launch.train(argv)
+    return task.train(argv)
 
 
 def _resume(argv: list[str]) -> int:
-    from genbench import launch
+    from genbench.commands import resume
 
-    return launch.resume(argv)
+    return resume.resume(argv)
 
 
 def _evaluate(argv: list[str]) -> int:
-    from genbench import launch
+    from genbench.commands import evaluate
 
-    return launch.evaluate(argv)
+    return evaluate.evaluate(argv)
 
 
 def _sample(argv: list[str]) -> int:
-    from genbench import launch
+    from genbench.commands import sample
 
-    return launch.sample(argv)
+    return sample.sample(argv)
 
 
 def _compare(argv: list[str]) -> int:
-    from genbench import compare
+    from genbench.commands import compare
 
     return compare.main(argv)
 
 
 def _runs(argv: list[str]) -> int:
-    from genbench import curation, show
+    from genbench.commands import runs
 
-    if argv and argv[0] in curation.ACTIONS:
-        return curation.main(argv)
+    if argv and argv[0] in runs.ACTIONS:
+        return runs.main(argv)
 
     try:
-        return show.main_runs(argv)
+        return runs.list_runs(argv)
     except UserMistake as error:
-        near = difflib.get_close_matches(argv[0] if argv else "", curation.ACTIONS, n=1)
+        near = difflib.get_close_matches(argv[0] if argv else "", runs.ACTIONS, n=1)
         raise (
             UserMistake(f"{error}; did you mean genbench runs {near[0]}?") if near else error
         ) from None
 
 
 def _wandb(argv: list[str]) -> int:
-    from genbench import uploads
+    from genbench.commands import wandb
 
-    return uploads.main(argv)
+    return wandb.main(argv)
 
 
 def _export(argv: list[str]) -> int:
-    from genbench import export
+    from genbench.commands import export
 
     return export.main(argv)
 
 
 def _show(argv: list[str]) -> int:
-    from genbench import show
+    from genbench.commands import show
 
-    return show.main_show(argv)
+    return show.main(argv)
 
 
 def _report(argv: list[str]) -> int:
-    from genbench import report
+    from genbench.commands import report
 
     return report.main(argv)
 
 
 def _data(argv: list[str]) -> int:
-    from genbench.data import check
+    from genbench.commands import data
 
-    return check.main(argv)
+    return data.main(argv)
 
 
 def _extractor(argv: list[str]) -> int:
     if argv and argv[0] == "train":
-        from genbench.metrics.extractors import training
+        from genbench.commands import extractor
 
-        return training.main(argv[1:])
+        return extractor.train_extractor(argv[1:])
     if argv == ["list"]:
-        from genbench import doctor
+        from genbench.commands import extractor
 
-        return doctor.list_extractors()
+        return extractor.list_extractors()
     raise UserMistake(
         "extractor takes a word first: genbench extractor list, or extractor train ..."
     )
 
 
+def _completion(argv: list[str]) -> int:
+    from genbench.commands import completion
+
+    return completion.main(argv)
+
+
 def _doctor(argv: list[str]) -> int:
-    from genbench import doctor
+    from genbench.commands import doctor
 
     return doctor.main(argv)
-
-
-def _completion(argv: list[str]) -> int:
-    if len(argv) == 2 and argv[0] == "query":
-        print("\n".join(_candidates(argv[1])))
-        return DONE
-    if len(argv) != 1 or argv[0] not in _COMPLETION:
-        raise UserMistake("completion takes the name of a shell: bash, zsh or fish")
-    print(_COMPLETION[argv[0]])
-    return DONE
 
 
 VERBS = {
@@ -236,6 +231,7 @@ Completes verbs, runs, and for train every group, option and setting.
     ),
 }
 
+
 HELP = """\
 usage: genbench VERB ...
 
@@ -320,69 +316,3 @@ def _unknown(name: str) -> str:
         return f"there is no command {name}: did you mean {near[0]}?"
     hint = f"did you mean genbench train {name}? " if "=" in name else ""
     return f"there is no command {name}: {hint}There are {', '.join(VERBS)}"
-
-
-# --- completion ---------------------------------------------------------------------------------
-
-
-def _candidates(line: str) -> list[str]:
-    """What may follow on a command line that has been written up to the cursor."""
-    words = line.split()
-    current = "" if line.endswith(" ") else words[-1]
-    if len(words) < 2 or (len(words) == 2 and current):
-        found = list(VERBS)
-    elif words[1] == "train":
-        return _hydra_candidates(line)
-    elif words[1] == "completion":
-        found = list(_COMPLETION)
-    elif words[1] == "data":
-        found = ["list", "check", "prepare"]
-    elif words[1] == "extractor":
-        found = ["list", "train"]
-    elif words[1] == "wandb":
-        found = ["sync", "workspace"]
-    elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "report", "runs"):
-        from genbench.runs import default_outputs, iter_runs
-
-        words_first = ["tag", "remove"] if words[1] == "runs" else []
-        found = [*words_first, "latest", *(run.name for run in iter_runs(default_outputs()))]
-    else:
-        found = []
-    return [candidate for candidate in found if candidate.startswith(current)]
-
-
-def _hydra_candidates(line: str) -> list[str]:
-    """Hydra's own answer to the line without the verb."""
-    import contextlib
-    import io
-
-    from genbench import launch
-
-    program, _, rest = line.split(" ", 2) if line.count(" ") > 1 else (*line.split(" "), "")
-    os.environ["COMP_LINE"] = f"{program} {rest}"
-    answer = io.StringIO()
-    with contextlib.redirect_stdout(answer), contextlib.suppress(GenbenchError):
-        launch.train(["-sc", "query=bash"])
-    return answer.getvalue().split()
-
-
-_COMPLETION = {
-    "bash": """\
-_genbench() {
-    local line="${COMP_LINE:0:COMP_POINT}"
-    local IFS=$'\\n'
-    COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" completion query "$line" 2>/dev/null)" \\
-        -- "${line##* }"))
-}
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -o nospace -o default -F _genbench genbench""",
-    "zsh": """\
-_genbench() {
-    local -a found
-    found=(${(f)"$(${words[1]} completion query "${(j: :)words[1,CURRENT]}" 2>/dev/null)"})
-    compadd -S '' -- $found
-}
-compdef _genbench genbench""",
-    "fish": """\
-complete -c genbench -f -a '(genbench completion query (commandline -cp) 2>/dev/null)'""",
-}

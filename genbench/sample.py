@@ -1,6 +1,6 @@
 """Images of a trained run, without training: `python -m genbench.sample RUN --num 64 --out grid.png`."""
 
-from genbench import garbage  # the first of all imports
+from genbench import work  # the first of all imports
 
 # isort: split
 
@@ -11,16 +11,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from genbench import engine
-from genbench.callbacks.samples import (
-    SEED,
-    draw_interpolations,
-    draw_reconstructions,
-    draw_samples,
-)
+from genbench.data.contract import ImageData
+from genbench.device import device_of, memory_for
 from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.interfaces import GenerativeModel, ImageData
-from genbench.pictures import save_grid
+from genbench.models.contract import GenerativeModel
+from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
+from genbench.training import loading, trainer
+from genbench.training.pictures import save_grid
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,16 +42,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Write one picture; returns the exit code."""
-    garbage.search()
+    work.search()
     options = parser().parse_args(argv)
     if options.num < 1 or options.columns < 1:
         raise UserMistake(
             f"--num {options.num} --columns {options.columns}: both must be 1 or more"
         )
-    engine.quieten_lightning()
-    model, data, config = engine.load_run(options.run, options.checkpoint)
-    model.to(engine.device_of(config["trainer"]["accelerator"]))
-    if options.weights == "ema" and engine.load_average(options.run, model) is None:
+    trainer.quieten_lightning()
+    model, data, config = loading.load_run(options.run, options.checkpoint)
+    model.to(device_of(config["trainer"]["accelerator"]))
+    if options.weights == "ema" and loading.load_average(options.run, model) is None:
         raise UserMistake(
             f"{options.run.name} kept no average of its weights: train with ema=standard, or leave "
             "--weights away"
@@ -62,7 +59,7 @@ def main(argv: list[str]) -> int:
     kind = _kind(options)
     columns = 8 if options.reconstruct else options.columns
     less = f"try --num {max(1, options.num // 2)}"
-    with engine.memory_for(f"drawing {options.num} images", less):
+    with memory_for(f"drawing {options.num} images", less):
         images = _draw(options, model, data, config["choices"]["model"])
     out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}.png"
     print(save_grid(data.to_pixels(images), data.levels, out, columns))

@@ -1,6 +1,6 @@
 """One run on one page: build, fit, evaluate, record. In a worker: `python -m genbench.train RUN`."""
 
-from genbench import garbage  # the first of all imports
+from genbench import work  # the first of all imports
 
 # isort: split
 
@@ -22,21 +22,24 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from genbench import engine, loggers, ranks
-from genbench.budget import Budget
-from genbench.callbacks.averaging import Averaging
-from genbench.callbacks.selection import Selection
-from genbench.engine import Engine
-from genbench.environment import describe, describe_device, peak_memory
-from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistake
-from genbench.evaluate import Evaluation
-from genbench.heartbeat import Heartbeat
-from genbench.history import read_history
-from genbench.interfaces import HasLikelihood, ImageData
-from genbench.notices import heard
-from genbench.pictures import save_curves
-from genbench.results import FILENAME, Result, fingerprint, method, write_result
-from genbench.runs import STOPS, stop_name, write_json
+from genbench.data.contract import ImageData
+from genbench.device import spare_page_faults, training_memory
+from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistake, heard
+from genbench.metrics.evaluation import Evaluation
+from genbench.models.contract import HasLikelihood
+from genbench.runs.budget import Budget
+from genbench.runs.files import write_json
+from genbench.runs.heartbeat import Heartbeat
+from genbench.runs.history import read_history
+from genbench.runs.method import fingerprint, method
+from genbench.runs.result import FILENAME, Result, write_result
+from genbench.runs.stops import STOPS, stop_name
+from genbench.training import loading, loggers, ranks, trainer
+from genbench.training.callbacks.averaging import Averaging
+from genbench.training.callbacks.selection import Selection
+from genbench.training.environment import describe, describe_device, peak_memory
+from genbench.training.pictures import save_curves
+from genbench.training.trainer import Engine
 
 log = logging.getLogger("genbench")
 
@@ -54,7 +57,7 @@ def run(
     """
     if resume and (directory / FILENAME).exists():  # killed between its result and its last word
         return
-    model, data = engine.build(cfg)
+    model, data = loading.build(cfg)
     evaluation: Evaluation = instantiate(cfg.evaluation)
     evaluation.prepare(data)
     budget: Budget = instantiate(cfg.budget)
@@ -78,7 +81,7 @@ def run(
         machine.alarms.say = say
         announce(config, machine)
 
-    with engine.training_memory(budget.batch_size, config["trainer"].get("accumulate", 1)):
+    with training_memory(budget.batch_size, config["trainer"].get("accumulate", 1)):
         machine.fit(resume)
     if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
         torch.distributed.destroy_process_group()
@@ -91,7 +94,7 @@ def run(
         with averaging.applied(model):
             scores += evaluation(model, data, machine.device, directory, averaging.card())
     if selection and selection.path.exists():
-        engine.load_weights(model, selection.path)
+        loading.load_weights(model, selection.path)
         best = evaluation(model, data, machine.device)  # no directory: not the final weights
         own = [score for score in best if "fake" in score.card or "likelihood" in score.card]
         scores += [replace(score, checkpoint="best") for score in own]
@@ -279,13 +282,13 @@ def leave_word(
 
 def main(argv: list[str]) -> int:
     """Run what a run directory describes; returns the exit code."""
-    garbage.search()
+    work.search()
     directory, resume = Path(argv[0]), "--resume" in argv
-    engine.spare_page_faults()
-    engine.quieten_lightning()
+    spare_page_faults()
+    trainer.quieten_lightning()
     cfg = OmegaConf.load(directory / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    if not engine.is_first_rank():
+    if not ranks.is_first_rank():
         return ranks.follow(
             directory, partial(run, directory, cfg, None, resume, []), partial(explain, cfg=cfg)
         )

@@ -11,11 +11,11 @@ class GenbenchConfigs(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Act only when it is genbench that composes: every Hydra application loads this class."""
-        settings = sys.modules.get("genbench.mistakes")
-        if settings is None:
+        paths = sys.modules.get("genbench.runs.paths")
+        if paths is None:
             return
-        paths = [entry.path for entry in search_path.get_path() if entry.provider == "main"]
-        if str(settings.config_root()) not in [path.removeprefix("file://") for path in paths]:
+        there = [entry.path for entry in search_path.get_path() if entry.provider == "main"]
+        if str(paths.config_root()) not in [path.removeprefix("file://") for path in there]:
             return
-        for directory in reversed(settings.user_config_directories()):
+        for directory in reversed(paths.user_config_directories()):
             search_path.prepend(provider="user", path=f"file://{directory}")

@@ -78,7 +78,7 @@ class SearchSweeper(Sweeper):
             from genbench.errors import UserMistake
 
             raise UserMistake("hydra/sweeper=search needs Optuna: pip install 'genbench[search]'")
-        from genbench import search
+        from genbench.launch import search
 
         search.search(self, arguments)
 
@@ -99,6 +99,6 @@ class PoolLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run all jobs; raises what ends a sweep."""
-        from genbench import pool
+        from genbench.launch import pool
 
         return pool.launch(self, job_overrides, initial_job_idx)

@@ -5,10 +5,10 @@ import torch
 import two_ranks
 from hydra.utils import instantiate
 
-from genbench import acceleration, engine
-from genbench.callbacks.averaging import Averaging
-from genbench.capture import WARM_UP, Capture, make_capturable
 from genbench.errors import UserMistake
+from genbench.training import acceleration, loading, trainer
+from genbench.training.callbacks.averaging import Averaging
+from genbench.training.cuda_graph import WARM_UP, Capture, make_capturable
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 STEPS = WARM_UP + 9
@@ -21,10 +21,10 @@ def cache(tmp_path_factory):
 
 def machine(tmp_path, cache, *overrides: str, precede=lambda model: None):
     """An engine over a small model; `precede` sees the model before it trains."""
-    engine.quieten_lightning()
+    trainer.quieten_lightning()
     images = f"budget.images={STEPS * two_ranks.BATCH}"
     cfg = two_ranks.config(tmp_path, cache, 1, [images, "network.width=16", *overrides])
-    model, data = engine.build(cfg)
+    model, data = loading.build(cfg)
     budget, make = instantiate(cfg.budget), instantiate(cfg.trainer)
     made = make(model, data, tmp_path / "run", [], budget, None, [])
     precede(model)

@@ -8,9 +8,9 @@ from test_train import cache, make  # noqa: F401  (cache is a fixture)
 from torch import nn
 
 from genbench import train
-from genbench.callbacks.averaging import Averaging, recalibrate
 from genbench.errors import UserMistake
-from genbench.results import read_result
+from genbench.runs.result import read_result
+from genbench.training.callbacks.averaging import Averaging, recalibrate
 
 
 class Decoding(nn.Module):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from genbench import index
-from genbench.backlog import INDEX, RANK, Backlog, identity
 from genbench.errors import GenbenchError
-from genbench.runs import Status, iter_runs, read_config, read_status, write_config, write_status
+from genbench.launch.earlier_runs import INDEX, RANK, Backlog, identity
+from genbench.runs import index
+from genbench.runs.config import read_config, write_config
+from genbench.runs.directory import iter_runs
+from genbench.runs.status import Status, read_status, write_status
 
 LONG = "a study whose name is so long that YAML breaks its line " * 3 + "into several"
 STUDIES = ["a", "ab", "1", "1.0", "null", "yes: no", "# x", "ümlaut", "'quoted'", LONG, None, 1, 16]

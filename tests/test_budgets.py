@@ -12,8 +12,8 @@ from test_compare import (  # noqa: F401  (finished and unfinished are fixtures)
 from genbench.comparison.budgets import results_at
 from genbench.comparison.table import compare
 from genbench.errors import UserMistake
-from genbench.results import load_results
-from genbench.runs import iter_runs
+from genbench.runs.directory import iter_runs
+from genbench.runs.records import load_results
 
 SELECTION = {"_target_": "x", "checks": 10, "num_samples": 256, "seed": 1}
 

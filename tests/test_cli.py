@@ -11,7 +11,7 @@ import pytest
 
 from genbench import cli
 from genbench.cli import main
-from genbench.notices import Notice, heard
+from genbench.errors import Notice, heard
 
 GENBENCH = [sys.executable, "-m", "genbench"]
 
@@ -71,7 +71,7 @@ def test_a_mistake_has_a_traceback_only_if_asked_for(room):
 
 def test_the_front_door_opens_without_torch():
     code = (
-        "import sys; import genbench.cli, genbench.launch, genbench.runs, genbench.doctor\n"
+        "import sys; import genbench.cli, genbench.launch.task, genbench.runs.directory, genbench.commands.doctor\n"
         "assert not {'torch', 'pytorch_lightning', 'torchvision', 'wandb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

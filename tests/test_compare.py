@@ -11,13 +11,19 @@ from statistics import mean, stdev
 
 import pytest
 
-from genbench.compare import compare, main
+from genbench.commands.compare import main
 from genbench.comparison.pareto import undominated
 from genbench.comparison.rows import make_rows, score_key
+from genbench.comparison.table import compare
 from genbench.errors import GenbenchError, UserMistake
-from genbench.results import Result, fingerprint, load_results, read_result, write_result
-from genbench.runs import Status, new_run_directory, write_config, write_json, write_status
-from genbench.score import Score
+from genbench.runs.config import write_config
+from genbench.runs.directory import new_run_directory
+from genbench.runs.files import write_json
+from genbench.runs.method import fingerprint
+from genbench.runs.records import load_results
+from genbench.runs.result import Result, read_result, write_result
+from genbench.runs.score import Score
+from genbench.runs.status import Status, write_status
 
 
 def make_config(model="vae", dataset="digits", seed=0, **changes):

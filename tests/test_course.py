@@ -11,19 +11,20 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from genbench import engine
 from genbench.errors import UserMistake
-from genbench.results import fingerprint
-from genbench.scaling import PlayerScaling
-from genbench.schedule import Schedule
+from genbench.runs.method import fingerprint
+from genbench.training import loading
+from genbench.training import trainer as trainer_module
+from genbench.training.scaling import PlayerScaling
+from genbench.training.schedule import Schedule
 
 BATCH, STEPS = two_ranks.BATCH, two_ranks.STEPS
 
 
 def machine_for(folder, *overrides):
-    engine.quieten_lightning()
+    trainer_module.quieten_lightning()
     cfg = two_ranks.config(folder, folder / "cache", 1, list(overrides))
-    model, data = engine.build(cfg)
+    model, data = loading.build(cfg)
     arguments = model, data, folder / "run", [], instantiate(cfg.budget), None, []
     schedule, clip = instantiate(cfg.schedule), cfg.gradient_clip
     return instantiate(cfg.trainer)(*arguments, schedule, clip)

@@ -4,10 +4,12 @@ import time
 
 import pytest
 
-from genbench import cli, curation
+from genbench import cli
+from genbench.commands import runs
 from genbench.errors import UserMistake
-from genbench.results import load_results
-from genbench.runs import Status, write_config, write_status
+from genbench.runs.config import write_config
+from genbench.runs.records import load_results
+from genbench.runs.status import Status, write_status
 
 CONFIG = {
     "tags": ["first"],
@@ -57,7 +59,7 @@ def test_tags_are_added_and_taken_away(outputs, capsys):
 )
 def test_a_wrong_tag_command_changes_nothing_and_says_why(outputs, words):
     with pytest.raises(UserMistake):
-        curation.main(["tag", *words])
+        runs.main(["tag", *words])
     assert set(map(tuple, tags(outputs).values())) == {("first",)}
 
 
@@ -87,19 +89,19 @@ def test_on_a_terminal_it_asks(outputs, monkeypatch, answer, left):
     asked = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
-    assert curation.main(["remove", "status=failed,interrupted"]) == 0
+    assert runs.main(["remove", "status=failed,interrupted"]) == 0
     assert asked == ["Delete 3 runs with checkpoints and samples? [y/N] "]
     assert len([name for name in names(outputs) if name.startswith("run-")]) == left + (left == 3)
 
 
 def test_what_is_no_idle_run_is_not_deleted(outputs, capsys):
     with pytest.raises(UserMistake, match="which runs"):
-        curation.main(["remove", "--yes"])
+        runs.main(["remove", "--yes"])
     with pytest.raises(UserMistake, match="nothing to delete"):
-        curation.main(["remove", "run-3", "--yes"])
+        runs.main(["remove", "run-3", "--yes"])
     with pytest.raises(UserMistake, match="there is no run notes"):
-        curation.main(["remove", "notes", "--yes"])
+        runs.main(["remove", "notes", "--yes"])
     (outputs / "link").symlink_to(outputs / "run-0")
-    assert curation.main(["remove", str(outputs / "link"), "--yes"]) == 1
+    assert runs.main(["remove", str(outputs / "link"), "--yes"]) == 1
     assert "is not a run directory" in capsys.readouterr().err
     assert names(outputs) == ["link", "notes", "run-0", "run-1", "run-2", "run-3"]

@@ -8,7 +8,7 @@ from genbench import train
 from genbench.errors import UserMistake
 from genbench.metrics.extractors import dinov2
 from genbench.metrics.extractors.dinov2 import DINOv2, Network
-from genbench.results import read_result
+from genbench.runs.result import read_result
 
 
 def randomly(network):

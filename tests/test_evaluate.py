@@ -11,21 +11,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from genbench import engine, evaluate
+from genbench import evaluate
+from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
-from genbench.evaluate import Evaluation, score_name
-from genbench.interfaces import Extractor, Features, GenerativeModel, ImageData
 from genbench.losses.likelihood import DiscretizedLogistic, Gaussian
 from genbench.metrics.class_balance import ClassBalance
+from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.copy_rate import CopyRate
+from genbench.metrics.evaluation import Evaluation, score_name
 from genbench.metrics.frechet import FrechetDistance
 from genbench.metrics.inception_score import InceptionScore
 from genbench.metrics.kernel import KernelDistance
 from genbench.metrics.likelihood import Bounds
 from genbench.metrics.prdc import NeighbourScores
+from genbench.models.contract import GenerativeModel
 from genbench.models.noise import Noise
 from genbench.models.vae import VAE
-from genbench.score import Score
+from genbench.runs.score import Score
+from genbench.training import loading
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CPU = torch.device("cpu")
@@ -463,7 +466,7 @@ def finished_run(tmp_path):
     (directory / "checkpoints").mkdir(parents=True)
     OmegaConf.resolve(cfg)
     (directory / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
-    model, _ = engine.build(cfg)
+    model, _ = loading.build(cfg)
     state = {"state_dict": model.state_dict(), "genbench_steps": 0}
     torch.save(state, directory / "checkpoints" / "final.ckpt")
     protocol = tmp_path / "protocol.yaml"

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from genbench import cli
-from genbench.results import Result, write_result, write_tags
-from genbench.runs import Status, write_config, write_json, write_status
-from genbench.score import Score
+from genbench.runs.config import write_config
+from genbench.runs.files import write_json
+from genbench.runs.result import Result, write_result, write_tags
+from genbench.runs.score import Score
+from genbench.runs.status import Status, write_status
 
 DOCS = Path(__file__).parent.parent / "docs" / "studies.md"
 CONFIG = {

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
+from genbench.commands import extractor as extractor_module
 from genbench.errors import GenbenchError, UserMistake
+from genbench.launch.settings import composing
 from genbench.metrics import extractors
 from genbench.metrics.extractors import (
     INCEPTION_SHA256,
@@ -32,7 +34,7 @@ from genbench.metrics.extractors.inception import Inception, pil_bicubic, tf1_bi
 from genbench.metrics.extractors.lenet import LeNet
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.inception_score import inception_score
-from genbench.mistakes import composing, config_root
+from genbench.runs.paths import config_root
 
 WEIGHTS = sorted(SHIPPED.glob("*.safetensors"))
 NAMES = [path.stem for path in WEIGHTS]
@@ -340,7 +342,7 @@ def test_images_of_another_size_are_refused():
 @pytest.mark.slow
 def test_training_again_gives_the_numbers_of_the_card(tmp_path):
     command = ["lenet-digits-v1", "--out", str(tmp_path), f"paths.cache={tmp_path / 'cache'}"]
-    assert training.main(command) == 0
+    assert extractor_module.train_extractor(command) == 0
     path = tmp_path / "lenet-digits-v1.safetensors"
     again, card = read_card(path), read_card(SHIPPED / path.name)
     assert again["goldens"] == pytest.approx(card["goldens"], rel=1e-2)
@@ -379,7 +381,12 @@ def test_a_classifier_of_own_pictures_goes_to_the_cache_and_is_read_from_there(t
         "paths.cache": cache,
     }
     overrides = [f"{key}={value}" for key, value in settings.items()]
-    assert training.main(["--dataset", "image-folder", "--epochs", "30", *overrides]) == 0
+    assert (
+        extractor_module.train_extractor(
+            ["--dataset", "image-folder", "--epochs", "30", *overrides]
+        )
+        == 0
+    )
     (path,) = (cache / "extractors").glob("*.safetensors")
     assert path.stem == f"cats-lenet-{sha256_of(path)[:8]}"
     assert str(path) in capsys.readouterr().out
@@ -397,26 +404,26 @@ def test_a_dataset_whose_classes_nobody_knows_is_refused(tmp_path):
     settings = [f"dataset.root={tmp_path}", "dataset.image_size=4", "dataset.channels=1"]
     shares = ["dataset.validation=3", "dataset.test=3", f"paths.cache={tmp_path / 'cache'}"]
     with pytest.raises(UserMistake, match="no classes are known for dataset image-folder"):
-        training.main(["--dataset", "image-folder", *settings, *shares])
+        extractor_module.train_extractor(["--dataset", "image-folder", *settings, *shares])
 
 
 @pytest.mark.parametrize("name", ["digits", "lenet-digits", "lenet-v1"])
 def test_a_name_that_names_no_dataset_is_refused(name):
     with pytest.raises(UserMistake, match="is no name like lenet-mnist-v1"):
-        training.main([name])
+        extractor_module.train_extractor([name])
 
 
 def test_a_dataset_or_a_setting_that_is_none_is_answered_by_a_sentence():
     with pytest.raises(UserMistake, match="digitz"):
-        training.main(["--dataset", "digitz"])
+        extractor_module.train_extractor(["--dataset", "digitz"])
     with pytest.raises(UserMistake, match="colour"):
-        training.main(["--dataset", "digits", "dataset.colour=1"])
+        extractor_module.train_extractor(["--dataset", "digits", "dataset.colour=1"])
 
 
 def test_a_name_or_a_dataset_is_needed_and_not_both():
     for command in ([], ["lenet-digits-v1", "--dataset", "digits"]):
         with pytest.raises(UserMistake, match="or --dataset NAME"):
-            training.main(command)
+            extractor_module.train_extractor(command)
 
 
 # --- what is at hand ------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ import torch
 from pytorch_lightning import Callback
 from test_train import cache, start  # noqa: F401  (fixtures)
 
-from genbench import compare, sample, show
-from genbench.callbacks.alarms import Alarms
+from genbench import sample
+from genbench.commands import compare, show
 from genbench.errors import GenbenchError
-from genbench.guards import DeviceGuard, HostGuard, Skipped, guard_of
-from genbench.results import read_result
-from genbench.runs import read_status
-from genbench.tracking import PORTION, RunningMeans
+from genbench.runs.result import read_result
+from genbench.runs.status import read_status
+from genbench.training.alarms import Alarms
+from genbench.training.guards import DeviceGuard, HostGuard, Skipped, guard_of
+from genbench.training.means import PORTION, RunningMeans
 
 ADAM = partial(torch.optim.Adam, lr=0.1, fused=True)
 NAN, INF = math.nan, math.inf
@@ -138,7 +139,7 @@ def test_one_bad_batch_costs_one_step_and_is_in_the_record(start, capsys):  # no
     assert all(math.isfinite(float(row["loss/discriminator"])) for row in rows)
     assert "skipped/generator" not in rows[0]
     assert read_result(directory).budget["skipped_steps"] == {"discriminator": 1}
-    assert show.main_show([str(directory)]) == 0
+    assert show.main([str(directory)]) == 0
     assert "1 steps of the discriminator" in capsys.readouterr().out
 
 
@@ -169,7 +170,7 @@ def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path, cache):  # noqa: F8
     ("method", "remedy"),
     [
         ("genbench.models.vae.VAE.step", "trainer.accumulate=2"),
-        ("genbench.evaluate.Evaluation._generated", "evaluation.batch_size=128"),
+        ("genbench.metrics.evaluation.Evaluation._generated", "evaluation.batch_size=128"),
     ],
 )
 def test_out_of_memory_names_what_to_change(start, capsys, monkeypatch, method, remedy):  # noqa: F811
@@ -215,7 +216,7 @@ def test_a_training_that_leads_nowhere_is_warned_of(start, capsys, settings, wor
     assert code == 0
     warnings = read_result(directory).warnings
     assert any(words in warning for warning in warnings) if words else not warnings
-    show.main_show([str(directory)])
+    show.main([str(directory)])
     compare.main([directory.name, "--outputs", str(directory.parent)])
     assert capsys.readouterr().out.count(words or "Try") == (3 if words else 0)
 

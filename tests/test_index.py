@@ -14,18 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from genbench import index
-from genbench.results import (
-    INDEX,
-    Result,
-    fingerprint,
-    load_results,
-    read_records,
-    read_result,
-    write_tags,
-)
-from genbench.runs import Status, write_config, write_json, write_status
-from genbench.score import Score
+from genbench.runs import index
+from genbench.runs.config import write_config
+from genbench.runs.files import write_json
+from genbench.runs.method import fingerprint
+from genbench.runs.records import INDEX, load_results, read_records
+from genbench.runs.result import Result, read_result, write_tags
+from genbench.runs.score import Score
+from genbench.runs.status import Status, write_status
 
 CONFIG = {
     "seed": 0,
@@ -242,9 +238,13 @@ def test_a_few_runs_are_not_worth_an_index(tmp_path):
 CROWD = """
 import json, os, sys, time
 from pathlib import Path
-from genbench.results import Result, fingerprint, load_results, write_result
-from genbench.runs import Status, new_run_directory, write_json, write_status
-from genbench.score import Score
+from genbench.runs.result import Result, write_result
+from genbench.runs.method import fingerprint
+from genbench.runs.records import load_results
+from genbench.runs.status import Status, write_status
+from genbench.runs.directory import new_run_directory
+from genbench.runs.files import write_json
+from genbench.runs.score import Score
 
 outputs, config, per = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 os.fsync = lambda _: None  # the crowd is what is tried here, not the disk

@@ -14,8 +14,9 @@ from pytorch_lightning import Callback
 from test_train import make, scores
 
 from genbench import train
-from genbench.results import read_result
-from genbench.runs import read_config, read_status, write_config
+from genbench.runs.config import read_config, write_config
+from genbench.runs.result import read_result
+from genbench.runs.status import read_status
 
 WALL_TIME = {"images_per_second"}
 

@@ -10,11 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from torch.nn import functional as F
 
-from genbench import engine
 from genbench.data.images import Images
 from genbench.data.sources import Digits
 from genbench.errors import UserMistake
 from genbench.models.replay import Blur, ModeDrop, Replay, clusters, gaussian_blur
+from genbench.training import loading
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = {"replay": Replay, "blur": Blur, "mode-drop": ModeDrop}
@@ -153,7 +153,7 @@ def test_a_known_answer_is_built_from_its_config_and_needs_no_training(name, tmp
         )
     HydraConfig.instance().set_config(cfg)
     del cfg.hydra
-    model, data = engine.build(cfg)
+    model, data = loading.build(cfg)
     assert isinstance(model, MODELS[name])
     assert not model.players()
     assert not model.state_dict()

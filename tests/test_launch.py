@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genbench import launch, mistakes, worker
 from genbench.cli import main
+from genbench.commands import evaluate, resume, sample
 from genbench.errors import UserMistake
-from genbench.runs import Status, iter_runs, read_config, read_status, write_status
+from genbench.launch import settings, task, worker
+from genbench.runs import paths
+from genbench.runs.config import read_config
+from genbench.runs.directory import iter_runs
+from genbench.runs.status import Status, read_status, write_status
 
 FINISHES = """
 import json, os, sys
 from pathlib import Path
-from genbench.runs import Status, write_status
+from genbench.runs.status import Status, write_status
 run = Path(sys.argv[1])
 names = [n for n in os.environ if n.startswith(("OMP_", "GENBENCH_", "RANK", "LOCAL_", "MASTER_"))]
 (run / "seen.json").write_text(json.dumps({
@@ -33,7 +37,7 @@ write_status(run, Status("finished"))
 SLOW = """
 import os, signal, sys, time
 from pathlib import Path
-from genbench.runs import Status, write_status
+from genbench.runs.status import Status, write_status
 run = Path(sys.argv[1])
 def stop(number, frame):
     (run / "stops").open("a").write(f"{number}\\n")
@@ -55,7 +59,7 @@ def train(room):
 
     def run(*argv, source=FINISHES):
         (room / "stub_worker.py").write_text(source)
-        return launch.train(list(argv), worker="stub_worker")
+        return task.train(list(argv), worker="stub_worker")
 
     return run
 
@@ -160,7 +164,7 @@ def test_outputs_that_cannot_be_written_are_a_sentence(train, room):
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(room, monkeypatch, capfd):
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0));"
     code = f"{limit} import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    code += "from genbench import launch; sys.exit(launch.train([]))"
+    code += "from genbench.launch import task; sys.exit(task.train([]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert "cannot write to" in done.stderr
@@ -241,8 +245,8 @@ def test_an_unknown_flag_is_refused(room, capfd):
     ["budget.images=500k", "arena.images=1.5M", "model.beta=2", "study=null", "tags=[a]"],
 )
 def test_right_values_are_taken(room, argument, capfd):
-    with mistakes.composing(mistakes.config_root()):
-        mistakes.check_values([argument])
+    with settings.composing(paths.config_root()):
+        settings.check_values([argument])
 
 
 # --- Hydra's own --------------------------------------------------------------------------------
@@ -257,7 +261,7 @@ def test_cfg_job_prints_the_composition_and_trains_nothing(train, capfd):
 
 def test_help_lists_groups_and_settings(room, capfd):
     with pytest.raises(SystemExit) as done:
-        launch.train(["--help"])
+        task.train(["--help"])
     assert not done.value.code
     printed = capfd.readouterr().out
     assert "model: blur, gan, gan-hinge" in printed
@@ -299,7 +303,7 @@ def test_other_hydra_applications_do_not_see_our_configs(room):
     (room / "conf").mkdir()
     (room / "conf" / "main.yaml").write_text("a: 1\n")
     code = (
-        "import genbench.mistakes\nfrom hydra import initialize_config_dir\n"
+        "import genbench.launch.settings\nfrom hydra import initialize_config_dir\n"
         "from hydra.core.global_hydra import GlobalHydra\n"
         f"with initialize_config_dir({str(room / 'conf')!r}, version_base='1.3'):\n"
         "    print(GlobalHydra.instance().config_loader().get_search_path())"
@@ -316,7 +320,7 @@ def test_a_sweep_goes_on_after_a_failure_and_sums_up(train, capfd):
     source = """
 import sys, yaml
 from pathlib import Path
-from genbench.runs import Status, write_status
+from genbench.runs.status import Status, write_status
 run = Path(sys.argv[1])
 seed = yaml.safe_load((run / "config.yaml").read_text())["seed"]
 write_status(run, Status(["finished", "diverged", "finished"][seed], "NaN"))
@@ -361,8 +365,8 @@ def parent(room):
 
     def start(run_id="run"):
         (room / "stub_worker.py").write_text(SLOW)
-        code = "import sys; from genbench import launch; "
-        code += f"sys.exit(launch.train(['run_id={run_id}'], worker='stub_worker'))"
+        code = "import sys; from genbench.launch import task; "
+        code += f"sys.exit(task.train(['run_id={run_id}'], worker='stub_worker'))"
         process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
         started.append(process)
         pid = room / "outputs" / run_id / "pid"
@@ -413,9 +417,9 @@ def test_the_third_signal_kills_a_stubborn_worker(parent, room):
 
 def test_a_sweep_stops_also_when_the_last_run_came_to_its_end(room):
     (room / "stub_worker.py").write_text(SLOW.replace("sys.exit(75)", "sys.exit(0)"))
-    code = "import sys; from genbench import launch; "
+    code = "import sys; from genbench.launch import task; "
     code += "argv = ['-m', 'seed=0,1', 'hydra.launcher.slots=1']; "
-    code += "sys.exit(launch.train(argv, worker='stub_worker'))"
+    code += "sys.exit(task.train(argv, worker='stub_worker'))"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         wait_for(lambda: list(room.glob("outputs/*/pid")))
         time.sleep(0.2)
@@ -439,7 +443,7 @@ def test_resume_starts_the_worker_again_on_the_directory(train):
     train("run_id=run")
     run = Path("outputs/run")
     write_status(run, Status("interrupted"))
-    assert launch.resume(["run"], worker="stub_worker") == 0
+    assert resume.resume(["run"], worker="stub_worker") == 0
     assert seen(run)["arguments"] == ["--resume"]
     assert seen(run)["environment"]["GENBENCH_COMMAND"] == "genbench resume run"
 
@@ -449,26 +453,26 @@ def test_a_run_that_needs_no_resuming_is_refused(train, status):
     train("run_id=run")
     write_status(Path("outputs/run"), Status(status, heartbeat=time.time()))
     with pytest.raises(UserMistake, match=f"run is {status}"):
-        launch.resume(["latest"], worker="stub_worker")
+        resume.resume(["latest"], worker="stub_worker")
 
 
 def test_a_resumed_run_that_is_refused_keeps_its_directory(train, room):
     train("run_id=run")
     write_status(room / "outputs/run", Status("interrupted", "as before"))
     (room / "stub_worker.py").write_text("raise SystemExit(2)")
-    assert launch.resume(["run"], worker="stub_worker") == 2
+    assert resume.resume(["run"], worker="stub_worker") == 2
     assert read_status(room / "outputs/run").reason == "as before"
     write_status(room / "outputs/run", Status("running"))
-    assert launch.resume(["run"], worker="stub_worker") == 2
+    assert resume.resume(["run"], worker="stub_worker") == 2
     assert read_status(room / "outputs/run").status == "interrupted"
 
 
 def test_sample_passes_its_arguments_through(train):
     train("run_id=run")
-    assert launch.sample(["latest", "--num", "4"], worker="stub_worker") == 0
+    assert sample.sample(["latest", "--num", "4"], worker="stub_worker") == 0
     assert seen(Path("outputs/run"))["arguments"] == ["--num", "4"]
     with pytest.raises(UserMistake, match="sample needs a run first"):
-        launch.sample(["--num", "4"])
+        sample.sample(["--num", "4"])
 
 
 def test_evaluate_hands_each_run_its_protocol(train, room):
@@ -476,7 +480,7 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
     train("run_id=b", "model=gan")
     source = "import shutil, sys; shutil.copy(sys.argv[2], sys.argv[1] + '/protocol.yaml')"
     (room / "stub_worker.py").write_text(source)
-    assert launch.evaluate(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
+    assert evaluate.evaluate(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
     first, second = (
         yaml.safe_load(Path(f"outputs/{name}/protocol.yaml").read_text()) for name in "ab"
     )
@@ -489,11 +493,11 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
 def test_evaluate_refuses_what_belongs_to_training(train):
     train("run_id=a")
     with pytest.raises(UserMistake, match=r"model\.beta=2 belongs to training"):
-        launch.evaluate(["a", "model.beta=2"], worker="stub_worker")
+        evaluate.evaluate(["a", "model.beta=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match=r"did you mean evaluation\.num_samples"):
-        launch.evaluate(["a", "evaluation.num_smaples=2"], worker="stub_worker")
+        evaluate.evaluate(["a", "evaluation.num_smaples=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match="evaluate needs a run"):
-        launch.evaluate(["evaluation.num_samples=2"], worker="stub_worker")
+        evaluate.evaluate(["evaluation.num_samples=2"], worker="stub_worker")
 
 
 # --- other launchers ----------------------------------------------------------------------------

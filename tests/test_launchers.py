@@ -14,17 +14,20 @@ from test_loggers import records
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import WandbServer, serving
 
-from genbench import launch
-from genbench.loggers import build, finish
-from genbench.runs import iter_runs, read_config, read_status
+from genbench.launch import task
+from genbench.runs.config import read_config
+from genbench.runs.directory import iter_runs
+from genbench.runs.status import read_status
+from genbench.training.loggers import build, finish
 
 ROOT = Path(__file__).parent.parent
 WORKER = """
 import sys
 from pathlib import Path
-from genbench.results import Result, write_result
-from genbench.runs import Status, read_config, write_status
-from genbench.score import Score
+from genbench.runs.result import Result, write_result
+from genbench.runs.status import Status, write_status
+from genbench.runs.config import read_config
+from genbench.runs.score import Score
 run = Path(sys.argv[1])
 config = read_config(run)
 if config["seed"] == 1:
@@ -36,8 +39,8 @@ write_status(run, Status("finished"))
 """
 SWEEP = """
 import sys
-from genbench import launch
-sys.exit(launch.train(["-m", *sys.argv[1:]], worker="stub_worker"))
+from genbench.launch import task
+sys.exit(task.train(["-m", *sys.argv[1:]], worker="stub_worker"))
 """
 
 
@@ -106,7 +109,7 @@ def test_slurm_gets_one_array_and_keeps_its_files_with_the_runs(room, monkeypatc
     monkeypatch.setenv("PATH", f"{room / 'bin'}:{os.environ['PATH']}")
     argv = ("hydra/launcher=slurm", "seed=0,1,2", "hydra.launcher.partition=gpu")
     with pytest.raises(Exception, match="7_0"):  # these jobs never were
-        launch.train(["-m", *argv], worker="stub_worker")
+        task.train(["-m", *argv], worker="stub_worker")
     script = (room / "given.sh").read_text()
     assert "#SBATCH --array=0-2%3" in script
     assert "#SBATCH --partition=gpu" in script
@@ -133,7 +136,7 @@ def test_the_wandb_sweep_is_one_that_genbench_can_run(room, capfd):
         proposal = {k: {"value": values[index % len(values)]} for k, values in options.items()}
         words = commanded(sweep["command"], proposal)
         assert words[:2] == ["genbench", "train"]
-        assert launch.train([*words[2:], "--cfg", "job", "--resolve"]) == 0
+        assert task.train([*words[2:], "--cfg", "job", "--resolve"]) == 0
         composed = yaml.safe_load(capfd.readouterr().out)
         assert "wandb" in composed["logger"]
         asked = {name: entry["value"] for name, entry in proposal.items()}
@@ -141,7 +144,7 @@ def test_the_wandb_sweep_is_one_that_genbench_can_run(room, capfd):
         assert composed["arena"]["latent_dim"] == asked["arena.latent_dim"]
         assert (composed["seed"], composed["study"]) == (asked["seed"], asked["study"])
     extractor = sweep["metric"]["name"].removeprefix("final/fd_")
-    assert launch.train([*words[2:], f"extractor={extractor}", "--cfg", "job"]) == 0
+    assert task.train([*words[2:], f"extractor={extractor}", "--cfg", "job"]) == 0
     assert yaml.safe_load(capfd.readouterr().out)["extractor"] == composed["extractor"]
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
-from genbench.interfaces import Elbo, GenerativeModel, HasLikelihood, ImageData
 from genbench.losses.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.metrics.likelihood import (
@@ -21,6 +21,7 @@ from genbench.metrics.likelihood import (
     importance_bound,
     posthoc,
 )
+from genbench.models.contract import Elbo, GenerativeModel, HasLikelihood
 from genbench.models.vae import VAE
 from genbench.models.vae_gan import VAEGAN
 from genbench.networks.heads import GaussianEncoder

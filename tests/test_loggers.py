@@ -16,10 +16,14 @@ import pytest
 from PIL import Image
 from wandb_server import WandbServer, serving
 
-from genbench import dashboard, doctor, loggers
+from genbench.commands import doctor
 from genbench.errors import UserMistake
-from genbench.history import read_history
-from genbench.score import Score
+from genbench.launch import wandb_access
+from genbench.runs.history import read_history
+from genbench.runs.score import Score
+from genbench.training import loggers
+from genbench.training.loggers import history as history_module
+from genbench.training.loggers import wandb
 
 CONFIG = {
     "seed": 3,
@@ -28,11 +32,11 @@ CONFIG = {
     "choices": {"model": "gan", "dataset": "digits"},
     "budget": {"images": 640},
     "model": {"_target_": "nothing.that.exists"},  # a config names classes; a logger makes none
-    "logger": {"wandb": {"_target_": "genbench.loggers.Wandb"}},
+    "logger": {"wandb": {"_target_": "genbench.training.loggers.wandb.Wandb"}},
 }
 SCORE = Score("fd_lenet", 4.5, "", False, {"quantity": "fd"})
-WANDB = {"_target_": "genbench.loggers.Wandb", "project": "genbench", "entity": None}
-TENSORBOARD = {"_target_": "genbench.loggers.TensorBoard"}
+WANDB = {"_target_": "genbench.training.loggers.wandb.Wandb", "project": "genbench", "entity": None}
+TENSORBOARD = {"_target_": "genbench.training.loggers.tensorboard.TensorBoard"}
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def read(directory: Path):
 
 
 def test_history_counts_images_and_takes_columns_as_they_come(tmp_path):
-    history = loggers.History(tmp_path)
+    history = history_module.History(tmp_path)
     history.log_metrics({"a": 1.0}, step=64)
     history.log_metrics({"a": 2.0, "b": 0.5}, step=128)
     rows = read(tmp_path)
@@ -68,10 +72,10 @@ def test_history_counts_images_and_takes_columns_as_they_come(tmp_path):
 
 
 def test_a_resumed_history_forgets_what_comes_after_the_checkpoint(tmp_path):
-    history = loggers.History(tmp_path)
+    history = history_module.History(tmp_path)
     for images in (64, 128, 192):
         history.log_metrics({"a": float(images)}, step=images)
-    again = loggers.History(tmp_path)
+    again = history_module.History(tmp_path)
     loggers.rewind([again], images=128)
     again.log_metrics({"a": 7.0}, step=192)
     assert [row["a"] for row in read(tmp_path)] == ["64.0", "128.0", "7.0"]
@@ -79,12 +83,12 @@ def test_a_resumed_history_forgets_what_comes_after_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("cut", ["192", "192,0.", "192,0.5,1"])
 def test_a_line_that_a_power_cut_left_unfinished_is_dropped(tmp_path, cut):
-    history = loggers.History(tmp_path)
+    history = history_module.History(tmp_path)
     history.log_metrics({"a": 1.0, "b": 3.0}, step=64)
     with (tmp_path / "history.csv").open("a") as file:
         file.write(cut)
     assert read_history(tmp_path) == {"a": [(64, 1.0)], "b": [(64, 3.0)]}
-    loggers.History(tmp_path).log_metrics({"a": 2.0}, step=128)
+    history_module.History(tmp_path).log_metrics({"a": 2.0}, step=128)
     assert [(row["images"], row["a"]) for row in read(tmp_path)] == [("64", "1.0"), ("128", "2.0")]
 
 
@@ -181,7 +185,7 @@ def test_code_and_checkpoints_are_artifacts_of_a_run_that_asks_for_them(
         for a in logged_artifacts(records(tmp_path))
     }
     assert sent["model"] == {"final.ckpt"}
-    assert {"loggers.py", "models/vae.py"} <= sent["code"]
+    assert {"wandb.py", "models/vae.py"} <= sent["code"]
 
 
 def logged_artifacts(found):
@@ -194,7 +198,7 @@ def logged_artifacts(found):
 
 def test_an_artifact_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(UserMistake, match=r"names weights: there are code, checkpoints"):
-        loggers.Wandb(tmp_path, CONFIG, "f", "offline", "p", None, artifacts=["weights"])
+        wandb.Wandb(tmp_path, CONFIG, "f", "offline", "p", None, artifacts=["weights"])
 
 
 def points(directory: Path):
@@ -332,7 +336,7 @@ def test_a_run_that_ends_without_a_word_has_failed_in_the_dashboard(tmp_path, no
     code = f"""
 import time
 from pathlib import Path
-from genbench import loggers
+from genbench.training import loggers
 sinks = loggers.build({ {"wandb": WANDB} }, Path({str(tmp_path)!r}), {CONFIG}, "abc123")
 for sink in sinks:
     sink.log_metrics({ {"a": 1.0} }, step=64)
@@ -364,24 +368,24 @@ def test_with_a_key_the_address_of_the_server_decides(monkeypatch, no_login, sil
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     auto = {"wandb": WANDB | {"only_if_logged_in": True}}
     monkeypatch.setenv("WANDB_BASE_URL", silent_server)
-    assert dashboard.decide(auto) == "online"
+    assert wandb_access.decide(auto) == "online"
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     with pytest.warns(UserWarning, match="does not answer"):
-        assert dashboard.decide(auto) == "offline"
+        assert wandb_access.decide(auto) == "offline"
     assert "WANDB_SERVICE" not in os.environ  # else the worker would use this process's service
 
 
 def test_wandb_is_left_alone_unless_asked_for_or_logged_in(monkeypatch, no_login):
     auto = {"wandb": WANDB | {"only_if_logged_in": True}}
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert dashboard.decide({}) == "none"
-    assert dashboard.decide(auto) == "none"
-    assert dashboard.decide({"wandb": WANDB}) == "offline"
+    assert wandb_access.decide({}) == "none"
+    assert wandb_access.decide(auto) == "none"
+    assert wandb_access.decide({"wandb": WANDB}) == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert dashboard.decide({"wandb": WANDB}) == "none"
+    assert wandb_access.decide({"wandb": WANDB}) == "none"
 
 
 @pytest.mark.slow
@@ -409,11 +413,11 @@ def test_doctor_tells_a_server_that_does_not_answer_from_a_missing_login(monkeyp
 def test_a_key_and_offline_mode_stay_offline(monkeypatch, no_login):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert dashboard.decide({"wandb": WANDB}) == "offline"
+    assert wandb_access.decide({"wandb": WANDB}) == "offline"
 
 
 def test_the_question_about_wandb_is_asked_without_torch_and_without_wandb():
-    code = "import sys; from genbench import dashboard; dashboard.decide({}); print(*sys.modules)"
+    code = "import sys; from genbench.launch import wandb_access; wandb_access.decide({}); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)
     )
@@ -486,10 +490,14 @@ def visdom_server(tmp_path):
 
 
 def visdom_of(directory: Path, port: int, seconds: float = 20.0):
-    entry = {"_target_": "genbench.visdom.Visdom", "server": "http://127.0.0.1", "port": port}
+    entry = {
+        "_target_": "genbench.training.loggers.visdom.Visdom",
+        "server": "http://127.0.0.1",
+        "port": port,
+    }
     directory.mkdir(exist_ok=True)
     built = loggers.build({"visdom": entry | {"seconds": seconds}}, directory, CONFIG, "f00d")
-    return [logger for logger in built if not isinstance(logger, loggers.History)]
+    return [logger for logger in built if not isinstance(logger, history_module.History)]
 
 
 @pytest.mark.slow

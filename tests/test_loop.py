@@ -12,7 +12,7 @@ from test_acceleration import STEPS, cache, machine, trained  # noqa: F401
 from test_train import scores, start  # noqa: F401
 
 from genbench.data.stream import Plan
-from genbench.engine import _steps_per_batch
+from genbench.training.trainer import _steps_per_batch
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from genbench.interfaces import Features
-from genbench.metrics import subset
 from genbench.metrics.class_balance import ClassBalance, total_variation
+from genbench.metrics.contract import Features
 from genbench.metrics.copy_rate import CopyRate, copy_rate
+from genbench.metrics.features import subset
 from genbench.metrics.frechet import (
     FrechetDistance,
     Moments,

@@ -10,9 +10,9 @@ from pytorch_lightning import Callback, Trainer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from genbench.interfaces import GenerativeModel, HasLikelihood, Reconstructs
 from genbench.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
 from genbench.losses.likelihood import DiscretizedLogistic
+from genbench.models.contract import GenerativeModel, HasLikelihood, Reconstructs
 from genbench.models.gan import GAN
 from genbench.models.noise import Noise
 from genbench.models.vae import VAE

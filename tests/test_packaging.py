@@ -72,7 +72,7 @@ def test_every_dependency_has_a_tested_version():
 
 
 def test_the_checkout_uses_its_own_configs():
-    from genbench.mistakes import config_root
+    from genbench.runs.paths import config_root
 
     if not (ROOT / "genbench" / "configs").exists():
         assert config_root() == ROOT / "configs"

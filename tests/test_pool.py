@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genbench import board, launch, machine, pool
-from genbench.backlog import identity
 from genbench.errors import UserMistake
-from genbench.runs import Status, iter_runs, read_config, read_status, write_json, write_status
-from genbench.worker import physical_cores
+from genbench.launch import host, live_table, pool, task
+from genbench.launch.earlier_runs import identity
+from genbench.launch.worker import physical_cores
+from genbench.runs.config import read_config
+from genbench.runs.directory import iter_runs
+from genbench.runs.files import write_json
+from genbench.runs.status import Status, read_status, write_status
 
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from genbench.runs import Status, read_config, write_status
+from genbench.runs.status import Status, write_status
+from genbench.runs.config import read_config
 run = Path(sys.argv[1])
 config = read_config(run)
 def stop(number, frame):
@@ -56,7 +60,7 @@ def sweep(room):
 
     def run(*argv, source=ENDS):
         (room / "stub_worker.py").write_text(WORKER + source)
-        return launch.train(["-m", *argv], worker="stub_worker")
+        return task.train(["-m", *argv], worker="stub_worker")
 
     return run
 
@@ -190,9 +194,9 @@ def test_gpus_are_listed_by_the_driver(room, monkeypatch):
     program.write_text("#!/bin/sh\necho 0\necho 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{room}:{os.environ['PATH']}")
-    assert machine.visible_gpus() == ["0", "1"]
+    assert host.visible_gpus() == ["0", "1"]
     program.write_text("#!/bin/sh\necho no driver >&2\nexit 9\n")
-    assert machine.visible_gpus() == []
+    assert host.visible_gpus() == []
 
 
 # --- a study that is started again --------------------------------------------------------------
@@ -227,7 +231,7 @@ def train_config(room, capfd):
     """The plain config of a run."""
 
     def compose(*overrides):
-        launch.train(["--cfg", "job", "--resolve", *overrides])
+        task.train(["--cfg", "job", "--resolve", *overrides])
         return yaml.safe_load(capfd.readouterr().out)
 
     return compose
@@ -269,7 +273,7 @@ def test_an_interrupted_run_of_a_study_is_resumed_and_a_failed_one_begun_again(s
 def parent(room):
     """Start a sweep in a process of its own, and wait until two workers work."""
     (room / "stub_worker.py").write_text(WORKER + WAITS)
-    code = "import sys; from genbench import launch; sys.exit(launch.train(['-m', 'seed=0,1,2', "
+    code = "import sys; from genbench.launch import task; sys.exit(task.train(['-m', 'seed=0,1,2', "
     code += "'study=s', 'hydra.launcher.slots=2'], worker='stub_worker'))"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     wait_for(lambda: len(list(room.glob("outputs/*/pid"))) == 2)
@@ -311,17 +315,17 @@ def test_the_board_shows_state_speed_score_and_time_left(room):
     )
     write_status(run, status)
     (run / "history.csv").write_text("images,loss,images_per_second\n100,3.0,9\n500,2.5,25\n")
-    state, name, speed, score, left, settings = board.running_row(run, ["model=gan", "seed=0"])
+    state, name, speed, score, left, settings = live_table.running_row(run, ["model=gan", "seed=0"])
     assert (str(state), name, speed) == ("running 25%", "run", "25")
     assert (score, left, settings) == ("loss 2.5", "1:00", "model=gan seed=0")
     write_json(run / "result.json", {"scores": [{"name": "fd", "value": 1.25}]})
-    assert board.last_score(run) == "fd 1.25"
+    assert live_table.last_score(run) == "fd 1.25"
 
 
 def test_the_board_draws_on_a_terminal(room):
     code = (
-        "import time\nfrom pathlib import Path\nfrom genbench.board import Board\n"
-        "from genbench.launch import Job\nfrom genbench.runs import Status, write_status\n"
+        "import time\nfrom pathlib import Path\nfrom genbench.launch.live_table import Board\n"
+        "from genbench.launch.task import Job\nfrom genbench.runs.status import Status, write_status\n"
         "run = Path('run'); run.mkdir(); (run / 'config.yaml').write_text('')\n"
         "write_status(run, Status('running', heartbeat=time.time(), images=1, total_images=4))\n"
         "with Board(2) as b:\n"
@@ -340,7 +344,9 @@ def test_the_board_draws_on_a_terminal(room):
 
 
 def test_memory_and_gpus_are_asked_without_torch():
-    code = "import sys, genbench.pool, genbench.machine as m; print(m.available_memory()); "
+    code = (
+        "import sys, genbench.launch.pool, genbench.launch.host as m; print(m.available_memory()); "
+    )
     code += "assert 'torch' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert int(printed.stdout) > 1 << 20, printed.stderr

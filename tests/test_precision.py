@@ -9,11 +9,12 @@ import two_ranks
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 
-from genbench import engine, precision
 from genbench.errors import UserMistake
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal
-from genbench.scaling import PlayerScaling
+from genbench.training import loading, precision
+from genbench.training import trainer as trainer_module
+from genbench.training.scaling import PlayerScaling
 
 CPU = torch.device("cpu")
 MODELS = ["vae", "gan", "wgan-gp", "vae-gan"]
@@ -26,10 +27,10 @@ def cache(tmp_path_factory):
 
 def train(tmp_path, cache, model: str, precision: str, images: int = 1600):
     """Train and return (model, data, tracked means)."""
-    engine.quieten_lightning()
+    trainer_module.quieten_lightning()
     overrides = [f"model={model}", f"trainer.precision={precision}", f"budget.images={images}"]
     cfg = two_ranks.config(tmp_path, cache, 1, [*overrides, f"trainer.log_every_images={images}"])
-    trained, data = engine.build(cfg)
+    trained, data = loading.build(cfg)
     means: dict[str, float] = {}
     before = trained.means
     trained.means = lambda: means.update(before()) or means
@@ -112,9 +113,9 @@ class Overflow(Callback):
 
 def halves(folder, cache, *callbacks, resume=None, make=None):
     """A GAN in half precision on the CPU, where genbench refuses it: (trainer, model)."""
-    engine.quieten_lightning()
+    trainer_module.quieten_lightning()
     cfg = two_ranks.config(folder, cache, 1, ["model=gan", "budget.images=160"])
-    model, data = engine.build(cfg)
+    model, data = loading.build(cfg)
     model.batch_size = 16
     data.plan(seed=0, batch_size=16, pieces=1, steps=10, steps_per_batch=1)
     make = make or partial(torch.amp.GradScaler, init_scale=1024.0, growth_interval=100)
@@ -189,9 +190,11 @@ def test_a_resumed_run_takes_its_scales_up_again(tmp_path, cache):
 
 
 def test_a_gpu_run_in_half_precision_scales_by_player():
-    plugins = engine._precision("16-mixed", torch.device("cpu"))["plugins"]
+    plugins = trainer_module._precision("16-mixed", torch.device("cpu"))["plugins"]
     assert [type(plugin) for plugin in plugins] == [PlayerScaling]
-    assert engine._precision("bf16-mixed", torch.device("cpu")) == {"precision": "bf16-mixed"}
+    assert trainer_module._precision("bf16-mixed", torch.device("cpu")) == {
+        "precision": "bf16-mixed"
+    }
 
 
 def test_half_precision_on_a_cpu_is_refused():

@@ -11,10 +11,10 @@ import pytest
 import torch
 import two_ranks
 
-from genbench import engine, ranks
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
 from genbench.networks.conv import ConvDecoder
-from genbench.runs import read_status
+from genbench.runs.status import read_status
+from genbench.training import checks, ranks
 
 TOLERANCE = (
     5e-5  # of parameters after 50 steps of Adam, which divides small gradients by themselves
@@ -99,7 +99,7 @@ def wait_for(what, seconds: float = 120) -> None:
 DIES = """
 import os
 if os.environ.get("LOCAL_RANK") == "1":
-    from genbench.interfaces import GenerativeModel
+    from genbench.models.contract import GenerativeModel
     def draw_from(self, step, before=GenerativeModel.draw_from):
         if step == 30:
             raise ValueError("no more of this")
@@ -212,6 +212,6 @@ def test_batch_norm_over_cpu_ranks_is_refused():
             self.decoder = ConvDecoder(16, 1, 4, 4, norm)
 
     with pytest.raises(UserMistake, match="decoder normalises over its batch"):
-        engine.check_ranks(Model("batch"), torch.device("cpu"))
-    engine.check_ranks(Model("group"), torch.device("cpu"))
-    engine.check_ranks(Model("batch"), torch.device("cuda"))  # SyncBatchNorm
+        checks.check_ranks(Model("batch"), torch.device("cpu"))
+    checks.check_ranks(Model("group"), torch.device("cpu"))
+    checks.check_ranks(Model("batch"), torch.device("cuda"))  # SyncBatchNorm

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from test_compare import elbo, fd, finished, unfinished  # noqa: F401  (two are fixtures)
 
-from genbench import report
 from genbench.cli import main
-from genbench.page.content import joined_commands, shipped_question
-from genbench.page.curves import Curve, Panel, over_seeds
-from genbench.page.plots import log_ticks, plot
-from genbench.page.styles import ALIKE, PALETTE, of_losses, of_methods
+from genbench.commands import report
+from genbench.comparison.page.content import joined_commands, shipped_question
+from genbench.comparison.page.curves import Curve, Panel, over_seeds
+from genbench.comparison.page.plots import log_ticks, plot
+from genbench.comparison.page.styles import ALIKE, PALETTE, of_losses, of_methods
 
 ATTACK = "</script><script>alert('x')</script>"
 

@@ -15,12 +15,15 @@ from test_loggers import records
 from test_ranks import environment
 from test_train import SMOKE, cache, genbench, make, scores  # noqa: F401  (cache is a fixture)
 
-from genbench import launch, resumption
-from genbench import train as worker
+from genbench import train as train_module
+from genbench.commands import resume as resume_module
 from genbench.errors import UserMistake
-from genbench.evaluate import Evaluation
-from genbench.results import fingerprint, read_result
-from genbench.runs import Status, read_config, read_status, write_config, write_status
+from genbench.launch import resumption
+from genbench.metrics.evaluation import Evaluation
+from genbench.runs.config import read_config, write_config
+from genbench.runs.method import fingerprint
+from genbench.runs.result import read_result
+from genbench.runs.status import Status, read_status, write_status
 
 # --- another trainer ----------------------------------------------------------------------------
 
@@ -34,7 +37,7 @@ def interrupted(train, room):  # noqa: F811
 
 
 def resume(*argv):
-    return launch.resume(["x", *argv], worker="stub_worker")
+    return resume_module.resume(["x", *argv], worker="stub_worker")
 
 
 def test_a_run_goes_on_under_another_trainer_which_is_its_own_from_then_on(interrupted):
@@ -176,8 +179,8 @@ time.sleep(60)
 def test_an_evaluation_that_is_stopped_promises_no_checkpoint(train, room):  # noqa: F811
     train("run_id=x")
     (room / "stub_worker.py").write_text(SLEEPS)
-    code = "import sys; from genbench import launch; "
-    code += "sys.exit(launch.evaluate(['x'], worker='stub_worker'))"
+    code = "import sys; from genbench.launch import task; "
+    code += "sys.exit(evaluate.evaluate(['x'], worker='stub_worker'))"
     path = os.pathsep.join([str(room), environment()["PYTHONPATH"]])
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -249,7 +252,7 @@ def test_a_requeued_command_of_a_study_finds_its_run(train, monkeypatch):  # noq
 DIES_ONCE = """
 import os, signal
 if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
-    from genbench.interfaces import GenerativeModel
+    from genbench.models.contract import GenerativeModel
     def draw_from(self, step, before=GenerativeModel.draw_from):
         if step == 15 and os.path.exists("outputs/x/checkpoints/last.ckpt"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -281,7 +284,10 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path, cache):  # noqa
         assert ("failed (exitcode: 1) local_rank: 1" in done.stderr) == (name == "killed")
     assert read_status(found["killed"]).status == "finished"
     assert scores(found["killed"]) == scores(found["whole"])
-    assert worker.read_history(found["killed"]).keys() == worker.read_history(found["whole"]).keys()
+    assert (
+        train_module.read_history(found["killed"]).keys()
+        == train_module.read_history(found["whole"]).keys()
+    )
 
 
 @pytest.mark.slow

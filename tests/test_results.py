@@ -6,16 +6,14 @@ import json
 import pytest
 
 from genbench.errors import UserMistake
-from genbench.results import (
-    SCHEMA_VERSION,
-    Result,
-    fingerprint,
-    load_results,
-    read_result,
-    write_result,
-)
-from genbench.runs import Status, new_run_directory, write_config, write_json, write_status
-from genbench.score import Score
+from genbench.runs.config import write_config
+from genbench.runs.directory import new_run_directory
+from genbench.runs.files import write_json
+from genbench.runs.method import fingerprint
+from genbench.runs.records import load_results
+from genbench.runs.result import SCHEMA_VERSION, Result, read_result, write_result
+from genbench.runs.score import Score
+from genbench.runs.status import Status, write_status
 
 CONFIG = {
     "seed": 0,

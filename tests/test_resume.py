@@ -10,9 +10,9 @@ from pytorch_lightning import Callback
 from test_train import cache, make, scores  # noqa: F401  (cache is a fixture)
 
 from genbench import train
-from genbench.history import read_history
-from genbench.results import read_result
-from genbench.runs import read_status
+from genbench.runs.history import read_history
+from genbench.runs.result import read_result
+from genbench.runs.status import read_status
 
 
 class StopOnce(Callback):

@@ -11,18 +11,11 @@ from pathlib import Path
 import pytest
 
 from genbench.errors import GenbenchError, UserMistake
-from genbench.results import find_runs
-from genbench.runs import (
-    Status,
-    find_run,
-    iter_runs,
-    new_run_directory,
-    read_config,
-    read_status,
-    write_config,
-    write_json,
-    write_status,
-)
+from genbench.runs.config import read_config, write_config
+from genbench.runs.directory import find_run, iter_runs, new_run_directory
+from genbench.runs.files import write_json
+from genbench.runs.records import find_runs
+from genbench.runs.status import Status, read_status, write_status
 
 
 @pytest.fixture
@@ -47,8 +40,8 @@ def test_a_made_up_id_sorts_by_time_and_never_repeats(outputs):
 
 def test_made_up_ids_that_meet_are_made_up_anew(outputs, monkeypatch):
     chances = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
-    monkeypatch.setattr("genbench.runs.secrets.token_hex", lambda _: next(chances))
-    monkeypatch.setattr("genbench.runs.time.strftime", lambda *_: "20260101-000000")
+    monkeypatch.setattr("genbench.runs.directory.secrets.token_hex", lambda _: next(chances))
+    monkeypatch.setattr("genbench.runs.directory.time.strftime", lambda *_: "20260101-000000")
     names = [new_run_directory(outputs).name for _ in range(2)]
     assert names == ["20260101-000000-aaaaaa", "20260101-000000-bbbbbb"]
 

@@ -13,17 +13,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from genbench import launch, mistakes, search
 from genbench.errors import UserMistake
-from genbench.runs import iter_runs, read_config, read_status
+from genbench.launch import search, search_space, settings, task
+from genbench.runs import paths
+from genbench.runs.config import read_config
+from genbench.runs.directory import iter_runs
+from genbench.runs.status import read_status
 
 # scores are made of the settings, so that the best ones are known
 WORKER = """
 import json, math, os, signal, sys, time
 from pathlib import Path
-from genbench.results import Result, write_result
-from genbench.runs import Status, read_config, write_status
-from genbench.score import Score
+from genbench.runs.result import Result, write_result
+from genbench.runs.status import Status, write_status
+from genbench.runs.config import read_config
+from genbench.runs.score import Score
 run = Path(sys.argv[1])
 config = read_config(run)
 def stop(number, frame):
@@ -56,7 +60,7 @@ def find(room):
     def run(*argv, source=ENDS):
         (room / "stub_worker.py").write_text(WORKER + source)
         fixed = ["-m", "hydra/sweeper=search", "study=s"]
-        return launch.train([*fixed, *argv], worker="stub_worker")
+        return task.train([*fixed, *argv], worker="stub_worker")
 
     return run
 
@@ -100,23 +104,23 @@ def wait_for(condition, seconds=60):
 )
 def test_hydras_grammar_is_the_space(override, expected):
     (parsed,) = OverridesParser.create().parse_overrides([override])
-    assert search.distribution(parsed) == expected
+    assert search_space.distribution(parsed) == expected
 
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
 def test_an_empty_interval_is_a_sentence(override):
     (parsed,) = OverridesParser.create().parse_overrides([override])
     with pytest.raises(UserMistake, match="is empty, or reaches 0 on a log scale"):
-        search.distribution(parsed)
+        search_space.distribution(parsed)
 
 
 def test_the_authors_defaults_are_tried_for_every_option_of_a_group():
-    with mistakes.composing(mistakes.config_root()):
-        space = search.Space.read(["model=vae,gan", "arena.latent_dim=8,16,32", "seed=3"])
+    with settings.composing(paths.config_root()):
+        space = search_space.Space.read(["model=vae,gan", "arena.latent_dim=8,16,32", "seed=3"])
         assert space.authors() == [
             {"model": "vae", "arena.latent_dim": "16"}, {"model": "gan", "arena.latent_dim": "16"}
         ]  # fmt: skip
-        space = search.Space.read(["model.beta=interval(2,3)", "budget.epochs=null,3"])
+        space = search_space.Space.read(["model.beta=interval(2,3)", "budget.epochs=null,3"])
         assert space.authors() == [{"budget.epochs": "null"}]  # 1.0 is no beta of this space
     assert space.overrides({"model.beta": 2.5, "budget.epochs": "3"}) == [
         "model.beta=2.5", "budget.epochs=3",
@@ -246,7 +250,7 @@ def test_a_study_is_not_continued_with_other_settings(find):
 
 
 def coordinator(room, *argv):
-    code = "import sys; from genbench import launch; sys.exit(launch.train(sys.argv[1:], "
+    code = "import sys; from genbench.launch import task; sys.exit(task.train(sys.argv[1:], "
     code += "worker='stub_worker'))"
     fixed = ["-m", "hydra/sweeper=search", "study=s", SPACE]
     return subprocess.Popen([sys.executable, "-c", code, *fixed, *argv], start_new_session=True)

@@ -5,8 +5,8 @@ from test_compare import fd, finished, table  # noqa: F401  (finished is a fixtu
 from test_train import cache, make, scores  # noqa: F401  (cache is a fixture)
 
 from genbench import train
-from genbench.history import read_history
-from genbench.results import read_result
+from genbench.runs.history import read_history
+from genbench.runs.result import read_result
 
 
 def test_the_best_weights_are_scored_beside_the_final_ones_and_change_nothing(tmp_path, cache):  # noqa: F811

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from genbench.errors import GenbenchError
-from genbench.interfaces import Features
-from genbench.results import read_result
-from genbench.shares import Share
+from genbench.metrics.contract import Features
+from genbench.metrics.feature_workers import Share
+from genbench.runs.result import read_result
 
 
 def rows(*numbers: int) -> Features:

@@ -7,11 +7,14 @@ import time
 
 import pytest
 
-from genbench import show
+from genbench.commands import runs, show
 from genbench.errors import UserMistake
-from genbench.results import Result, fingerprint, write_result
-from genbench.runs import Status, write_config, write_json, write_status
-from genbench.score import Score
+from genbench.runs.config import write_config
+from genbench.runs.files import write_json
+from genbench.runs.method import fingerprint
+from genbench.runs.result import Result, write_result
+from genbench.runs.score import Score
+from genbench.runs.status import Status, write_status
 
 ENVIRONMENT = {
     "command": "genbench train model=gan seed=2",
@@ -89,7 +92,7 @@ def listed(tmp_path, capsys):
     """What `genbench runs` prints."""
 
     def listed(*argv):
-        assert show.main_runs(["--outputs", str(tmp_path), *argv]) == 0
+        assert runs.list_runs(["--outputs", str(tmp_path), *argv]) == 0
         return capsys.readouterr().out
 
     return listed
@@ -100,7 +103,7 @@ def shown(tmp_path, capsys):
     """What `genbench show` prints."""
 
     def shown(*argv):
-        assert show.main_show([*argv, "--outputs", str(tmp_path)]) == 0
+        assert show.main([*argv, "--outputs", str(tmp_path)]) == 0
         return capsys.readouterr().out
 
     return shown
@@ -116,7 +119,7 @@ def test_runs_are_flat_objects_for_scripts(run, listed):
     assert (good["run"], good["model"], good["seed"], good["status"]) == ("a", "gan", 2, "finished")
     assert (good["final/fd_lenet"], good["score_name"], good["score"]) == (7.0, "fd", 7.0)
     assert (bad["status"], bad["reason"], bad["images"]) == ("failed", "out of memory", 640)
-    assert list(bad) == list(show.FIELDS)
+    assert list(bad) == list(runs.FIELDS)
     for one in (good, bad):
         assert not any(isinstance(value, dict | list) for value in one.values())
 

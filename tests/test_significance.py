@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genbench.significance import Samples, differences, holm, leader, welch
+from genbench.comparison.significance import Samples, differences, holm, leader, welch
 
 GAN = [17.5, 17.9, 16.1, 21.8, 31.7]  # FD of five seeds (docs/metrics.md tells why seeds matter)
 VAE = [10.1, 12.0, 11.5, 9.6, 11.5]

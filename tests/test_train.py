@@ -17,9 +17,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from genbench import launch, mistakes, train
-from genbench.results import read_result
-from genbench.runs import new_run_directory, read_status, write_config
+from genbench import train
+from genbench.launch import task
+from genbench.runs.config import write_config
+from genbench.runs.directory import new_run_directory
+from genbench.runs.paths import config_root
+from genbench.runs.result import read_result
+from genbench.runs.status import read_status
 
 SMOKE = (
     "trainer=smoke",
@@ -48,12 +52,12 @@ def start(tmp_path, cache):
 
 def make(outputs: Path, cache: Path, *overrides: str, run_id: str | None = None) -> Path:
     paths = [f"paths.outputs={outputs}", f"paths.cache={cache}"]
-    with initialize_config_dir(str(mistakes.config_root()), version_base="1.3"):
+    with initialize_config_dir(str(config_root()), version_base="1.3"):
         cfg = compose("train", [*SMOKE, *paths, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     del cfg.hydra
     directory = new_run_directory(outputs, run_id)
-    write_config(directory, launch.resolve(cfg))
+    write_config(directory, task.resolve(cfg))
     return directory
 
 

@@ -8,11 +8,11 @@ from statistics import mean
 import pytest
 from test_compare import elbo, fd, finished, run, unfinished  # noqa: F401  (two are fixtures)
 
+from genbench.comparison.best_of_k import best_of_tables, chances, expected_best
 from genbench.comparison.table import arenas
-from genbench.comparison.trials import best_of_tables, chances, expected_best
 from genbench.errors import UserMistake
-from genbench.results import load_results
-from genbench.runs import PRUNED
+from genbench.runs.records import load_results
+from genbench.runs.status import PRUNED
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 6])

@@ -9,11 +9,15 @@ from test_compare import fd, finished  # noqa: F401  (the latter is a fixture)
 from test_loggers import CONFIG, WANDB
 from wandb_server import WandbServer, serving
 
-from genbench import loggers, uploads, workspace
 from genbench.cli import main
-from genbench.errors import UserMistake
-from genbench.notices import Notice
-from genbench.runs import Status, new_run_directory, write_config, write_status
+from genbench.commands import wandb as wandb_module
+from genbench.commands import workspace
+from genbench.errors import Notice, UserMistake
+from genbench.runs.config import write_config
+from genbench.runs.directory import new_run_directory
+from genbench.runs.status import Status, write_status
+from genbench.training import loggers
+from genbench.training.loggers import wandb
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def test_what_waits_is_named_and_nothing_is_sent(tmp_path, offline, capsys):
     offline(1, sent=1)
     offline(0)
     going = offline(1, status="running")
-    assert uploads.sync(["--dry-run", "--outputs", str(tmp_path)]) == 0
+    assert wandb_module.sync(["--dry-run", "--outputs", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert f"{first.name}: 2 pieces" in printed
     assert f"{second.name}: 1 piece\n" in printed
@@ -56,14 +60,14 @@ def test_what_waits_is_named_and_nothing_is_sent(tmp_path, offline, capsys):
 
 def test_with_nothing_to_send_no_login_is_asked_for(tmp_path, offline, nobody, capsys):
     offline(1, sent=1)
-    assert uploads.sync(["--outputs", str(tmp_path)]) == 0
+    assert wandb_module.sync(["--outputs", str(tmp_path)]) == 0
     assert "nothing waits for wandb (runs looked at: 1)" in capsys.readouterr().out
 
 
 def test_without_a_login_nothing_is_tried(tmp_path, offline, nobody):
     offline(1)
     with pytest.raises(UserMistake, match=r"nobody is logged in to wandb.*nothing was sent"):
-        uploads.sync(["--outputs", str(tmp_path)])
+        wandb_module.sync(["--outputs", str(tmp_path)])
 
 
 def test_a_server_that_does_not_answer_is_told_apart_from_a_missing_login(
@@ -106,11 +110,11 @@ def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monke
     monkeypatch.delenv("WANDB_MODE")
     with serving(Refusing) as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
-        assert uploads.sync(["--outputs", str(tmp_path)]) == 1
+        assert wandb_module.sync(["--outputs", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert f"genbench: {run.name}: " in said.err
     assert "0 of 1 runs sent, 1 wait on" in said.out
-    assert uploads.waiting(run)
+    assert wandb_module.waiting(run)
 
 
 class Taking(WandbServer):
@@ -148,7 +152,7 @@ def test_an_upload_that_does_not_end_waits_and_one_that_ends_does_not(
     monkeypatch.setenv("GENBENCH_LOGGER", "online")
     monkeypatch.delenv("WANDB_MODE")
     if not files:
-        monkeypatch.setattr(loggers, "FINISH_SECONDS", 2.0)
+        monkeypatch.setattr(wandb, "FINISH_SECONDS", 2.0)
     with serving(type("Handler", (Taking,), {"files": files})) as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
         (board,) = loggers.build({"wandb": WANDB}, tmp_path, CONFIG, "f")[1:]
@@ -158,7 +162,7 @@ def test_an_upload_that_does_not_end_waits_and_one_that_ends_does_not(
             board.finalize("finished")
     pieces = [piece for piece in tmp_path.glob("wandb/run-*") if any(piece.glob("*.wandb"))]
     assert len(pieces) == 1
-    assert uploads.waiting(tmp_path) == ([] if files else pieces)
+    assert wandb_module.waiting(tmp_path) == ([] if files else pieces)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs

@@ -16,11 +16,11 @@ from test_compare import (  # noqa: F401  (finished and unfinished are fixtures)
     unfinished,
 )
 
+from genbench.comparison.significance import welch
 from genbench.comparison.table import arenas
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.errors import UserMistake
-from genbench.results import load_results
-from genbench.significance import welch
+from genbench.runs.records import load_results
 
 
 def sentences(outputs, versus="gan"):

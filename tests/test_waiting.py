@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from genbench.callbacks.alarms import Alarms
-from genbench.callbacks.waiting import Waiting
+from genbench.training.alarms import Alarms
+from genbench.training.callbacks.data_wait import Waiting
 
 
 class Clock:

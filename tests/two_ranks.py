@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from genbench import engine, launch, mistakes
+from genbench.launch import task
+from genbench.runs import paths
+from genbench.training import loading, trainer
 
 
 # With Adam two of these games are chaotic: a change of 1e-7 in the weights is one of 2e-3 (vae) or
@@ -45,18 +47,18 @@ def config(outputs: Path, cache: Path, devices: int, overrides: list[str]) -> Om
         "logger=csv",
         "run_id=x",
     ]
-    with initialize_config_dir(str(mistakes.config_root()), version_base="1.3"):
+    with initialize_config_dir(str(paths.config_root()), version_base="1.3"):
         cfg = compose("train", [*settings, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     del cfg.hydra
-    return OmegaConf.create(launch.resolve(cfg))
+    return OmegaConf.create(task.resolve(cfg))
 
 
 def train(outputs: Path, cache: Path, devices: int, case: str) -> dict[str, torch.Tensor]:
     """Train a case; its final parameters, which every rank also saves as CASE-RANK.pt."""
-    engine.quieten_lightning()
+    trainer.quieten_lightning()
     cfg = config(outputs, cache, devices, CASES[case])
-    model, data = engine.build(cfg)
+    model, data = loading.build(cfg)
     budget = instantiate(cfg.budget)
     folder = outputs / f"{case}-{devices}"
     machine = instantiate(cfg.trainer)(model, data, folder, [], budget, None, [])

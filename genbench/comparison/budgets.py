@@ -9,14 +9,21 @@ from typing import Any
 from genbench.comparison.rows import Row, make_rows
 from genbench.comparison.settings import images_text
 from genbench.errors import UserMistake
-from genbench.history import read_history
-from genbench.results import Result
-from genbench.score import Score, higher_is_better
+from genbench.runs.history import read_history
+from genbench.runs.result import Result
+from genbench.runs.score import Score, higher_is_better
 
 NEAR = 0.9  # of the images asked for, that a point must have: nothing is extrapolated
+
+
 _NOT_HELD_OUT = ("train", "loss", "optimizer")  # columns of the training itself
+
+
 _NO_POINT = "without a point"
+
+
 _NOT_THE_NUMBER = ("_target_", "_partial_", "checks")
+
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]  # (images, value) by column
 

@@ -8,8 +8,8 @@ from statistics import mean, stdev
 from genbench.comparison.columns import ScoreColumn
 from genbench.comparison.rows import Row
 from genbench.comparison.settings import images_text
-from genbench.significance import SEEDS_FOR_SPREAD
-from genbench.tables import Cell, Column, number
+from genbench.comparison.significance import SEEDS_FOR_SPREAD
+from genbench.comparison.tables import Cell, Column, number
 
 FACTS = ("decoder_parameters", "images", "seconds", "pareto")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from genbench.comparison.columns import ScoreColumn, bare, card_differences
 from genbench.comparison.rows import Row, ScoreKey, score_key
-from genbench.score import Score
-from genbench.tables import number
+from genbench.comparison.tables import number
+from genbench.runs.score import Score
 
 LOST = 1.25  # final over best distance from which a note says so
 

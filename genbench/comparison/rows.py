@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from genbench.comparison.settings import differences, settings_of
-from genbench.results import Result, method
-from genbench.score import Score, digest
+from genbench.runs.method import method
+from genbench.runs.result import Result
+from genbench.runs.score import Score, digest
 
 ScoreKey = tuple[str, str, str]  # name, checkpoint, protocol
+
+
 MethodKey = tuple[str, str, str, str]  # dataset, model, method without precision, precision
 
 

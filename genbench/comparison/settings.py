@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from genbench.results import method
+from genbench.runs.method import method
 
 # where another setting says it
 _DERIVED = (

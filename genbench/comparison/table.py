@@ -12,12 +12,12 @@ from genbench.comparison.columns import (
     find_column,
     make_columns,
 )
-from genbench.comparison.marks import best_rows
 from genbench.comparison.notes import notes_on
 from genbench.comparison.pareto import pareto_rows
 from genbench.comparison.rows import Row, make_rows
-from genbench.results import Result
-from genbench.tables import Cell, Column, Table
+from genbench.comparison.tables import Cell, Column, Table
+from genbench.comparison.winners import best_rows
+from genbench.runs.result import Result
 
 
 def compare(

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from genbench.comparison.columns import ScoreColumn, card_differences, exact_name
-from genbench.comparison.marks import equal_budgets, images_shown
 from genbench.comparison.rows import Row
 from genbench.comparison.settings import images_text
+from genbench.comparison.significance import SEEDS_FOR_VERDICT, Difference, Samples, differences
 from genbench.comparison.table import Arena
+from genbench.comparison.tables import Cell, Column, Table, number
+from genbench.comparison.winners import equal_budgets, images_shown
 from genbench.errors import UserMistake
-from genbench.significance import SEEDS_FOR_VERDICT, Difference, Samples, differences
-from genbench.tables import Cell, Column, Table, number
 
 _HEADS = (
     Column("model", "model", numeric=False),
@@ -24,6 +24,8 @@ _HEADS = (
     Column("n_versus", "n versus"),
     Column("verdict", "verdict", numeric=False),
 )
+
+
 _LEGEND = (
     "differences of means, with Welch's 95 % interval over seeds; p (Holm): corrected for the other "
     "scores of the model, and what the verdict is by"
@@ -130,7 +132,6 @@ def _protocols_apart(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> I
 
 
 # --- words --------------------------------------------------------------------------------------
-
 _WORDS = {
     "better": "better on",
     "worse": "worse on",
@@ -206,8 +207,6 @@ def _and(words: Sequence[str]) -> str:
 
 
 # --- the table ----------------------------------------------------------------------------------
-
-
 def versus_tables(arenas: Sequence[Arena], name: str) -> list[Table]:
     """Make a table of differences to the row called `name` for each dataset that has it."""
     rows = find_versus([row for arena in arenas for row in arena.rows], name)

@@ -12,9 +12,17 @@ from torch import Tensor
 from genbench.errors import UserMistake
 
 KINDS = ("static", "dynamic")
+
+
 GREY_LEVELS = 256
+
+
 STATIC_SEED = 1_312  # the fixed binarisation: part of its definition
+
+
 DYNAMIC_KEY = 2_718  # sets its randomness apart from the order's and the flips' of the same seed
+
+
 GOLDEN = 0x9E3779B97F4A7C15
 
 

@@ -26,10 +26,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from genbench.errors import GenbenchError, UserMistake
 
 VERSION = 1  # of the layout and of what `Transform` computes: a change rebuilds every cache
+
+
 VERIFIED_BYTES = 64 << 20  # up to here the pixels are hashed on every opening; 0.1 s at most
+
+
 BLOCK = 4096  # pictures decoded between two updates of the bar
+
+
 PORTION = 64  # pictures decoded by a thread at a time: its own cost is that of a small picture
+
+
 ABANDONED_SECONDS = 86_400
+
 
 Shape = tuple[int, int, int, int]
 

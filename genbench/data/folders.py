@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genbench.data.cache import say
+from genbench.data.contract import Split
 from genbench.data.sources import SPLITS, Parts, Source, part_sizes, set_aside, signs
 from genbench.data.transform import Picture
 from genbench.errors import UserMistake
-from genbench.interfaces import Split
 
 OWN_SPLITS: dict[str, Split] = {
     "train": "train",

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genbench.data import binarisation, cache
+from genbench.data.contract import ImageData, Split
 from genbench.data.sources import SPLITS, Share, Source
 from genbench.data.stream import Batch, ImageStream, Indices, Plan
 from genbench.data.transform import Transform
 from genbench.errors import UserMistake
-from genbench.interfaces import ImageData, Split
 
 RESIDENT_SHARE = 0.25  # of the device's free memory that a dataset may take
+
+
 PROBED = 64  # pictures tried before training where not all are decoded beforehand
 
 

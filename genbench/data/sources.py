@@ -20,16 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.data.cache import locked, say
+from genbench.data.contract import Split
 from genbench.data.transform import Picture
 from genbench.errors import UserMistake
-from genbench.interfaces import Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
 SPLIT_SEED = 20_240_229  # of every declared split; never a run's seed, never changed
+
+
 NETWORK_SECONDS = 30
 
+
 Share = int | float
+
+
 Parts = dict[Split, NDArray[np.int64]]
+
+
 Pixels = NDArray[np.uint8]
 
 

@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from genbench.errors import UserMistake
 
 Indices = NDArray[np.int64]
+
+
 ORDER, FLIP = 1_618, 3_141  # set the permutations' randomness apart from the flips'
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 from genbench.errors import UserMistake
 
 Picture = Image.Image | NDArray[np.uint8]
+
+
 KERNELS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,

@@ -4,13 +4,28 @@ The choice fixes what an ELBO means: numbers under different tags are never comp
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.errors import UserMistake
-from genbench.interfaces import Likelihood
+
+
+class Likelihood(nn.Module, ABC):
+    """An observation model p(x | decoder output)."""
+
+    tag: str  # names the likelihood in scores: numbers with different tags are not comparable
+    discrete: bool  # a probability of the stored levels, not a density
+
+    @abstractmethod
+    def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
+        """Log p(images | raw decoder output), both (N, C, H, W), in nats per image, (N,)."""
+
+    @abstractmethod
+    def image(self, output: Tensor) -> Tensor:
+        """Mean image in [-1, 1] of raw decoder output."""
 
 
 def _positive(name: str, value: float) -> float:

@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from genbench.data.cache import progress
+from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
-from genbench.interfaces import GenerativeModel, ImageData, Split
 from genbench.metrics.annealing import (
     FIRST_VARIANCE,
     FIT_ROUNDS,
@@ -29,14 +30,19 @@ from genbench.metrics.annealing import (
     simulate,
 )
 from genbench.metrics.likelihood import Task
-from genbench.metrics.progress import progress
-from genbench.runs import write_json
-from genbench.score import Score, digest
+from genbench.models.contract import GenerativeModel
+from genbench.runs.files import write_json
+from genbench.runs.score import Score, digest
 
 log = logging.getLogger("genbench")
 
+
 BLOCK = 50  # images whose chains run together; also what is lost when a run is cut off
+
+
 FIT_IMAGES = 50
+
+
 WIDEST_GAP = 3.0  # nats; above, models are not to be compared
 
 

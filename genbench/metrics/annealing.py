@@ -19,12 +19,25 @@ import torch
 from torch import Tensor
 
 STEEPNESS = 4.0  # of the sigmoid schedule
+
+
 ACCEPTANCE = 0.65  # that the pilot aims at
+
+
 FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 1e-4, 0.5
+
+
 GAIN = 0.1  # of the pilot's log step size, per unit of acceptance
+
+
 FIT_ROUNDS = 100  # of the search for the variance, after as many temperatures
+
+
 FIT_CHAINS = 4
+
+
 FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-5
+
 
 Decode = Callable[
     [Tensor], Tensor

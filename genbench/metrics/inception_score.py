@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics import Estimate, FeatureMetric, Quantity, check_finite
+from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.features import check_finite
 
 
 def inception_score(logits: Tensor) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics import Estimate, FeatureMetric, Quantity, check_finite, subset
+from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.features import check_finite, subset
 
 BLOCK = 2048  # a kernel matrix in memory is at most BLOCK x BLOCK
 

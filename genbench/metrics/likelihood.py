@@ -13,15 +13,22 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from genbench.data.cache import progress
+from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
-from genbench.interfaces import GenerativeModel, HasLikelihood, HasPosterior, ImageData, Split
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.metrics.progress import progress
-from genbench.score import Score
+from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
+from genbench.runs.score import Score
 
 SPLIT: Split = "test"
+
+
 IMAGES_AT_ONCE = 32  # whose draws are in memory together
+
+
 SMALLEST_VARIANCE = 1e-8  # of a model that reconstructs without any error
+
+
 POSTHOC = "gaussian-posthoc"
 
 

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genbench.metrics import Estimate, FeatureMetric, Quantity, check_finite, subset
+from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.features import check_finite, subset
 
 BLOCK = 2**24  # entries of a distance matrix that are in memory
+
+
 SAME = 1e-12  # share of |x|^2 + |y|^2 below which a squared distance is rounding
 
 

@@ -5,9 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from genbench.interfaces import GenerativeModel, MakeOptimizer, Player
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import one_centered, zero_centered
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Player
 
 
 class GAN(GenerativeModel):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from genbench.interfaces import GenerativeModel, ImageData, Player
+from genbench.data.contract import ImageData
+from genbench.models.contract import GenerativeModel, Player
 
 
 class Noise(GenerativeModel):

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
-from genbench.interfaces import GenerativeModel, ImageData, Player, Split
+from genbench.models.contract import GenerativeModel, Player
 
 SIDE = 8  # of the images in which kinds are looked for
+
+
 ROUNDS = 25  # of k-means, which has settled by then
+
+
 BLOCK = 4096
 
 

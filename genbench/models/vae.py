@@ -5,8 +5,9 @@ With beta != 1 the beta-VAE of Higgins et al. 2017; `elbo` stays at beta = 1 wha
 
 from torch import Tensor, nn
 
-from genbench.interfaces import Elbo, GenerativeModel, Likelihood, MakeOptimizer, Player
+from genbench.losses.likelihood import Likelihood
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Player
 
 
 class VAE(GenerativeModel):

@@ -15,10 +15,10 @@ the two gradients' joint norm.
 import torch
 from torch import Tensor, nn
 
-from genbench.interfaces import GenerativeModel, MakeOptimizer, Player
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import zero_centered
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Player
 from genbench.networks.heads import Discriminator
 
 

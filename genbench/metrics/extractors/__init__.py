@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SHIPPED = Path(__file__).parent
+
+
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+
+
 INCEPTION_BYTES = 95_628_359
+
+
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 

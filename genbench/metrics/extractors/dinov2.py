@@ -15,18 +15,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.interfaces import Extractor, Features
+from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.extractors import sha256_of
 from genbench.metrics.extractors.inception import bicubic
 
 URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_{0}14/dinov2_{0}14_pretrain.pth"
+
+
 ARCHITECTURES = {  # width, depth, heads
     "vits": (384, 12, 6),
     "vitb": (768, 12, 12),
     "vitl": (1024, 24, 16),
 }
+
+
 PATCH, SIZE = 14, 224
+
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
 BATCH = 16
 
 

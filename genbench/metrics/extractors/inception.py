@@ -22,29 +22,34 @@ from PIL import Image
 from torch import Tensor, nn
 
 from genbench.errors import GenbenchError, UserMistake
-from genbench.interfaces import Extractor, Features
-from genbench.metrics.extractors import (
-    INCEPTION_BYTES,
-    INCEPTION_FILE,
-    INCEPTION_SHA256,
-    sha256_of,
-)
+from genbench.metrics.contract import Extractor, Features
+from genbench.metrics.extractors import INCEPTION_BYTES, INCEPTION_FILE, INCEPTION_SHA256, sha256_of
 
 log = logging.getLogger("genbench")
 
+
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+
+
 SILENCE_SECONDS = 30  # of the network, after which a download is given up
+
+
 SIZE = 299
+
+
 BATCH_ON_CPU = 16  # what stays in the processor's cache
+
+
 BN_EPSILON = 1e-3  # TensorFlow's
+
+
 TOLERANCE = 1e-5  # relative, of a folded convolution
+
 
 Resize = Literal["tf1-bilinear", "pil-bicubic"]
 
 
 # --- the graph --------------------------------------------------------------------------------
-
-
 class Conv(nn.Conv2d):
     """Convolution and ReLU; the bias holds the batch normalisation."""
 
@@ -255,8 +260,6 @@ def check_folded(network: Network, state: Mapping[str, Tensor]) -> None:
 
 
 # --- resizing ---------------------------------------------------------------------------------
-
-
 def tf1_bilinear(images: Tensor) -> Tensor:
     """Resize (N, C, H, W) to 299 x 299 as TensorFlow 1 does: corners unaligned, no half pixel."""
     for dim in (3, 2):
@@ -297,8 +300,6 @@ RESIZES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 # --- the extractor ----------------------------------------------------------------------------
-
-
 class Inception(Extractor):
     """Features of the 2015 Inception, the only ones whose Frechet distance is called FID.
 

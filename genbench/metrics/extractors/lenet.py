@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.interfaces import Extractor, Features
+from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.extractors import SHIPPED, read_card, sha256_of
 
 WIDTH = 64
+
+
 LARGE = 16  # images of this size and more are halved twice
 
 
@@ -78,7 +80,7 @@ class LeNet(Extractor):
         if path is None:
             raise UserMistake(
                 "extractor.path is not set: give the file of a classifier, or train one with "
-                "python -m genbench.metrics.extractors.training --dataset NAME"
+                "genbench extractor train --dataset NAME"
             )
         if not path.is_file() or not self.described:
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))

@@ -14,13 +14,9 @@ the same file again. Another processor rounds otherwise and makes another file, 
 columns of their own: publish the file with the scores.
 """
 
-import argparse
 import gzip
 import hashlib
-import json
 import os
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -36,21 +32,39 @@ from omegaconf import OmegaConf
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.interfaces import Features, Split
+from genbench.data.contract import Split
+from genbench.errors import UserMistake
+from genbench.launch.mistakes import explain
+from genbench.launch.settings import check_values, composing
+from genbench.metrics.contract import Features
 from genbench.metrics.extractors.lenet import LeNet, Network
-from genbench.mistakes import check_values, composing, config_root, explain
-from genbench.runs import write_json
+from genbench.runs.files import write_json
+from genbench.runs.paths import config_root
 
 SEED = 0
+
+
 BATCH = 64
+
+
 LEARNING_RATE = 2e-3
+
+
 WEIGHT_DECAY = 1e-2
+
+
 IMAGES = 75_000  # at least so many, and at least EPOCHS times all of them
+
+
 EPOCHS = 6
+
+
 READ = 1000  # images at a time, where nothing is learnt
 
+
 Labels = NDArray[np.int64]
+
+
 Array = NDArray[np.float64]
 
 
@@ -119,8 +133,6 @@ def _initialise(network: nn.Module, draw: np.random.RandomState) -> None:
 
 
 # --- data -------------------------------------------------------------------------------------
-
-
 def compose_data(dataset: str, overrides: Sequence[str]) -> tuple[Any, Path]:
     """A dataset as every run sees it, and the cache of runs."""
     composed = [f"dataset={dataset}", *overrides]
@@ -194,8 +206,6 @@ def _read_idx(path: Path) -> Labels:
 
 
 # --- the card ---------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def look(network: nn.Module, images: Tensor) -> Features:
     """Features and logits of images in [0, 1]."""
@@ -310,40 +320,3 @@ def write(
     write_json(path.with_suffix(".json"), card)
     LeNet(str(path)).prepare()
     return path
-
-
-def main(argv: Sequence[str]) -> int:
-    """Train the classifier of a dataset, or the one that a shipped name asks for; the exit code."""
-    parser = argparse.ArgumentParser(prog="genbench extractor train")
-    parser.add_argument(
-        "name", nargs="?", help="a name as genbench ships them: lenet-<dataset>-v<n>"
-    )
-    parser.add_argument("--dataset", help="the dataset of a classifier of your own")
-    parser.add_argument("--data", help="the folder that holds the dataset; as paths.data=...")
-    parser.add_argument("--out", type=Path, help="where the two files go; the cache if not given")
-    parser.add_argument("--epochs", type=int, help="passes over the images; enough, if not given")
-    parser.add_argument("settings", nargs="*", help="as in genbench train: dataset.root=..., ...")
-    arguments = parser.parse_intermixed_args(list(argv))
-    overrides = list(arguments.settings)
-    if arguments.name and "=" in arguments.name:
-        overrides, arguments.name = [arguments.name, *overrides], None
-    named = re.fullmatch(r"lenet-(.+)-v\d+", arguments.name or "")
-    if bool(arguments.name) == bool(arguments.dataset) or (arguments.name and not named):
-        raise UserMistake(
-            f"{arguments.name or 'nothing'} is no name like lenet-mnist-v1: give one, or --dataset NAME"
-        )
-    if arguments.data:
-        overrides.append(f"paths.data={arguments.data}")
-    dataset = named[1] if named else arguments.dataset
-    path = write(arguments.name, dataset, overrides, arguments.out, arguments.epochs)
-    card = json.loads(path.with_suffix(".json").read_text())
-    print(f"{path}: test accuracy {card['accuracy']['test']:.2%}, goldens {card['goldens']}")
-    return DONE
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GenbenchError as error:
-        print(f"genbench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

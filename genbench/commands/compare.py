@@ -1,0 +1,181 @@
+"""The verb `compare`: methods in rows, scores in columns, seeds aggregated. Imports no torch.
+
+A row is a fingerprint: runs that differ in their seed alone. A column is a score under one protocol:
+numbers whose cards differ never share one. Runs that failed are counted, never dropped.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from genbench.comparison.best_of_k import best_of_tables
+from genbench.comparison.budgets import results_at
+from genbench.comparison.layouts import by_dataset, folded, with_counts
+from genbench.comparison.per_run import wide_table
+from genbench.comparison.rows import make_rows
+from genbench.comparison.table import arenas, table_of
+from genbench.comparison.tables import FORMATS, Table, render
+from genbench.comparison.verdicts import versus_tables
+from genbench.errors import DONE, UserMistake
+from genbench.runs.budget import parse_images
+from genbench.runs.files import explain_os_error, write_out
+from genbench.runs.paths import default_outputs
+from genbench.runs.records import no_garbage, some_runs
+from genbench.runs.result import Result
+
+
+def parser() -> argparse.ArgumentParser:
+    """Say what can be asked for."""
+    result = argparse.ArgumentParser(
+        prog="genbench compare",
+        description="Print the table: methods in rows, scores in columns, mean ± sd over seeds. What is "
+        "bold (* on a terminal) is better than every other row beyond the chance of seeds.",
+        epilog="examples: genbench compare study=demo · genbench compare model=vae,gan "
+        "dataset=mnist --metric fd --metric elbo --format md · genbench compare study=demo --versus gan "
+        "· genbench compare study=demo --at images=500k --metric fd · docs/studies.md",
+    )
+    result.add_argument(
+        "select", nargs="*", help="runs, or selections: model=gan seed=0,1 network.latent_dim=32"
+    )
+    result.add_argument("--metric", action="append", default=[], help="show this score; repeatable")
+    result.add_argument("--all", action="store_true", help="show every score")
+    result.add_argument("--sort", help="order by this score (default: the first column)")
+    result.add_argument(
+        "--pareto", type=_names, default=[], metavar="A,B", help="mark who is best in two scores"
+    )
+    result.add_argument(
+        "--versus",
+        metavar="ROW",
+        help="also print each row's differences to this one, and verdicts",
+    )
+    result.add_argument(
+        "--at",
+        type=_images,
+        metavar="images=N",
+        help="the scores that history.csv has at this budget, as in images=500k",
+    )
+    result.add_argument(
+        "--best-of",
+        type=int,
+        metavar="K",
+        help="what the best of K trials of a search has on average, chosen on --sort",
+    )
+    result.add_argument(
+        "--wide",
+        action="store_true",
+        help="a line per run with every score, cost and setting; as csv unless --format says otherwise",
+    )
+    result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
+    result.add_argument(
+        "--columns", choices=("score", "dataset"), default="score", help="what is in a column"
+    )
+    result.add_argument("--format", choices=FORMATS, help="default: table")
+    result.add_argument("--out", type=Path, help="write to this file instead of the terminal")
+    result.add_argument(
+        "--pictures", type=Path, help="also write a PNG: every row's sample grids side by side"
+    )
+    result.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
+    return result
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if len(names) < 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"{text}: name two scores or more, as in fd,copy_rate")
+    return names
+
+
+def _images(text: str) -> int:
+    try:
+        return parse_images(text.removeprefix("images="))
+    except UserMistake:
+        raise argparse.ArgumentTypeError(f"{text}: write images=500k") from None
+
+
+def main(argv: list[str]) -> int:
+    """Print or write the table; returns the exit code."""
+    options = parser().parse_intermixed_args(argv)
+    with no_garbage():
+        return _answer(options)
+
+
+def _answer(options: argparse.Namespace) -> int:
+    options.format = options.format or ("csv" if options.wide else "table")
+    outputs = options.outputs or default_outputs()
+    found = some_runs(options.select, outputs)
+    directories = {run.name: run for run, _ in found}
+    results = [result for _, result in found]
+    notes: list[str] = []
+    if options.at:
+        results, notes = results_at(results, directories, options.at, options.metric)
+        options.metric = []
+    tables = _tables(options, results, notes)
+    if options.pictures:
+        _draw(results, directories, options.pictures)
+    text = render(tables, options.format)
+    if options.out:
+        write_out(options.out, text)
+    else:
+        print(text)
+    return DONE
+
+
+def _tables(
+    options: argparse.Namespace, results: Sequence[Result], notes: Sequence[str]
+) -> list[Table]:
+    if options.wide:
+        _alone(options, "--wide")
+        return [wide_table(results)]
+    everything = options.all or bool(options.at)
+    found = arenas(results, options.metric, everything, options.sort, options.pareto)
+    if options.best_of is not None:
+        _alone(options, "--best-of")
+        return _fitting(best_of_tables(found, options.best_of, options.sort), options)
+    tables = [table_of(arena, options.pareto, notes) for arena in found]
+    if options.columns == "dataset":
+        tables = by_dataset(tables)
+    tables = _fitting(tables, options)
+    if not options.versus:
+        return tables
+    differences = versus_tables(found, options.versus)
+    return differences if options.format == "csv" else [*tables, *differences]
+
+
+def _alone(options: argparse.Namespace, option: str) -> None:
+    """Refuse what says nothing beside an option that has a table of its own."""
+    given = {
+        "--best-of": options.best_of is not None and option != "--best-of",
+        "--versus": options.versus,
+        "--pareto": options.pareto,
+        "--columns dataset": options.columns == "dataset",
+    }
+    for other, is_given in given.items():
+        if is_given:
+            raise UserMistake(f"{option} makes a table of its own: leave out {other}")
+
+
+def _fitting(tables: Sequence[Table], options: argparse.Namespace) -> list[Table]:
+    if options.format == "table" and not options.out:
+        return [part for table in tables for part in folded(table)]
+    if options.format == "csv":
+        return [with_counts(table) for table in tables]
+    return list(tables)
+
+
+def _draw(results: Sequence[Result], where: Mapping[str, Path], path: Path) -> None:
+    """Draw the first seed of every row that was trained."""
+    from genbench.comparison.contact_sheet import contact_sheet
+
+    rows = [row for row in make_rows(results) if row.runs and not row.untrained]
+    runs = [(f"{row.label} on {row.dataset}", where[row.runs[0].run_id]) for row in rows]
+    if not runs:
+        raise UserMistake("--pictures: no run that was trained has finished, see `genbench runs`")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(runs).save(path)
+    except OSError as error:
+        raise UserMistake(
+            f"cannot write --pictures {path}: {explain_os_error(error)}; choose another file"
+        ) from None
+    except ValueError:
+        raise UserMistake(f"--pictures {path}: give the name of a .png file") from None

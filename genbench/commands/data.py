@@ -1,0 +1,182 @@
+"""`genbench data list | check | prepare`: find what is wrong with a dataset before training does."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from genbench.data import cache
+from genbench.data.contract import Split
+from genbench.data.images import Images
+from genbench.data.sources import SPLITS
+from genbench.errors import DONE, MISTAKE, GenbenchError, UserMistake
+from genbench.launch import mistakes, settings
+
+USAGE = """\
+genbench data list                           every dataset: shape, splits, where it is looked for
+genbench data check NAME [key=value ...]     look at every picture, name what is wrong
+genbench data prepare NAME [key=value ...]   fetch what may be fetched, decode once into the cache
+
+NAME is a dataset of the list; keys are those of `genbench train`: dataset.root=..., paths.data=...
+"""
+
+
+SHOWN = 20  # problems printed in full
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `genbench data ARGV`; returns the exit code."""
+    verb, *rest = argv or ["--help"]
+    verbs = {"check": check, "prepare": prepare}
+    try:
+        if verb in ("-h", "--help", "help"):
+            print(USAGE, end="")
+            return DONE
+        if verb == "list":
+            return show_list(rest)
+        if verb not in verbs:
+            raise UserMistake(f"genbench data {verb}: choose one of list, check, prepare")
+        if not rest or "=" in rest[0]:
+            raise UserMistake(
+                f"genbench data {verb} needs a dataset: `genbench data list` has them"
+            )
+        with composing([f"dataset={rest[0]}", *rest[1:]]):
+            data = build(rest[0], rest[1:])
+        return verbs[verb](data, rest[0])
+    except GenbenchError as error:
+        print(f"genbench data: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def config_root() -> Path:
+    """Absolute path of the configs: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "configs"
+    return shipped if shipped.is_dir() else package.parent / "configs"
+
+
+@contextmanager
+def composing(overrides: Sequence[str]) -> Iterator[None]:
+    """Let Hydra compose; its complaints about `overrides` become sentences."""
+    try:
+        with settings.composing(config_root()):
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise mistakes.explain(error, overrides, config_root()) from error
+
+
+def build(name: str, overrides: Sequence[str]) -> Images:
+    """Make the dataset that `genbench train dataset=NAME` would train on; within `composing`."""
+    node = compose("train", overrides=[f"dataset={name}", *overrides]).dataset
+    data: Images = instantiate(OmegaConf.to_container(node, resolve=True))
+    return data
+
+
+def show_list(overrides: Sequence[str]) -> int:
+    """Print a line for every dataset there is a config for."""
+    table = Table("dataset", "image", "splits", "state", box=None, pad_edge=False)
+    table.add_column("looked for in", overflow="fold")
+    with composing(overrides):
+        for name in GlobalHydra.instance().config_loader().get_group_options("dataset"):
+            data = build(name, overrides)
+            state, splits = _state(data)
+            shape = f"{data.channels} x {data.image_size} x {data.image_size}"
+            table.add_row(name, shape, splits, state, data.source.place)
+    Console().print(table)
+    return DONE
+
+
+def _state(data: Images) -> tuple[str, str]:
+    """Whether it is there, and the sizes of its splits where they are known at once."""
+    if data.source.given_root is None:
+        return "needs dataset.root", "by config"
+    if data.source.missing() is not None:
+        return ("fetched when used" if data.source.download else "missing"), "not known yet"
+    try:
+        folders = [data.folder(split) for split in SPLITS]
+        cached = [cache.read(folder, verify=False) for folder in folders]
+        if all(cached):
+            counts = [len(found[0]) for found in cached if found is not None]
+            return "decoded", " / ".join(f"{count:,}" for count in counts)
+        counts = [len(data.source.split(split)) for split in SPLITS]
+        return "present", " / ".join(f"{count:,}" for count in counts)
+    except (GenbenchError, cache.Damaged):
+        return "damaged: see `check`", "not known yet"
+
+
+def prepare(data: Images, name: str) -> int:
+    """Fetch and decode; print what there is now."""
+    data.prepare_data()
+    for split in SPLITS:
+        card = data.card(split)
+        where = data.folder(split) if card["fingerprint"] else "decoded while training"
+        print(f"{name} {split}: {card['n']:,} images, {where}")
+    return DONE
+
+
+def check(data: Images, name: str) -> int:
+    """Look at every picture and at the cache; print each problem with its remedy."""
+    problem = data.source.missing()
+    if problem is not None:
+        print(f"genbench data: {problem}", file=sys.stderr)
+        return MISTAKE
+    count = 0
+    for problem in problems(data):
+        count += 1
+        if count <= SHOWN:
+            print(f"genbench data: {problem}", file=sys.stderr)
+    if count > SHOWN:
+        print(f"genbench data: ... and {count - SHOWN:,} more", file=sys.stderr)
+    if count:
+        return MISTAKE
+    sizes = ", ".join(f"{len(data.source.split(split)):,} {split}" for split in SPLITS)
+    print(f"{name} is in order: {sizes} in {data.source.place}")
+    return DONE
+
+
+def problems(data: Images) -> Iterator[str]:
+    """Everything that would stop a training run on `data`, a sentence each."""
+    for split in SPLITS:
+        count = len(data.source.split(split))
+        if not count:
+            yield f"there are no {split} pictures: set dataset.{split} to set some aside"
+            continue
+        yield from _bad_pictures(data, split, count)
+        yield from _bad_cache(data, split)
+
+
+def _bad_pictures(data: Images, split: Split, count: int) -> Iterator[str]:
+    decode = data.decode(split)
+
+    def problem(i: int) -> str | None:
+        try:
+            decode(i)
+        except GenbenchError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, cache.progress() as bar:
+        task = bar.add_task(f"looking at {data.name} ({split})", total=count)
+        for start in range(0, count, cache.BLOCK):
+            rows = range(start, min(start + cache.BLOCK, count))
+            yield from filter(None, pool.map(problem, rows))
+            bar.advance(task, len(rows))
+
+
+def _bad_cache(data: Images, split: Split) -> Iterator[str]:
+    folder = data.folder(split)
+    try:
+        cache.read(folder, verify=True)
+    except cache.Damaged as error:
+        yield f"the cache is damaged ({error}): delete {folder}, it is built again when needed"

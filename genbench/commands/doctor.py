@@ -1,0 +1,238 @@
+"""`genbench doctor`: what this machine has and what is missing. Each finding is a line."""
+
+import argparse
+import importlib
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from genbench.errors import DONE, FAILED
+from genbench.launch import wandb_access
+from genbench.launch.worker import physical_cores
+from genbench.runs.files import explain_os_error
+from genbench.runs.paths import default_outputs
+
+USAGE = """\
+genbench doctor                  what this machine has, and what is missing
+genbench doctor --format json    the same for scripts
+
+Exit code 0 if training on the embedded digits would work here, 1 if not."""
+
+
+ROOM_FOR_A_RUN = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `ok`, `missing` (something optional is not there) or `broken` (nothing would run)."""
+
+    topic: str
+    state: Literal["ok", "missing", "broken"]
+    found: str
+    remedy: str = ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `genbench doctor ARGV`; returns the exit code."""
+    parser = argparse.ArgumentParser("genbench doctor", usage=USAGE)
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    arguments = parser.parse_args(list(argv))
+    findings = [finding for look in LOOKS for finding in _look(look)]
+    if arguments.format == "json":
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        _print(findings)
+    return FAILED if any(finding.state == "broken" for finding in findings) else DONE
+
+
+def _look(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A look that fails is a finding of its own; the others go on."""
+    try:
+        yield from look()
+    except Exception as error:
+        topic = look.__name__.strip("_").replace("_", " ")
+        yield Finding(topic, "missing", f"could not be found out: {_first_line(error)}")
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        state = f"[{colours[finding.state]}]{finding.state}[/]"
+        found = finding.found + (f"\n→ {finding.remedy}" if finding.remedy else "")
+        table.add_row(finding.topic, state, found.replace("[", "\\["))
+    Console().print(table)
+
+
+# --- looks --------------------------------------------------------------------------------------
+def _python() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()}, {sys.executable}")
+    yield Finding("genbench", "ok", f"{version('genbench')}, {Path(__file__).parents[1]}")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in ("pytorch-lightning", "torchmetrics", "hydra-core"):
+        yield _package(name)
+    yield _package("tensorboard", "for logger=tensorboard: pip install 'genbench[tensorboard]'")
+
+
+def _package(name: str, remedy: str = "") -> Finding:
+    try:
+        return Finding(name, "ok", version(name))
+    except PackageNotFoundError:
+        state: Literal["missing", "broken"] = "missing" if remedy else "broken"
+        return Finding(name, state, "not installed", remedy or f"pip install {name}")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:
+        yield Finding("torch", "broken", _first_line(error), "pip install torch torchvision")
+        return
+    yield Finding("torch", "ok", str(torch.__version__))
+    try:
+        torchvision = importlib.import_module("torchvision")
+        importlib.import_module("torchvision.ops").nms(
+            torch.zeros(1, 4), torch.zeros(1), 0.5
+        )  # its compiled part fits this torch
+        yield Finding("torchvision", "ok", f"{torchvision.__version__}, fits this torch")
+    except Exception as error:
+        yield Finding(
+            "torchvision",
+            "broken",
+            f"does not fit torch {torch.__version__}: {_first_line(error)}",
+            "install the pair together: pip install --force-reinstall torch torchvision",
+        )
+
+
+def _devices() -> Iterator[Finding]:
+    torch = importlib.import_module("torch")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        yield Finding("devices", "ok", "cpu; no CUDA device, trainer=auto uses the CPU")
+    for index in range(count):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        yield Finding("devices", "ok", f"cuda:{index} {properties.name}, {memory:.0f} GiB")
+    if count:
+        resolve = importlib.import_module("genbench.training.precision").resolve
+        found = resolve("auto", torch.device("cuda", 0))
+        tried = "; ".join(f"{probe.precision}: {probe.why}" for probe in found.probes)
+        yield Finding("precision", "ok", f"auto takes {found.taken} ({tried})")
+    else:
+        yield Finding("precision", "ok", f"32-true; bfloat16 {_bf16_on_cpu(torch)}")
+
+
+def _bf16_on_cpu(torch: Any) -> str:
+    """Many CPUs have bfloat16 only in emulation: a small product tells."""
+    import time
+
+    def seconds(dtype: Any) -> float:
+        a = torch.ones(384, 384, dtype=dtype)
+        a @ a
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    gain = seconds(torch.float32) / seconds(torch.bfloat16)
+    return f"is {gain:.1f} times as fast ({'trainer.precision=bf16-mixed pays' if gain >= 1.5 else 'does not pay'})"
+
+
+def _threads() -> Iterator[Finding]:
+    set_by_user = {
+        n: os.environ[n] for n in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY") if n in os.environ
+    }
+    chosen = ", ".join(f"{k}={v}" for k, v in set_by_user.items())
+    cores = physical_cores()
+    yield Finding(
+        "cores",
+        "ok",
+        f"{cores} for this process, {os.cpu_count()} in the machine"
+        + (f"; {chosen} set by you" if chosen else "; threads are set for each run"),
+    )
+
+
+def extractors_found() -> Iterator[Finding]:
+    """Every feature network, and whether its weights are here."""
+    extractors = importlib.import_module("genbench.metrics.extractors")
+    cache = Path(os.environ.get("GENBENCH_CACHE", "~/.cache/genbench")).expanduser()
+    for name, there, where in extractors.status(cache):
+        yield Finding(f"extractor {name}", "ok" if there else "missing", str(where))
+
+
+def _datasets() -> Iterator[Finding]:
+    importlib.import_module("sklearn.datasets").load_digits()
+    yield Finding("dataset digits", "ok", "embedded")
+    data = Path(os.environ.get("GENBENCH_DATA", "data")).expanduser().resolve()
+    found = sorted(entry.name for entry in data.iterdir()) if data.is_dir() else []
+    listed = ", ".join(found) or "nothing"
+    yield Finding(
+        "datasets", "ok", f"{listed} in {data} (paths.data; `genbench data list` looks inside)"
+    )
+
+
+def _wandb() -> Iterator[Finding]:
+    """What a run would decide; nobody is asked to log in."""
+    installed = version("wandb")
+    with redirect_stderr(io.StringIO()):
+        access = wandb_access.look()
+    later = "optional: runs are logged offline, `genbench wandb sync` sends them later"
+    state, remedy = {
+        "online": ("logged in", ""),
+        "disabled": ("switched off by WANDB_MODE", "optional: unset WANDB_MODE"),
+        "offline": ("kept offline by WANDB_MODE", later),
+        "nobody": ("nobody is logged in", "optional: wandb login"),
+        "unreachable": (f"there is a key, but {access.server} does not answer", later),
+    }[access.state]
+    yield Finding(
+        "wandb", "ok" if access.state == "online" else "missing", f"{installed}, {state}", remedy
+    )
+
+
+def _disk() -> Iterator[Finding]:
+    outputs = default_outputs().resolve()
+    there = next(path for path in (outputs, *outputs.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        yield Finding(
+            "outputs",
+            "broken",
+            f"{outputs} cannot be written: {explain_os_error(error)}",
+            "set GENBENCH_OUTPUTS or paths.outputs=...",
+        )
+        return
+    free = shutil.disk_usage(there).free
+    enough = free >= ROOM_FOR_A_RUN
+    yield Finding(
+        "outputs",
+        "ok" if enough else "missing",
+        f"{outputs}, {free / 2**30:.1f} GiB free",
+        "" if enough else "make room before long runs",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+LOOKS = (_python, _torch, _packages, _devices, _threads, extractors_found, _datasets, _wandb, _disk)

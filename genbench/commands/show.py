@@ -1,0 +1,142 @@
+"""Runs one by one: a line each, or one of them whole. Imports no torch."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genbench.comparison.tables import number
+from genbench.errors import DONE
+from genbench.runs.directory import find_run
+from genbench.runs.paths import default_outputs
+from genbench.runs.result import Result, read_result
+from genbench.runs.score import ORDER, Score
+from genbench.runs.status import Status, read_status
+
+
+# --- genbench show --------------------------------------------------------------------------------
+def main(argv: list[str]) -> int:
+    """Print one run; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="genbench show", description="Print one run: settings, scores, cost, files."
+    )
+    parser.add_argument("run", help="an id, a unique prefix of one, a path, or latest")
+    parser.add_argument("--cards", action="store_true", help="print every score's card in full")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
+    options = parser.parse_args(argv)
+    run = find_run(options.run, options.outputs or default_outputs())
+    result, status = read_result(run), read_status(run)
+    if options.format == "json":
+        print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_describe(run, result, status, options.cards)))
+    return DONE
+
+
+def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[str]:
+    config, environment = result.config, result.environment
+    lines = [
+        f"{result.run_id}: {result.model} on {result.dataset}, seed {result.seed}",
+        f"  status       {status.status}" + (f": {status.reason}" if status.reason else ""),
+        *(f"  warning      {warning}" for warning in result.warnings),
+        f"  study        {result.study or '-'}   fingerprint {result.fingerprint}",
+        f"  command      {environment.get('command', '-')}",
+    ]
+    if environment:
+        lines.append(f"  where        {_where(environment)}")
+    lines += ["", "settings", *_settings(config)]
+    lines += ["", "cost", *_cost(result)]
+    lines += ["", "scores", *_scores(result.scores, cards)]
+    files = sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file())
+    shown = [f for f in files if not f.startswith("samples/")]
+    pictures = len(files) - len(shown)
+    lines += ["", f"files in {run}", *(f"  {name}" for name in shown)]
+    return lines + ([f"  samples/: {pictures} pictures"] if pictures else [])
+
+
+def _where(environment: Mapping[str, Any]) -> str:
+    code, versions = environment.get("code") or {}, environment.get("versions") or {}
+    dirty = ", with changes" if code.get("dirty") else ""
+    commit = f", commit {code['commit'][:10]}{dirty}" if code.get("commit") else ""
+    machine = f"{environment.get('device', '?')} on {environment.get('host', '?')}"
+    return (
+        f"{machine}; genbench {versions.get('genbench', '?')}{commit}, "
+        f"torch {versions.get('torch', '?')}"
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> list[str]:
+    network, budget = config.get("network", {}), config["budget"]
+    plain = {k: v for k, v in config["model"].items() if not isinstance(v, Mapping)}
+    optimizers = {
+        k: v
+        for k, v in config["model"].items()
+        if k.endswith("optimizer") and isinstance(v, Mapping)
+    }
+    choices = {k: v for k, v in config.get("choices", {}).items() if isinstance(v, str)}
+    lines = [
+        "  chosen       " + _pairs(choices),
+        "  network      "
+        + _pairs({k: v for k, v in network.items() if not isinstance(v, Mapping)}),
+        "  model        " + _pairs({k: v for k, v in plain.items() if k != "_target_"}),
+        "  budget       " + _pairs({k: v for k, v in budget.items() if k != "_target_"}),
+    ]
+    for name, optimizer in optimizers.items():
+        kind = str(optimizer.get("_target_", "")).rpartition(".")[2]
+        rest = {k: v for k, v in optimizer.items() if not k.startswith("_")}
+        lines.append(f"  {name}: {kind} {_pairs(rest)}")
+    return [line for line in lines if line.strip()]
+
+
+def _pairs(content: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in content.items() if value is not None)
+
+
+def _cost(result: Result) -> list[str]:
+    cost, budget = result.cost, result.budget
+    parameters = cost.get("parameters", {})
+    lines = [f"  parameters   {name} {count:,}" for name, count in parameters.items()]
+    if parameters:
+        lines.append(f"  parameters   all {sum(parameters.values()):,}")
+    steps = [("decoder", "generator_steps"), ("discriminator", "discriminator_steps")]
+    done = ", ".join(f"{budget[key]:,} {name} steps" for name, key in steps if budget.get(key))
+    lines.append(
+        f"  images       {budget.get('images') or 0:,} shown" + (f" in {done}" if done else "")
+    )
+    for player, count in (budget.get("skipped_steps") or {}).items():
+        lines.append(
+            f"  skipped      {count:,} steps of the {player}: a loss or gradient no number"
+        )
+    if budget.get("seconds"):
+        lines.append(f"  training     {budget['seconds']:.1f} s")
+    for name in ("train", "sample"):
+        speed = cost.get(f"{name}_images_per_second")
+        if speed:
+            lines.append(f"  speed        {speed:,.0f} images/s to {name}")
+    if cost.get("peak_memory_bytes"):
+        lines.append(f"  memory       {cost['peak_memory_bytes'] / 2**20:,.0f} MiB at most")
+    return lines
+
+
+def _scores(scores: Any, cards: bool) -> list[str]:
+    lines = []
+    for score in sorted(scores, key=_position):
+        value = score.status if score.value is None else number(score.value, 5)
+        interval = ""
+        if score.low is not None and score.high is not None:
+            interval = f" [{number(score.low, 4)}, {number(score.high, 4)}]"
+        lines.append(
+            f"  {score.name:<38} {value}{interval} {score.unit}".rstrip()
+            + f"   ({score.checkpoint}, protocol {score.protocol})"
+        )
+        if cards:
+            card = json.dumps(dict(score.card), indent=1, ensure_ascii=False)
+            lines += [f"      {row}" for row in card.splitlines()]
+    return lines or ["  none yet"]
+
+
+def _position(score: Score) -> tuple[int, str]:
+    name = score.quantity
+    return ORDER.index(name) if name in ORDER else len(ORDER), score.name

@@ -1,0 +1,277 @@
+"""All that a report says about a study, before it is laid out. Imports no torch."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from genbench.comparison.columns import ScoreColumn
+from genbench.comparison.contact_sheet import KINDS, last_grids
+from genbench.comparison.page.curves import Panel, loss_panels, score_panels
+from genbench.comparison.rows import Row
+from genbench.comparison.table import Arena, table_of
+from genbench.comparison.tables import Cell, Column, Table, number
+from genbench.comparison.verdicts import find_versus, standings
+from genbench.runs.history import read_history
+from genbench.runs.paths import config_root
+from genbench.runs.result import Result
+
+CAPTIONS = {
+    "samples": "Samples of the final weights. Every method decodes the same 64 latents.",
+    "interpolations": "From one latent to another along the great circle, one pair per row; the same "
+    "pairs for every method.",
+    "reconstructions": "Validation images, each row above what becomes of it through encoder and decoder.",
+}
+
+
+NO_CURVES = (
+    "No run logged a score while it trained, and that cannot be made up for. Train with `selection=fd`: "
+    "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
+    "the best weights."
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grid of one method; `data` is a PNG."""
+
+    label: str
+    path: Path
+
+    @property
+    def address(self) -> str:
+        """The picture itself, as an address that a page may use."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """One kind of picture of several methods; `absent` names those that cannot draw it."""
+
+    kind: str
+    caption: str
+    pictures: Sequence[Picture]
+    absent: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Card:
+    """How a score was taken."""
+
+    title: str
+    names: Sequence[str]
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A dataset of the study."""
+
+    dataset: str
+    rows: Sequence[Row]
+    table: Table
+    verdicts: Sequence[str]
+    scores: Sequence[Panel]
+    losses: Mapping[str, Sequence[Panel]]
+    galleries: Sequence[Gallery]
+    costs: Table
+    cards: Sequence[Card]
+    failed: Table | None
+
+    @property
+    def labels(self) -> list[str]:
+        """Its methods, best first."""
+        return [row.label for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the page is about."""
+
+    title: str
+    question: str
+    commands: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
+
+
+def study_of(
+    arenas: Sequence[Arena],
+    directories: Mapping[str, Path],
+    title: str,
+    question: str | None,
+    versus: str | None,
+) -> Study:
+    """Gather the record of runs into the content of a page; `directories` by run id.
+
+    `versus` names the row that verdicts are given against, by default the best one of each dataset.
+    UserMistake where no row is called so.
+    """
+    results = [
+        run for arena in arenas for row in arena.rows for run in (*row.runs, *row.unfinished)
+    ]
+    chosen = find_versus([r for a in arenas for r in a.rows], versus) if versus else []
+    against = {row.dataset: row for row in chosen}
+    sections = [_section(a, directories, against.get(a.dataset)) for a in arenas]
+    shown = joined_commands([str(run.environment.get("command") or "") for run in results])
+    told = question if question is not None else shipped_question(title)
+    return Study(title, told, shown, _facts(results), sections)
+
+
+def joined_commands(commands: Sequence[str]) -> list[str]:
+    """Write commands that differ in the values of some settings alone as the sweep that they are."""
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for command in filter(None, commands):
+        words = command.split()
+        groups.setdefault(tuple(word.partition("=")[0] for word in words), []).append(words)
+    return [_joined(alike) for alike in groups.values()]
+
+
+def _joined(commands: Sequence[Sequence[str]]) -> str:
+    words = [list(dict.fromkeys(own)) for own in zip(*commands, strict=True)]
+    swept = any(len(own) > 1 for own in words)
+    text = [
+        own[0] + "".join(f",{other.partition('=')[2]}" for other in sorted(own[1:]))
+        for own in words
+    ]
+    if swept and text[:2] == ["genbench", "train"]:
+        text.insert(2, "-m")
+    return " ".join(text)
+
+
+def shipped_question(study: str) -> str:
+    """The question of a study that ships, as its config opens with it; empty for any other."""
+    path = config_root() / "experiment" / f"{study}.yaml"
+    if not re.fullmatch(r"[\w-]+", study) or not path.exists():
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line[1:].strip() for line in lines if line.startswith("#")]
+    words = [c for c in comments if not c.startswith(("@package", "genbench train"))]
+    return " ".join(words).split(" `genbench compare")[0].strip()
+
+
+def _facts(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """What all runs share, or how they differ in it."""
+    environments = [run.environment for run in results if run.environment]
+    versions = [e.get("versions", {}) for e in environments]
+    commits = [str((e.get("code") or {}).get("commit") or "")[:8] for e in environments]
+    seeds = sorted({run.seed for run in results})
+    done = [run for run in results if run.status == "finished"]
+    found = {
+        "runs": [str(len(results))],
+        "seeds": [", ".join(map(str, seeds))],
+        "batch size": [str(run.config.get("budget", {}).get("batch_size", "")) for run in results],
+        "device": [str(run.cost.get("device", "")) for run in results],
+        "precision": [str(run.config["trainer"].get("precision", "")) for run in done],
+        "genbench": [v.get("genbench", "") for v in versions],
+        "torch": [v.get("torch", "") for v in versions],
+        "commit": commits,
+    }
+    said = {name: ", ".join(dict.fromkeys(filter(None, values))) for name, values in found.items()}
+    return [(name, text) for name, text in said.items() if text]
+
+
+def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None) -> Section:
+    rows, columns = arena.rows, arena.columns
+    trained = [row for row in rows if row.runs and not row.untrained]
+    where = {row.label: [directories[run.run_id] for run in row.runs] for row in trained}
+    histories = {label: [read_history(run) for run in own] for label, own in where.items()}
+    failed = [(row, run) for row in rows for run in row.unfinished]
+    return Section(
+        dataset=arena.dataset,
+        rows=rows,
+        table=table_of(arena),
+        verdicts=_verdicts(trained, columns, against),
+        scores=score_panels(histories),
+        losses={label: loss_panels(label, own) for label, own in histories.items()},
+        galleries=_galleries(where),
+        costs=_costs(trained),
+        cards=_cards(columns),
+        failed=_failed(failed) if failed else None,
+    )
+
+
+def _verdicts(
+    rows: Sequence[Row], columns: Sequence[ScoreColumn], against: Row | None
+) -> list[str]:
+    """A sentence per method, against one of them."""
+    versus = against or (rows[0] if rows else None)
+    if versus is None or len(rows) < 2:
+        return []
+    found = standings([row for row in rows if row is not versus], columns, versus)
+    return [standing.sentence for standing in found]
+
+
+def _galleries(where: Mapping[str, Sequence[Path]]) -> list[Gallery]:
+    """The pictures of every method's first seed."""
+    grids = {label: last_grids(own[0]) for label, own in where.items() if own}
+    found = []
+    for kind in KINDS:
+        pictures = [Picture(label, own[kind]) for label, own in grids.items() if kind in own]
+        absent = [label for label, own in grids.items() if kind not in own]
+        if pictures:
+            found.append(Gallery(kind, CAPTIONS[kind], pictures, absent))
+    return found
+
+
+def _costs(rows: Sequence[Row]) -> Table:
+    heads = [
+        Column("model", "model", numeric=False),
+        Column("parameters", "parameters trained"),
+        Column("decoder", "of them the decoder"),
+        Column("seconds", "training, s"),
+        Column("train", "images/s in training"),
+        Column("sample", "images/s in sampling"),
+        Column("memory", "peak memory, MiB"),
+    ]
+    cells = []
+    for row in rows:
+        first = dict(row.runs[0].cost.get("parameters") or {})
+        values = [
+            float(sum(first.values())),
+            float(first.get("decoder", 0)) or None,
+            _mean(run.budget.get("seconds") for run in row.runs),
+            _mean(run.cost.get("train_images_per_second") for run in row.runs),
+            _mean(run.cost.get("sample_images_per_second") for run in row.runs),
+            _mean((run.cost.get("peak_memory_bytes") or 0) / 2**20 or None for run in row.runs),
+        ]
+        numbers = [Cell(number(value, 3), {"value": value}) for value in values]
+        cells.append([Cell(row.label, {"label": row.label}), *numbers])
+    notes = ["means over seeds; of runs that shared a machine, the speeds share it too"]
+    return Table("cost", heads, cells, notes)
+
+
+def _mean(values: Any) -> float | None:
+    known = [float(value) for value in values if value]
+    return mean(known) if known else None
+
+
+def _cards(columns: Sequence[ScoreColumn]) -> list[Card]:
+    """A card per protocol; scores that differ in their quantity alone share one."""
+    by_text: dict[str, list[ScoreColumn]] = {}
+    for column in columns:
+        card = {k: v for k, v in column.example.card.items() if k != "quantity"}
+        text = json.dumps(card, indent=2, ensure_ascii=False, default=str)
+        by_text.setdefault(text, []).append(column)
+    return [
+        Card(", ".join(dict.fromkeys(c.header for c in own)), [c.example.name for c in own], text)
+        for text, own in by_text.items()
+    ]
+
+
+def _failed(runs: Sequence[tuple[Row, Result]]) -> Table:
+    heads = [
+        Column(name, name, numeric=False) for name in ("run", "model", "seed", "status", "why")
+    ]
+    cells = [
+        [
+            Cell(str(text))
+            for text in (run.run_id, row.label, run.seed, run.status, run.reason or "")
+        ]
+        for row, run in runs
+    ]
+    return Table("failed runs", heads, cells)

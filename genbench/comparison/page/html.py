@@ -1,0 +1,97 @@
+"""A study as one HTML file that needs no network. Needs Jinja and plotly, `genbench[report]`."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from genbench import __version__
+from genbench.comparison.page.content import NO_CURVES, Section, Study
+from genbench.comparison.page.curves import Panel
+from genbench.comparison.page.plots import BAND, plot
+from genbench.comparison.page.styles import PALETTE, Style, of_losses, of_methods
+from genbench.errors import UserMistake
+
+OVER_SEEDS = "Lines are means over seeds, bands reach from the lowest to the highest seed."
+
+
+def write_html(study: Study) -> str:
+    """Lay the study out; raises UserMistake where the extra is not installed."""
+    try:
+        from jinja2 import Environment
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UserMistake(
+            f"a report needs {error.name}: pip install 'genbench[report]', or --format md"
+        ) from None
+    template = (
+        files("genbench.comparison.page").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
+    plots: dict[str, Any] = {}
+    styles = of_methods(sorted({label for part in study.sections for label in part.labels}))
+    losses = _loss_styles(study.sections)
+    sections = [_section(part, styles, losses, plots) for part in study.sections]
+    rows = [row for part in study.sections for row in part.rows]
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    return page.render(
+        study=study,
+        sections=sections,
+        styles=styles,
+        plots=Markup(json.dumps(plots).replace("<", "\\u003c")),  # no tag can end the script
+        library=Markup(get_plotlyjs()),
+        palette=PALETTE,
+        band=BAND,
+        no_curves=NO_CURVES,
+        over_seeds=OVER_SEEDS,
+        version=__version__,
+        date=time.strftime("%Y-%m-%d"),
+        runs=sum(len(row.runs) + len(row.unfinished) for row in rows),
+        command=f"genbench {shlex.join(sys.argv[1:])}",
+    )
+
+
+def _loss_styles(sections: Sequence[Section]) -> dict[str, dict[str, Style]]:
+    """Styles of the losses by family (the title of a panel), the same for all methods."""
+    names: dict[str, set[str]] = {}
+    for panel in (p for part in sections for panels in part.losses.values() for p in panels):
+        names.setdefault(panel.title, set()).update(curve.label for curve in panel.curves)
+    return {family: of_losses(sorted(own)) for family, own in names.items()}
+
+
+def _section(
+    part: Section,
+    styles: Mapping[str, Style],
+    losses: Mapping[str, Mapping[str, Style]],
+    plots: dict[str, Any],
+) -> dict[str, Any]:
+    """A part with its figures; what they draw is added to `plots`."""
+    by_method = {label: panels for label, panels in part.losses.items() if panels}
+    return {
+        "part": part,
+        "scores": _figures(part.scores, lambda _: styles, plots),
+        "losses": {
+            label: _figures(panels, lambda panel: losses[panel.title], plots)
+            for label, panels in by_method.items()
+        },
+    }
+
+
+def _figures(
+    panels: Iterable[Panel],
+    styles_of: Callable[[Panel], Mapping[str, Style]],
+    plots: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """What a figure needs beside its plot: the plot's name, a title, the key to its curves."""
+    figures = []
+    for panel in panels:
+        name, styles = f"plot{len(plots)}", styles_of(panel)
+        plots[name] = plot(panel, styles)
+        key = {curve.label: styles[curve.label] for curve in panel.curves}
+        figures.append(
+            {"id": name, "title": panel.title, "key": key, "band": panel.band, "gaps": panel.gaps}
+        )
+    return figures

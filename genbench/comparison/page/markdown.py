@@ -1,0 +1,37 @@
+"""A study as Markdown for a repository, its pictures beside it. Imports nothing heavy."""
+
+import shutil
+from pathlib import Path
+
+from genbench.comparison.page.content import Gallery, Study
+from genbench.comparison.tables import render
+
+
+def write_markdown(study: Study, out: Path) -> str:
+    """Lay the study out for the file `out`; its pictures go to the folder `<stem>-pictures`."""
+    lines = [f"# {study.title}", "", *([study.question, ""] if study.question else [])]
+    lines += [f"    {command}" for command in study.commands] + [""]
+    for section in study.sections:
+        lines += [f"## {section.dataset}", "", render([section.table], "md"), ""]
+        lines += [f"- {verdict}" for verdict in section.verdicts] + [""]
+        for gallery in section.galleries:
+            lines += _gallery(gallery, section.dataset, out)
+        lines += [render([section.costs], "md"), ""]
+        if section.failed:
+            lines += [render([section.failed], "md"), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _gallery(gallery: Gallery, dataset: str, out: Path) -> list[str]:
+    folder = out.with_name(f"{out.stem}-pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    heads, cells = [], []
+    for place, picture in enumerate(gallery.pictures):
+        name = f"{dataset}-{gallery.kind}-{place}.png"
+        shutil.copyfile(picture.path, folder / name)
+        heads.append(picture.label.replace("|", "\\|"))
+        cells.append(
+            f"![{gallery.kind} of {picture.label}]({folder.name}/{name})".replace("|", "\\|")
+        )
+    rule = "|" + ":---:|" * len(heads)
+    return [gallery.caption, "", f"| {' | '.join(heads)} |", rule, f"| {' | '.join(cells)} |", ""]

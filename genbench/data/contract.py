@@ -1,0 +1,60 @@
+"""What a dataset must offer: square images of one size in three declared splits.
+
+Images are float tensors (N, C, H, W) with values in [-1, 1] wherever a model sees them. On disk, on
+the way to the device and in metrics they are uint8 level indices 0 .. levels - 1."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+
+
+class ImageData(LightningDataModule, ABC):
+    """Square images of one size in three declared splits, as level indices."""
+
+    name: str
+    image_size: int
+    channels: int
+    levels: int  # 256 for 8-bit images, 17 for digits
+
+    @abstractmethod
+    def pixels(self, split: Split) -> NDArray[np.uint8]:
+        """All images of a split: (N, C, H, W) uint8 level indices, memory-mapped where large."""
+
+    @abstractmethod
+    def card(self, split: Split) -> dict[str, Any]:
+        """What defines the split: dataset, split, number, transform, fingerprint of the pixels."""
+
+    @abstractmethod
+    def plan(
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        pieces: int,
+        steps: int,
+        steps_per_batch: int,
+        stops: Sequence[int] = (),
+    ) -> None:
+        """Fix the training order before `train_dataloader`: `steps` steps of `pieces` batches.
+
+        `batch_size` counts the images of one piece over all ranks; the order depends on `seed`
+        alone. The loader hands out `steps_per_batch` steps at a time, and stops short where the
+        images shown reach a multiple of one of `stops`.
+        """
+
+    def to_images(self, pixels: Tensor) -> Tensor:
+        """Level indices to float images in [-1, 1]."""
+        return pixels.float() * (2 / (self.levels - 1)) - 1
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Clamp to [-1, 1] and round to the nearest level: uint8."""
+        scale = (self.levels - 1) / 2
+        return ((images.float().clamp(-1, 1) + 1) * scale).round().to(torch.uint8)

@@ -1,0 +1,168 @@
+"""The live table of a sweep's runs, read from their directories. Without a terminal: lines."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from genbench.errors import DONE, INTERRUPTED
+from genbench.runs.history import last_row
+from genbench.runs.status import Status, read_status
+
+COLORS = {
+    "finished": "green", "failed": "bold red", "diverged": "red", "interrupted": "yellow",
+    "refused": "bold red",
+}  # fmt: skip
+
+
+ROWS_OF_THE_PAST = 8
+
+
+class Board:
+    """Which runs are at work and how far, which have ended and how.
+
+    On a terminal a table that is drawn anew every second; elsewhere a line per event.
+    """
+
+    def __init__(self, total: int, common: Sequence[str] = ()) -> None:
+        self.common = set(common)  # settings of all runs, which say nothing of one
+        self.total, self.ended_runs, self.failed = total, 0, 0
+        self.console = Console(stderr=True)
+        self._running: dict[Path, Sequence[str]] = {}
+        self._past: list[tuple[str, str, str, str]] = []
+        self._live: Live | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "Board":
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console, refresh_per_second=1, get_renderable=self.draw,
+                redirect_stdout=False, redirect_stderr=False,
+            )  # fmt: skip
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, traceback)
+            self._live = None
+
+    def tell(self, line: str) -> None:
+        """Say something at once."""
+        if self._live is not None:
+            self.console.print(Text(line))
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def began(self, directory: Path, overrides: Sequence[str]) -> None:
+        """A run is at work."""
+        self._running[directory] = self._own(overrides)
+        if self._live is None:
+            self.tell(f"genbench: {directory.name} begins: {' '.join(self._own(overrides))}")
+
+    def _own(self, overrides: Sequence[str]) -> list[str]:
+        return [setting for setting in overrides if setting not in self.common]
+
+    def ended(self, directory: Path) -> None:
+        """A run is no longer at work."""
+        self._running.pop(directory, None)
+
+    def noted(self, job: Any) -> None:
+        """A run has ended, or was there already; failures are told at once, with their reason."""
+        self.ended_runs += 1
+        status = read_status(job.directory) if job.directory else None
+        state = status.status if status else _word(job.code)
+        name = job.directory.name if job.directory else "-"
+        settings, score = " ".join(self._own(job.overrides)), last_score(job.directory)
+        self.failed += state in ("failed", "diverged", "refused")
+        self._past.append((state, name, settings, score))
+        counted = f"{self.ended_runs}" + (f"/{self.total}" if self.total else "")
+        if state in ("failed", "diverged"):
+            reason = f": {status.reason}" if status and status.reason else ""
+            self.tell(f"genbench: {counted} {state} {name} ({settings}){reason}")
+        elif self._live is None:
+            took = "there already" if job.found else f"{job.seconds:.0f} s"
+            self.tell(f"genbench: {counted} {state} {name} ({settings}) {took} {score}".rstrip())
+
+    def refresh(self) -> None:
+        """Draw anew, where there is a table."""
+        if self._live is not None:
+            self._live.refresh()
+
+    def draw(self) -> Group:
+        """The table as it is now."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("state", "run", "images/s", "last score", "left", "settings"):
+            right = column in ("images/s", "left")
+            table.add_column(
+                column,
+                justify="right" if right else "left",
+                no_wrap=column != "settings",
+            )
+        for state, name, settings, score in self._past[-ROWS_OF_THE_PAST:]:
+            table.add_row(Text(state, COLORS.get(state, "")), name, "", score, "", settings)
+        for directory, overrides in self._running.items():
+            table.add_row(*running_row(directory, overrides))
+        done = f"{self.ended_runs} of {self.total or '?'} runs"
+        failed = f", {self.failed} failed" if self.failed else ""
+        minutes = (time.monotonic() - self._began) / 60
+        return Group(table, Text(f"{done}{failed}, {minutes:.0f} min", "dim"))
+
+
+def running_row(directory: Path, overrides: Sequence[str]) -> Sequence[Any]:
+    """State, run, images per second, last score, time left and settings of a run at work."""
+    status = read_status(directory)
+    speed = f"{status.images_per_second:,.0f}" if status.images_per_second else ""
+    share = f" {status.images / status.total_images:.0%}" if status.total_images else ""
+    state = Text(f"{status.status}{share}", COLORS.get(status.status, "cyan"))
+    left = seconds_left(status)
+    shown = "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d}"
+    return state, directory.name, speed, last_score(directory), shown, " ".join(overrides)
+
+
+def seconds_left(status: Status) -> float | None:
+    """Of training, at the speed of the last beat; None while nobody knows."""
+    if not status.images_per_second or not status.total_images:
+        return None
+    return max(0.0, (status.total_images - status.images) / status.images_per_second)
+
+
+def last_score(directory: Path | None) -> str:
+    """The first score of a finished run, or the last thing a running one logged."""
+    if directory is None:
+        return ""
+    with suppress(OSError, ValueError, KeyError, IndexError):
+        scores = json.loads((directory / "result.json").read_text())["scores"]
+        scores = [s for s in scores if s["value"] is not None]
+        return f"{scores[0]['name']} {scores[0]['value']:.4g}"
+    with suppress(OSError, ValueError):
+        return _logged(directory)
+    return ""
+
+
+def _logged(run: Path) -> str:
+    """The last value in history.csv, a score before a loss."""
+    row = last_row(run)
+    names = [n for n, v in row.items() if v and n not in ("images", "images_per_second", "epoch")]
+    if not names:
+        return ""
+    name = ([n for n in names if n.startswith(("validation", "score"))] or names)[0]
+    return f"{name} {float(row[name]):.4g}"
+
+
+def _word(code: int) -> str:
+    return {DONE: "finished", INTERRUPTED: "interrupted"}.get(code, "refused")

@@ -1,0 +1,347 @@
+"""Many runs on one machine: a worker process each, as many at once as there is room for.
+
+One loop in the main thread starts workers, looks after them and takes their last words. Nothing here
+imports torch; what is shown is read from the run directories.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from omegaconf import open_dict
+
+from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.launch.host import available_memory, visible_gpus
+from genbench.launch.live_table import Board
+from genbench.launch.run import (
+    Plan,
+    make_directory,
+    outcome,
+    processes,
+    run_arguments,
+    run_environment,
+    settle,
+)
+from genbench.launch.task import Job, StopSweep, Task, refused
+from genbench.launch.worker import handled_signals, kill, passed_on, physical_cores, start_worker
+
+MEMORY_PER_RUN = 2 << 30  # a worker with torch and a small dataset takes about a quarter of it
+
+
+POLL_SECONDS = 0.1
+
+
+GRACE_SECONDS = 60.0
+
+
+CONSOLE = "console.txt"  # what a worker says while others say something too
+
+
+Overrides = Sequence[str]
+
+
+@dataclass
+class Running:
+    """A run that is being worked on."""
+
+    key: Any  # what whoever asked for it calls it
+    plan: Plan
+    directory: Path
+    process: subprocess.Popen[bytes]
+    slot: "Slot"
+    console: IO[bytes]
+    began: float = field(default_factory=time.monotonic)
+    asked: bool = False
+
+
+@dataclass
+class Slot:
+    """Room for one run: some GPUs, or a share of the cores."""
+
+    gpus: Sequence[str]  # ids; none: a share of the cores
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many runs are at work at once, and whether the first failure stops all."""
+
+    slots: int | str = "auto"
+    gpus_per_job: int | str = "auto"
+    jobs_per_gpu: int = 1
+    fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "gpus_per_job", "jobs_per_gpu"):
+            value = getattr(self, name)
+            if not (value == "auto" and name != "jobs_per_gpu") and not (
+                isinstance(value, int) and value > 0
+            ):
+                raise UserMistake(f"hydra.launcher.{name}={value} is not a number above 0")
+
+
+# --- room ---------------------------------------------------------------------------------------
+def make_slots(settings: Settings, config: Any, jobs: int) -> list[Slot]:
+    """Divide this machine among runs like `config`, at most `jobs` of them.
+
+    GPUs: `gpus_per_job` of them each, or `jobs_per_gpu` runs on each. CPU: a run per core, as far
+    as the memory goes, so that small steps, which a second thread only slows down, fill the machine.
+    """
+    devices = processes(config)
+    gpus = [] if config["trainer"]["accelerator"] == "cpu" else visible_gpus()
+    if gpus:
+        slots = _gpu_slots(settings, gpus, config["trainer"].get("devices", 1))
+    else:
+        if settings.gpus_per_job != "auto":
+            raise UserMistake(
+                f"hydra.launcher.gpus_per_job={settings.gpus_per_job}, but no GPU is used here: "
+                "leave it out, or choose another trainer"
+            )
+        room = min(physical_cores() // devices, available_memory() // (MEMORY_PER_RUN * devices))
+        wanted = settings.slots if isinstance(settings.slots, int) else max(1, room)
+        slots = [Slot(()) for _ in range(wanted)]
+    if isinstance(settings.slots, int):
+        slots = slots[: settings.slots]
+    return slots[: max(1, jobs)]
+
+
+def _gpu_slots(settings: Settings, gpus: Sequence[str], devices: Any) -> list[Slot]:
+    each = settings.gpus_per_job
+    if not isinstance(each, int):
+        each = len(gpus) if devices == -1 else int(devices)
+    if each > len(gpus):
+        raise UserMistake(
+            f"a run is to have {each} GPUs, but this machine has {len(gpus)}: "
+            "choose a smaller trainer.devices or hydra.launcher.gpus_per_job"
+        )
+    if each > 1 and settings.jobs_per_gpu > 1:
+        raise UserMistake("several GPUs per job and several jobs per GPU exclude each other")
+    groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
+    return [Slot(group) for _ in range(settings.jobs_per_gpu) for group in groups]
+
+
+# --- the loop -----------------------------------------------------------------------------------
+class Pool:
+    """Runs plans as they come, as many at once as there are slots.
+
+    `tick` is called about once a second for every run at work, and may ask it to stop.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        settings: Settings,
+        total: int,
+        on_end: Callable[[Any, Job], None],
+        tick: Callable[[Any, Running], None] | None = None,
+        common: Sequence[str] = (),
+    ) -> None:
+        self.worker, self.settings, self.total = worker, settings, total
+        self.on_end, self.tick = on_end, tick
+        self.slots: list[Slot] = []
+        self.running: list[Running] = []
+        self.signals = 0
+        self.stopping = False  # nothing new is begun
+        self.board = Board(total, common)
+
+    def run(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
+        """Work until `plans` ends; they are asked for one by one, when there is room."""
+        with handled_signals(self._signalled), self.board:
+            try:
+                self._loop(plans)
+            finally:
+                self._abandon()
+
+    def _loop(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
+        waiting, looked = True, 0.0
+        while waiting or self.running:
+            while waiting and not self.stopping and self._free():
+                following = next(plans, None)
+                if following is None:
+                    waiting = False
+                else:
+                    self._begin(*following)
+            if self.stopping and not self.running:
+                return
+            self._reap()
+            if time.monotonic() - looked > 1:
+                looked = time.monotonic()
+                self._look()
+            time.sleep(POLL_SECONDS if self.running else 0)
+
+    def _abandon(self) -> None:
+        """After a fault of our own: checkpoints, and no orphans."""
+        for run in self.running:
+            ask(run)
+        for run in self.running:
+            try:
+                run.process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                kill(run.process)
+                run.process.wait()
+            run.console.close()
+
+    def _free(self) -> Slot | bool:
+        if not self.slots:
+            return True  # nothing has been planned yet, so nobody knows what there is room for
+        return next((slot for slot in self.slots if not slot.busy), False)
+
+    def _begin(self, key: Any, make: Callable[[], Plan]) -> None:
+        overrides: Overrides = []
+        try:
+            plan = make()
+            overrides = plan.overrides
+            if self.stopping:  # Ctrl-C came meanwhile
+                return
+            if plan.found:
+                assert plan.directory is not None
+                code = outcome(plan.directory)
+                self._end(key, Job(overrides, plan.directory, code, False, 0.0, found=True))
+                return
+            if not self.slots:
+                self.slots = make_slots(self.settings, plan.config, self.total)
+            self._start(key, plan)
+        except GenbenchError as error:
+            self._end(key, refused(overrides, error))
+
+    def _start(self, key: Any, plan: Plan) -> None:
+        slot = self._free()
+        assert isinstance(slot, Slot)
+        directory = make_directory(plan)
+        environment = run_environment(plan.config, plan.command, runs=len(self.slots))
+        if slot.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+        console = (directory / CONSOLE).open("ab")
+        arguments = run_arguments(directory, plan.directory is not None)
+        process = start_worker(self.worker, arguments, environment, console)
+        slot.busy = True
+        run = Running(key, plan, directory, process, slot, console)
+        self.running.append(run)
+        if self.stopping:
+            ask(run)
+        self.board.began(directory, plan.overrides)
+
+    def _reap(self) -> None:
+        for run in list(self.running):
+            code = run.process.poll()
+            if code is None:
+                continue
+            if code < 0:
+                kill(run.process)
+            self.running.remove(run)
+            run.slot.busy = False
+            run.console.close()
+            said = last_words(run.directory / CONSOLE)
+            code = settle(run.directory, code, run.asked, run.plan.directory is not None)
+            seconds = time.monotonic() - run.began
+            kept = run.directory if run.directory.exists() else None
+            if kept is None:
+                self.board.tell(said or f"genbench: {' '.join(run.plan.overrides)} was refused")
+            self.board.ended(run.directory)
+            self._end(run.key, Job(run.plan.overrides, kept, code, run.asked, seconds))
+
+    def _end(self, key: Any, job: Job) -> None:
+        self.board.noted(job)
+        self.on_end(key, job)
+        if job.code not in (DONE,) and not job.asked and self.settings.fail_fast:
+            if not self.stopping:
+                self.board.tell("genbench: fail_fast: stopping the others, with checkpoints")
+            self.stop()
+
+    def _look(self) -> None:
+        if self.tick is not None:
+            for run in self.running:
+                self.tick(run.key, run)
+        self.board.refresh()
+
+    def stop(self) -> None:
+        """Begin nothing new, and ask all that is at work to write its checkpoint and go."""
+        self.stopping = True
+        for run in self.running:
+            ask(run)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+        self.stopping = True
+        words = {
+            1: f"stopping, waiting for {len(self.running)} checkpoints",
+            2: "asked once more; the next Ctrl-C ends them without checkpoints",
+        }
+        if self.signals in words:
+            os.write(2, f"\ngenbench: {words[self.signals]}\n".encode())
+        for run in self.running:
+            if self.signals < 3:
+                ask(run, passed_on(number))
+            else:
+                kill(run.process)
+
+
+def ask(run: Running, number: int = signal.SIGTERM) -> None:
+    """Ask a run to write its checkpoint and go."""
+    run.asked = True
+    with contextlib.suppress(ProcessLookupError):
+        run.process.send_signal(number)
+
+
+def last_words(console: Path) -> str:
+    """The last thing that genbench said in there; empty if it said nothing."""
+    with contextlib.suppress(OSError):
+        lines = console.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.startswith("genbench: ")), "")
+    return ""
+
+
+# --- Hydra's side -------------------------------------------------------------------------------
+def launch(
+    launcher: Any, job_overrides: Sequence[Overrides], initial_job_idx: int
+) -> Sequence[JobReturn]:
+    """Run a batch of Hydra's jobs; returns when all have ended. Raises StopSweep on Ctrl-C."""
+    task = launcher.task
+    if not isinstance(task, Task):
+        raise UserMistake("hydra/launcher=pool launches genbench's runs alone")
+    returns: list[JobReturn] = []
+
+    def on_end(overrides: Overrides, job: Job) -> None:
+        job = replace(job, overrides=overrides)
+        task.add(job)
+        back = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+        back.return_value = job
+        returns.append(back)
+
+    total = len(job_overrides)
+    common = set.intersection(*map(set, job_overrides)) if total > 1 else ()
+    pool = Pool(task.worker, Settings(**launcher.settings), total, on_end, common=[*common])
+    numbered = enumerate(job_overrides, initial_job_idx)
+    pool.run((o, partial(compose, launcher, o, n)) for n, o in numbered)
+    if pool.stopping:
+        raise StopSweep
+    return returns
+
+
+def compose(launcher: Any, overrides: Overrides, number: int) -> Plan:
+    """Let Hydra compose one job, in this process and without running it."""
+    setup_globals()
+    config = launcher.hydra_context.config_loader.load_sweep_config(
+        launcher.config, list(overrides)
+    )
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    back = run_job(
+        task_function=launcher.task.plan,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=launcher.hydra_context,
+    )
+    plan = back.return_value
+    assert isinstance(plan, Plan)
+    return plan

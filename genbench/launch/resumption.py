@@ -1,0 +1,96 @@
+"""How a run goes on: under another trainer, and in a job that a cluster has started once more.
+
+Imports no torch.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from omegaconf import OmegaConf
+
+from genbench.errors import UserMistake
+from genbench.launch import mistakes
+from genbench.launch.settings import check_values, composing
+from genbench.runs import paths
+from genbench.runs.config import read_config
+from genbench.runs.method import NOT_THE_DATA, method
+
+MAY_CHANGE = ("trainer", *(f"dataset.{name}" for name in NOT_THE_DATA))
+
+
+METHOD = ("model", "dataset", "budget", "network", "likelihood", "arena", "seed", "ema", "schedule",
+          "gradient_clip", "selection")  # fmt: skip
+
+
+def restarted() -> bool:
+    """Tell whether SLURM (requeue) or torchrun (--max-restarts) started this command once more."""
+    counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    return any(os.environ.get(name, "0") not in ("", "0") for name in counts)
+
+
+def taken_up(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Config of the run in `directory` that a restarted command with this `config` goes on with.
+
+    The trainer is the command's. Raises UserMistake if it is another run.
+    """
+    before = read_config(directory)
+    if (method(before), before["seed"]) != (method(config), config["seed"]):
+        raise UserMistake(
+            f"{directory} holds a run of another method or seed, which this command cannot go on "
+            "with: choose another run_id"
+        )
+    choices = {**before["choices"], "trainer": config["choices"]["trainer"]}
+    return {**before, "trainer": config["trainer"], "choices": choices}
+
+
+def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A run's config with another trainer, as `trainer=ddp` and `trainer.key=value` describe it.
+
+    A trainer that is chosen anew comes with its own values. Raises UserMistake for everything that
+    is not the trainer's.
+    """
+    for override in overrides:
+        _check(override, config)
+    settings = [f"dataset={config['choices']['dataset']}"]
+    chosen = {override.split("=")[0].lstrip("+") for override in overrides}
+    if "trainer" not in chosen:
+        settings.append(f"trainer={config['choices']['trainer']}")
+    try:
+        with composing(paths.config_root()):
+            cfg = compose("train", overrides=[*settings, *overrides])
+            check_values([*settings, *overrides])
+    except Exception as error:
+        raise mistakes.explain(error, overrides, paths.config_root()) from error
+    after = OmegaConf.create(dict(config))
+    if "trainer" in chosen:
+        after["trainer"] = cfg.trainer
+        option = next(o for o in overrides if o.startswith("trainer=")).partition("=")[2]
+        after["choices"]["trainer"] = option
+    for key in chosen - {"trainer"}:
+        OmegaConf.update(after, key, OmegaConf.select(cfg, key), force_add=True)
+    plain = OmegaConf.to_container(after, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _check(override: str, config: Mapping[str, Any]) -> None:
+    """Refuse a setting that exists and that a run keeps; what does not exist is Hydra's to refuse."""
+    key = override.partition("=")[0].lstrip("+~")
+    group = key.split(".")[0]
+    if group == "trainer" or key in MAY_CHANGE:
+        return
+    if group in METHOD:
+        raise UserMistake(
+            f"{override} changes the method, and a resumed run stays the run it was: train a new "
+            f"one, `genbench train ... {override}`; resume takes trainer=... and trainer.key=..."
+        )
+    if group in config:
+        remedy = "score it again with `genbench evaluate`" if group in ("evaluation", "extractor") \
+            else "train a new run"  # fmt: skip
+        raise UserMistake(
+            f"{override} cannot change in a run that goes on: {remedy}; resume takes trainer=... "
+            "and trainer.key=..."
+        )

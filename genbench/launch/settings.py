@@ -1,0 +1,218 @@
+"""Settings: where the configs lie, what can be set, and what was meant by a wrong override.
+
+Hydra's exceptions become one sentence with the nearest right key.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genbench.errors import UserMistake
+from genbench.runs.budget import parse_images
+
+NUMBERS_OF_IMAGES = ("budget.images", "arena.images", "schedule.warmup")  # these read 500k and 1.5M
+
+
+SPARE = ("logger", "experiment")  # a run can do without these groups
+
+
+@contextmanager
+def composing(config_root: Path) -> Iterator[None]:
+    """Let Hydra's compose API work on genbench's configs."""
+    with initialize_config_dir(config_dir=str(config_root), version_base="1.3"):
+        yield
+
+
+@dataclass
+class Settings:
+    """What can be set: groups with their options, and the keys of one composition.
+
+    Works inside `composing` or a Hydra job. `overrides` are the user's, right or wrong. `memory` may
+    be shared by the jobs of one command, which differ in little.
+    """
+
+    overrides: Sequence[str]
+    config_name: str = "train"
+    memory: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Options of every group that is not Hydra's own."""
+        paths = [o for o in self.overrides if o.startswith("hydra.searchpath=")]
+
+        key = (self.config_name, *paths)
+        if key not in self.memory:
+            self.memory[key] = self._read_groups(paths)
+        return self.memory[key]  # type: ignore[no-any-return]
+
+    def _read_groups(self, paths: list[str]) -> dict[str, list[str]]:
+        loader = GlobalHydra.instance().config_loader()
+
+        def options(group: str, kind: ObjectType) -> list[str]:
+            return loader.get_group_options(group, kind, self.config_name, paths)
+
+        names = [name for name in options("", ObjectType.GROUP) if name != "hydra"]
+        return {name: options(name, ObjectType.CONFIG) for name in names}
+
+    @cached_property
+    def defaults(self) -> DictConfig:
+        """The composition of the groups that the user chose, without any value changed."""
+        chosen = {}
+        for override in self.overrides:
+            key, _, value = override.partition("=")
+            option = value.split(",")[0].strip()  # a sweep: any of them will do
+            if option in self.groups.get(key, []):
+                chosen[key] = f"{key}={option}"
+            elif key == "hydra.searchpath":
+                chosen[key] = override
+        composition = (self.config_name, "composed", *chosen.values())
+        if composition not in self.memory:
+            self.memory[composition] = self._compose(list(chosen.values()))
+        return self.memory[composition]  # type: ignore[no-any-return]
+
+    def _compose(self, chosen: list[str]) -> DictConfig:
+        try:
+            return compose(self.config_name, overrides=chosen)
+        except (HydraException, OmegaConfBaseException):  # the plain defaults will do
+            return compose("train")
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Every key of the composition, dotted, inner ones too."""
+        keys = _keys(OmegaConf.to_container(self.defaults, resolve=False))
+        return [key for key in keys if not key.startswith("choices.")]  # these follow the groups
+
+    def default(self, key: str) -> Any:
+        """Value of a key as it would be, None where it is not defined."""
+        try:
+            return OmegaConf.select(self.defaults, key)
+        except OmegaConfBaseException:
+            return None
+
+    def nearest(self, key: str) -> list[str]:
+        """The keys that `key` may have been meant for, likeliest first, three at most."""
+        tails = [k for k in self.keys if k.endswith(f".{key}")]
+        if tails:
+            return tails[:3]
+        first, last = key.split(".")[0], key.split(".")[-1]
+        deeper = [k for k in self.keys if k.startswith(f"{first}.") and k.endswith(f".{last}")]
+        if deeper:
+            return deeper[:3]
+        near = close_matches(key, [*self.groups, *self.keys])
+        if near:
+            return near[:1]
+        lasts = {k.split(".")[-1]: k for k in reversed(self.keys)}
+        return [lasts[name] for name in close_matches(last, list(lasts))[:1]]
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _keys(child, f"{prefix}{name}.")
+
+
+def close_matches(word: str, words: Sequence[str], cutoff: float = 0.7) -> list[str]:
+    """Up to three of `words` that are nearest to `word`, whatever their case and underscores."""
+    by_plain = {w.replace("_", "-").lower(): w for w in words}
+    plain = difflib.get_close_matches(word.replace("_", "-").lower(), by_plain, n=3, cutoff=cutoff)
+    return [by_plain[p] for p in plain]
+
+
+# --- values -------------------------------------------------------------------------------------
+def check_values(
+    overrides: Sequence[str], config_name: str = "train", memory: dict[Any, Any] | None = None
+) -> None:
+    """Refuse values of another kind than the default's, and added settings that nothing reads.
+
+    Call inside a Hydra job; `memory` is what its jobs share. Raises UserMistake.
+    """
+    settings = Settings(overrides, config_name, {} if memory is None else memory)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if override.is_delete():
+            _check_deleted(key)
+        else:
+            _check_emptied(override, settings)
+        if key in settings.groups or override.is_delete() or override.package is not None:
+            continue
+        if override.is_add() or override.is_force_add():
+            _check_added(key, settings)
+        else:
+            _check_kind(override, settings)
+
+
+def _check_deleted(key: str) -> None:
+    if "." not in key and key not in SPARE:
+        raise UserMistake(f"~{key} leaves the run without {key}: choose another one with {key}=...")
+
+
+def _check_emptied(override: Override, settings: Settings) -> None:
+    key = override.key_or_group
+    there = settings.default(key)
+    if override.value() != {} or not OmegaConf.is_dict(there) or not there:
+        return
+    names = ", ".join(map(str, there))
+    remedy = f"leave out what you do not want, as in ~{key}.{next(iter(there))} (there are {names})"
+    if key in settings.groups:
+        remedy = f"choose another one with {key}=... (there are {', '.join(settings.groups[key])})"
+    raise UserMistake(
+        f"{key}={{}} removes nothing, for a mapping is merged with the default: {remedy}"
+    )
+
+
+def _check_added(key: str, settings: Settings) -> None:
+    if "." not in key and "/" not in key and key not in settings.keys:
+        near = settings.nearest(key)
+        question = f"did you mean {' or '.join(near)}?" if near else "leave it out"
+        raise UserMistake(f"+{key} adds a setting that nothing reads: {question}")
+
+
+def _check_kind(override: Override, settings: Settings) -> None:
+    key, value = override.key_or_group, override.value()
+    written = str(override.input_line).partition("=")[2]
+    if value is None or (isinstance(value, str) and "${" in value):
+        return
+    if key in NUMBERS_OF_IMAGES:
+        try:
+            parse_images(value)  # type: ignore[arg-type]
+        except UserMistake:
+            raise UserMistake(
+                f"{key}={written} is not a number of images: write 2_000_000, 500k or 1.5M"
+            ) from None
+        return
+    default = settings.default(key)
+    kind = _kind(default)
+    if kind is not None and _kind(value) != kind:
+        shown = OmegaConf.to_container(default) if OmegaConf.is_config(default) else default
+        example = {"a list": f"write {key}=[{written}]"}.get(
+            kind,
+            f"write a value like {str(shown).lower() if kind != 'a mapping' else '{key: value}'}",
+        )
+        raise UserMistake(f"{key}={written} is not {kind}: {example}")
+
+
+def _kind(value: Any) -> str | None:
+    """What a value must be if its default is this; None where anything may follow."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if OmegaConf.is_list(value) or isinstance(value, list):
+        return "a list"
+    if OmegaConf.is_dict(value) or isinstance(value, dict):
+        return "a mapping"
+    return None

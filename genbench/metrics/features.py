@@ -1,0 +1,20 @@
+"""Helpers of metrics that work on feature matrices (N, D)."""
+
+import torch
+from torch import Tensor
+
+
+def check_finite(features: Tensor) -> None:
+    """Refuse fewer than two rows, and NaN or infinity: no distance exists. Raises ValueError."""
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features of shape {tuple(features.shape)}: at least two rows are needed")
+    if not bool(features.isfinite().all()):
+        raise ValueError("features contain NaN or infinity: the images or the extractor are broken")
+
+
+def subset(features: Tensor, count: int, seed: int) -> Tensor:
+    """Choose `count` rows by a permutation that depends on the seed and the number of rows alone."""
+    if count >= len(features):
+        return features
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    return features[order[:count].to(features.device)]

@@ -1,0 +1,32 @@
+"""`config.yaml`, the resolved config of a run. Imports no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genbench.errors import GenbenchError, UserMistake
+from genbench.runs.files import first_line, replace_text
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+# --- reading and writing one --------------------------------------------------------------------
+def read_config(run: Path) -> dict[str, Any]:
+    """Read the resolved config of a run as plain types."""
+    try:
+        config = yaml.load((run / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
+    except FileNotFoundError:
+        raise UserMistake(f"{run} is not a run: it has no config.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GenbenchError(f"{run / 'config.yaml'} cannot be read: {first_line(error)}") from None
+    if not isinstance(config, dict):
+        raise GenbenchError(f"{run / 'config.yaml'} cannot be read: it is not a mapping")
+    return config
+
+
+def write_config(run: Path, config: Mapping[str, Any]) -> None:
+    """Write the resolved config of a run."""
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    replace_text(run / "config.yaml", text)

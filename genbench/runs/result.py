@@ -1,0 +1,165 @@
+"""The record of a run: `result.json`, written once. Imports no torch."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from genbench.errors import GenbenchError, UserMistake
+from genbench.runs.config import read_config
+from genbench.runs.files import write_json
+from genbench.runs.method import fingerprint
+from genbench.runs.score import Score
+from genbench.runs.status import Status, read_status
+
+SCHEMA_VERSION = 1
+
+
+FILENAME = "result.json"
+
+
+TAGS = "tags.json"  # those of a run that were changed after its start
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves behind. `scores` is empty unless `status` is finished."""
+
+    run_id: str
+    study: str | None
+    tags: Sequence[str]
+    status: str
+    model: str
+    dataset: str
+    seed: int
+    fingerprint: str  # equal = seeds of one method
+    config: Mapping[str, Any]  # fully resolved
+    # images, generator_steps, discriminator_steps, epochs, seconds, skipped_steps
+    budget: Mapping[str, Any]
+    cost: Mapping[str, Any]  # parameters per network, memory, speed, device
+    scores: Sequence[Score]
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None  # why it did not finish
+    warnings: Sequence[str] = field(default_factory=list)  # of its training, each with what to try
+    schema_version: int = SCHEMA_VERSION
+
+    def __getattr__(self, name: str) -> Any:
+        """The scores of a result that an index held, made when they are first asked for."""
+        if name != "scores" or "_scores" not in self.__dict__:
+            raise AttributeError(f"a result has no {name}")
+        scores = self.__dict__["scores"] = self.__dict__.pop("_scores")()
+        return scores
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields, to copy it and to send it to other processes."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return plain | {"tags": list(self.tags), "scores": [s.to_dict() for s in self.scores]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Result":
+        """Read what `to_dict` wrote; fields of a later version are passed over."""
+        known = {f.name for f in fields(cls)}
+        scores = [Score.from_dict(score) for score in content["scores"]]
+        return cls(**{k: v for k, v in content.items() if k in known} | {"scores": scores})
+
+
+def write_result(run: Path, result: Result) -> None:
+    """Write `result.json`, once: a second time raises GenbenchError."""
+    path = run / FILENAME
+    if path.exists():
+        raise GenbenchError(f"{path} exists: a result is written once; score the run again instead")
+    write_json(path, result.to_dict())
+
+
+def read_result(run: Path) -> Result:
+    """Read a run: its result with all later evaluations, or what there is of an unfinished one.
+
+    Raises UserMistake where a file of it is not what genbench wrote.
+    """
+    path = run / FILENAME
+    if not path.exists():
+        with named(run / "config.yaml", "a run's config", "restore it"):
+            return _unfinished(run)
+    with named(path, "a result of genbench", "restore it"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] > SCHEMA_VERSION:
+            raise UserMistake(
+                f"{path} is of a later genbench (schema {content['schema_version']}, this one "
+                f"reads {SCHEMA_VERSION}): update genbench"
+            )
+        result = Result.from_dict(content)
+    scores = [*result.scores, *_later_scores(run)]
+    return replace(result, scores=scores, tags=_tags(run, result.tags))
+
+
+@contextmanager
+def named(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Say which file is damaged."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserMistake(
+            f"{path} is not {what} ({type(error).__name__}: {error}): {remedy}, or move the run "
+            "out of the folder"
+        ) from error
+
+
+def _later_scores(run: Path) -> list[Score]:
+    """Scores of `genbench evaluate`, oldest first."""
+    scores = []
+    for file in sorted((run / "evaluations").glob("*.json")):
+        with named(file, "an evaluation of genbench", "delete it and score the run again"):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            scores += [Score.from_dict(score) for score in content["scores"]]
+    return scores
+
+
+def _unfinished(run: Path) -> Result:
+    config, status = read_config(run), read_status(run)
+    choices = config.get("choices", {})
+    return Result(
+        run_id=run.name,
+        study=config.get("study"),
+        tags=_tags(run, config.get("tags")),
+        model=choices.get("model", "?"),
+        dataset=choices.get("dataset", "?"),
+        seed=config.get("seed", 0),
+        fingerprint=fingerprint(config),
+        config=config,
+        cost={},
+        scores=[],
+        **so_far(status),
+    )
+
+
+def so_far(status: Status) -> dict[str, Any]:
+    """The fields of a run without a result that change while it runs."""
+    seconds = status.heartbeat - status.started if status.started else None
+    return {
+        "status": status.status,
+        "reason": status.reason,
+        "budget": {"images": status.images, "seconds": seconds},
+    }
+
+
+# --- tags ---------------------------------------------------------------------------------------
+def _tags(run: Path, first: Sequence[str] | None) -> Sequence[str]:
+    """The tags that a run was started with, unless they were changed since."""
+    path = run / TAGS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return first or []
+    with named(path, "a list of tags", "delete it"):
+        return [str(tag) for tag in json.loads(text)["tags"]]
+
+
+def write_tags(run: Path, tags: Sequence[str]) -> None:
+    """Write all tags of a run, in place of those that it was started with."""
+    write_json(run / TAGS, {"tags": list(tags)})

@@ -1,0 +1,135 @@
+"""The complete state of a run, written so that a kill at any moment leaves a whole file behind."""
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, Trainer
+
+from genbench.errors import UserMistake
+from genbench.models.contract import GenerativeModel
+
+THEN = ", then "  # between the precisions of a run that had several
+
+
+class Checkpoints(Callback):
+    """`last.ckpt` every `minutes`, `final.ckpt` at the end; written aside, then renamed.
+
+    Each holds `method`, what defines the run; another one is refused when the run is resumed. The
+    trainer may change: `trainers` are those of the run so far, each with the `images` at which it
+    took over. Precision belongs to both: one that was asked for at a resume (`precision_asked`) is
+    taken, and the method is then that of a run with two precisions.
+    """
+
+    def __init__(self, directory: Path, minutes: float) -> None:
+        self.directory, self.seconds = directory, 60 * minutes
+        self.method: Mapping[str, Any] = {}
+        self.trainer: Mapping[str, Any] = {}
+        self.trainers: list[dict[str, Any]] = []
+        self.precision_asked = False
+        self._due = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The method, the trainers and the global random states, as plain types."""
+        return {
+            "method": dict(self.method),
+            "trainers": list(self.trainers),
+            "random": random_states(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse another method; draw on as if nothing had happened."""
+        before, now = dict(state_dict["method"]), str(self.method["precision"])
+        if before["precision"].split(THEN)[-1] != now:
+            if not self.precision_asked:
+                raise UserMistake(
+                    f"this run was trained in {before['precision']}, and here trainer.precision=auto "
+                    f"is {now}: give trainer.precision={before['precision'].split(THEN)[-1]} to stay "
+                    f"with it, or trainer.precision={now}, which makes it another method"
+                )
+            before["precision"] += THEN + now
+        self.method = {**self.method, "precision": before["precision"]}
+        changes = differences(before, self.method)
+        if changes:
+            raise UserMistake(
+                "this checkpoint belongs to another method, and a resumed run must stay the run it "
+                f"was: {'; '.join(changes)}. Put it back, or train a new run"
+            )
+        self.trainers = list(state_dict.get("trainers", []))  # checkpoints of before had none
+        restore_random_states(state_dict["random"])
+
+    def took_over(self, images: int) -> None:
+        """Note the trainer that goes on from here, if it is another one than before."""
+        last = self.trainers[-1] if self.trainers else {}
+        if {**last, "images": 0} != {**self.trainer, "images": 0}:
+            self.trainers = [*self.trainers, {"images": images, **self.trainer}]
+
+    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+        """Start the clock; a write that was cut off leaves nothing behind."""
+        self._due = time.monotonic() + self.seconds
+        self.took_over(pl_module.images_shown)
+        if trainer.is_global_zero:
+            for partial in self.directory.glob("*.partial"):
+                partial.unlink()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save is `minutes` ago; who looks lets all ranks save together."""
+        return time.monotonic() >= self._due
+
+    def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+        """Keep the final weights."""
+        self.save(trainer, "final.ckpt")
+
+    def save(self, trainer: Trainer, name: str = "last.ckpt") -> Path:
+        """Write the state of every rank's trainer to `name`."""
+        path = self.directory / name
+        partial = path.with_suffix(".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        self._due = time.monotonic() + self.seconds
+        return path
+
+
+def differences(before: Any, after: Any, name: str = "") -> list[str]:
+    """Name the values in which two nested mappings differ, as `key: before -> after`."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [
+            line
+            for key in sorted({*before, *after})
+            for line in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if before == after else [f"{name}: {before} -> {after}"]
+
+
+def random_states() -> dict[str, Any]:
+    """States of Python's, NumPy's and PyTorch's global generators, in types that load safely."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Set the global generators; those of devices that are not here any more are left out."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available():
+        for device, state in list(enumerate(states["cuda"]))[: torch.cuda.device_count()]:
+            torch.cuda.set_rng_state(state.cpu(), device)

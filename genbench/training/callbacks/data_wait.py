@@ -1,0 +1,98 @@
+"""How long training waits for its data, and a warning where it waits for most of the time."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from genbench.models.contract import GenerativeModel
+from genbench.training.alarms import Alarms
+from genbench.training.callbacks.telemetry import Telemetry
+
+STALLED = 60.0  # seconds without a batch that are told at once
+
+
+LOOK = 5.0  # seconds between two looks
+
+
+SHARE = 0.5  # of the training
+
+
+LEAST = 10.0  # seconds, below which a share means nothing
+
+
+REMEDY = (
+    "is its disk or network share slow? `genbench data prepare` decodes a dataset once, and "
+    "dataset.workers=4 reads one that is too large for that with more processes"
+)
+
+
+class Waiting(Callback):
+    """Adds up the time between two batches; stands last, so that no other callback is in it.
+
+    A thread looks whether the next batch comes at all; `clock` is in seconds.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        alarms: Alarms,
+        clock: Callable[[], float] = time.monotonic,
+        look_every: float = LOOK,
+    ) -> None:
+        self.telemetry, self.alarms, self.clock = telemetry, alarms, clock
+        self.look_every = look_every
+        self.seconds = 0.0  # pieces of a resumed run together
+        self._since: float | None = None  # when the wait at hand began
+        self._over = threading.Event()
+
+    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+        """Begin to wait for the first batch."""
+        self._since = self.clock()
+        self._over.clear()
+        threading.Thread(target=self._watch, name="waiting for data", daemon=True).start()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """A batch is there."""
+        if self._since is not None:
+            self.seconds += self.clock() - self._since
+            self._since = None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Wait for the next one."""
+        self._since = self.clock()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+        """Judge: the training is over, and its last words are still to come."""
+        self._since = None
+        total = self.telemetry.seconds_so_far
+        if self.seconds >= LEAST and self.seconds > SHARE * total:
+            self.alarms.warn(
+                "data",
+                f"training waited for its data {self.seconds:.0f} of {total:.0f} seconds: {REMEDY}",
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
+        """Let the thread go."""
+        self._since = None
+        self._over.set()
+
+    def look(self) -> None:
+        """Say so if the batch that is waited for does not come."""
+        since = self._since  # the other thread may end the wait at any moment
+        if since is not None and self.clock() - since > STALLED:
+            self.alarms.warn("stalled", f"no batch for {STALLED:.0f} seconds: {REMEDY}")
+
+    def _watch(self) -> None:
+        while not self._over.wait(self.look_every):
+            self.look()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds waited so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.seconds = state_dict["seconds"]

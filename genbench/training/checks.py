@@ -1,0 +1,94 @@
+"""What is refused before training: networks, batches and settings that do not fit together."""
+
+from collections.abc import Mapping
+
+import torch
+
+from genbench.data.contract import ImageData
+from genbench.errors import UserMistake
+from genbench.models.contract import GenerativeModel, Reconstructs
+from genbench.models.drawing import evaluating
+
+
+def check_fit(model: GenerativeModel, data: ImageData) -> None:
+    """Refuse networks that were configured for other images, or other latents, than these."""
+    shape = (data.channels, data.image_size, data.image_size)
+    images = torch.zeros(2, *shape)
+    try:
+        with evaluating(model):
+            made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
+            if isinstance(model, Reconstructs):
+                model.reconstruct(images)
+            if isinstance(discriminator := getattr(model, "discriminator", None), torch.nn.Module):
+                discriminator(images)
+    except RuntimeError as error:
+        raise UserMistake(
+            f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
+            f"image_size, channels and latent_dim to the network group ({error})"
+        ) from error
+    if made.shape[1:] != shape:
+        raise UserMistake(
+            f"the decoder makes images {tuple(made.shape[1:])}, but {data.name} has {shape}: leave "
+            "image_size and channels to the network group"
+        )
+
+
+def check_ranks(model: GenerativeModel, device: torch.device) -> None:
+    """Refuse networks whose steps depend on the number of ranks."""
+    if device.type == "cuda":  # SyncBatchNorm sees all ranks' images
+        return
+    if name := normalises_over_batch(model):
+        raise UserMistake(
+            f"the {name} normalises over its batch, which several CPU ranks would split "
+            "(SyncBatchNorm exists for GPUs alone): choose network.decoder_norm=group and "
+            "network.trunk_norm=none, or trainer.devices=1"
+        )
+
+
+def check_parts(model: GenerativeModel) -> None:
+    """Refuse networks that see more in a whole batch than in its parts."""
+    if name := normalises_over_batch(model):
+        raise UserMistake(
+            f"the {name} normalises over its batch, which trainer.accumulate would split: choose "
+            "network.decoder_norm=group and network.trunk_norm=none, or trainer.accumulate=1"
+        )
+
+
+def normalises_over_batch(model: GenerativeModel) -> str | None:
+    """Name of a network with BatchNorm; None if there is none."""
+    for name, network in model.named_children():
+        if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+            return name
+    return None
+
+
+def check_batch(batch_size: int, ranks: int, parts: int) -> None:
+    """Refuse a batch that ranks and parts do not divide."""
+    if not isinstance(parts, int) or parts < 1:
+        raise UserMistake(f"trainer.accumulate={parts} is not a number of parts: give 1 or more")
+    if batch_size % (ranks * parts):
+        over = f"{ranks} devices" + (f" in {parts} parts each" if parts > 1 else "")
+        raise UserMistake(
+            f"budget.batch_size={batch_size} cannot be split over {over}: choose a multiple"
+        )
+
+
+def clip_of_players(
+    clip: float | Mapping[str, float] | None, model: GenerativeModel
+) -> dict[str, float]:
+    """Largest gradient norm of each player: one number for all, or some by name."""
+    players = list(model.players())
+    if clip is None:
+        return {}
+    named = dict(clip) if isinstance(clip, Mapping) else dict.fromkeys(players, clip)
+    for player, norm in named.items():
+        if player not in players:
+            raise UserMistake(
+                f"gradient_clip names {player!r}, but the players of this model are "
+                f"{', '.join(players)}"
+            )
+        if not isinstance(norm, int | float) or norm <= 0:
+            raise UserMistake(
+                f"gradient_clip={norm!r} for {player} is not a norm: give a number above 0, or null"
+            )
+    return named

@@ -1,0 +1,132 @@
+"""A training step captured in a CUDA graph: its kernels, launched all at once by one call.
+
+Short steps leave a GPU waiting for Python. A replay has the kernels of the eager step in their order,
+on the same memory, so the numbers are the same. https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from genbench.errors import UserMistake
+
+WARM_UP = (
+    11  # steps taken eagerly first: libraries choose their kernels, optimizers make their state
+)
+
+
+Work = Callable[[], None]
+
+
+Record = Callable[[Work, torch.Generator], Work]  # (what to capture, its draws) -> the replay
+
+
+class Capture:
+    """Takes steps on images of one shape: the first eagerly, on a stream of their own, then replays.
+
+    What a step tracks lies in memory that the next replay overwrites: it is copied after each.
+    """
+
+    def __init__(self, record: Record | None = None) -> None:
+        self._record = record or recorded
+        self._taken = 0
+        self._images: Tensor | None = None
+        self._replay: Work | None = None
+        self._tracked: dict[str, list[Tensor]] | None = None  # while the step is recorded
+        self._names: list[str] = []
+        self._values = torch.empty(0)
+
+    def step(
+        self,
+        images: Tensor,
+        step: Callable[[Tensor], None],
+        generator: torch.Generator,
+        track: Callable[[str, Tensor], None],
+    ) -> bool:
+        """Take `step(images)`; `generator` is seeded for it. True if it was a replay."""
+        self._taken += 1
+        if self._taken <= WARM_UP:
+            with _beside():
+                step(images)
+            return False
+        if self._replay is None:
+            self._images = images.clone(memory_format=torch.preserve_format)
+            self._replay = self._record(lambda: self._collect(step), generator)
+        assert self._images is not None
+        self._images.copy_(images)
+        self._replay()
+        for name, value in zip(self._names, self._values.clone(), strict=True):
+            track(name, value)
+        return True
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the step at hand is the one that is recorded."""
+        return self._tracked is not None
+
+    def keeps(self, name: str, value: Tensor) -> bool:
+        """Tell whether `value` is tracked by the step that is being recorded; keep it if so."""
+        if self._tracked is None:
+            return False
+        self._tracked.setdefault(name, []).append(value.detach().float())
+        return True
+
+    def _collect(self, step: Callable[[Tensor], None]) -> None:
+        """What is recorded: the step, and the values that it tracks, side by side."""
+        assert self._images is not None
+        self._tracked = {}
+        try:
+            step(self._images)
+            pairs = [(k, v) for k, values in self._tracked.items() for v in values]
+        finally:
+            self._tracked = None
+        self._names = [name for name, _ in pairs]
+        self._values = torch.stack([value for _, value in pairs])
+
+
+def make_capturable(optimizers: Mapping[str, Optimizer], captured: bool) -> None:
+    """Let optimizers count their steps on the device, or as configured where nothing is captured.
+
+    Fused ones alone: their kernel is the same one with and without. UserMistake for all others.
+    """
+    for player, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            if captured and ("capturable" not in group or not group.get("fused")):
+                raise UserMistake(
+                    f"trainer.cuda_graph=true needs optimizers that keep their state on the GPU, and "
+                    f"the {player}'s {type(optimizer).__name__} does not: choose torch.optim.Adam "
+                    "with fused=true, or trainer.cuda_graph=false"
+                )
+            if "capturable" in group:  # a checkpoint brings that of another trainer
+                group["capturable"] = captured or optimizer.defaults["capturable"]
+
+
+def recorded(work: Work, generator: torch.Generator) -> Work:
+    """Capture the kernels of `work`, which does not run them; `generator` is seeded anew for each replay."""
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    torch.cuda.synchronize()
+    try:
+        with torch.cuda.graph(graph):
+            work()
+    except RuntimeError as error:
+        raise UserMistake(
+            f"this step cannot be captured in a CUDA graph ({error}): choose trainer.cuda_graph=false"
+        ) from error
+    return graph.replay
+
+
+@contextmanager
+def _beside() -> Iterator[None]:
+    """Work on another stream, as steps before a capture must; where there is a GPU."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        yield
+    here.wait_stream(aside)

@@ -1,0 +1,102 @@
+"""Where a run took place: versions, code, machine, command line."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import genbench
+from genbench.device import MALLOC
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+
+
+THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # how variables begin
+
+
+LARGEST_DIFF = 100_000  # characters
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Collect what one needs to know to repeat a run, as plain types."""
+    return {
+        "command": os.environ.get("GENBENCH_COMMAND", " ".join(sys.argv)),
+        "versions": {"genbench": genbench.__version__, "python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
+        "code": _code(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "device": describe_device(device),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "threads": {
+            "torch": torch.get_num_threads(),
+            "torch_interop": torch.get_num_interop_threads(),
+        }
+        | _variables(*THREADS),
+        "malloc": MALLOC | _variables("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES"),
+        # what a sweep's agent calls this run
+        "wandb": _variables("WANDB_RUN_ID", "WANDB_SWEEP_ID"),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device as its maker does."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held at once: on the GPU by PyTorch, otherwise by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _variables(*beginnings: str) -> dict[str, str]:
+    """Environment variables that begin so."""
+    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(beginnings)}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _code() -> dict[str, Any]:
+    """Commit and uncommitted changes of genbench's own checkout; empty where there is none."""
+    root = Path(genbench.__file__).parent.parent
+    if not (root / ".git").exists():
+        return {}
+    commit, diff = _git(root, "rev-parse", "HEAD"), _git(root, "diff", "HEAD")
+    return {"commit": commit.strip(), "dirty": bool(diff), "diff": diff[:LARGEST_DIFF]}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

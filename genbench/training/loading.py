@@ -1,0 +1,74 @@
+"""A model and its data from a config, or from a run's directory and a checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import seed_everything
+
+from genbench.data.contract import ImageData
+from genbench.errors import UserMistake
+from genbench.models.contract import GenerativeModel
+from genbench.models.drawing import evaluating
+from genbench.runs.config import read_config
+from genbench.training.callbacks.averaging import Averaging, recalibrate
+from genbench.training.checks import check_fit
+
+
+def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
+    """Make data and model as configured, the model's weights drawn from the run's seed."""
+    data: ImageData = instantiate(cfg["dataset"])
+    data.prepare_data()
+    seed_everything(cfg["seed"], workers=True, verbose=False)
+    model: GenerativeModel = instantiate(cfg["model"])
+    model.seed = cfg["seed"]
+    model.observe(data)
+    check_fit(model, data)
+    return model, data
+
+
+def load_average(
+    directory: Path, model: GenerativeModel, checkpoint: str = "final"
+) -> Mapping[str, Any] | None:
+    """Put a run's averaged weights into the decoder and return their card; None without any."""
+    state = torch.load(
+        directory / "checkpoints" / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True
+    )
+    averaging = state.get("callbacks", {}).get(Averaging.__qualname__)
+    if not averaging:
+        return None
+    model.decoder.load_state_dict(averaging["average"])
+    with evaluating(model):
+        recalibrate(model)
+    card: Mapping[str, Any] = averaging["card"]
+    return card
+
+
+def load_run(
+    directory: Path, checkpoint: str = "final"
+) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
+    """Build a run's model and data from its directory alone, with the weights of a checkpoint.
+
+    Returns model, data and the plain config; raises UserMistake if the checkpoint is not there.
+    """
+    config = read_config(directory)
+    path = directory / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.exists():
+        there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
+        raise UserMistake(
+            f"{directory.name} has no checkpoint {checkpoint!r}: "
+            + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
+        )
+    model, data = build(OmegaConf.create(config))
+    model.on_load_checkpoint(load_weights(model, path))
+    return model.eval(), data, config
+
+
+def load_weights(model: GenerativeModel, path: Path) -> dict[str, Any]:
+    """Give a model the weights of a checkpoint; returns all that the checkpoint holds."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["state_dict"])
+    return state

@@ -1,0 +1,56 @@
+"""Where the numbers and pictures of a run go while it trains: history.csv, wandb, TensorBoard.
+
+The x-axis of everything is the number of images shown to the decoder. No logger can end a training:
+one that fails says so once and is left alone from then on.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from pytorch_lightning.loggers import Logger
+
+from genbench.runs.score import Score
+from genbench.training.loggers.history import History
+from genbench.training.loggers.sink import Board
+
+
+def build(
+    loggers: Mapping[str, Any], directory: Path, config: Mapping[str, Any], fingerprint: str
+) -> list[Logger]:
+    """Make the loggers of a run: history.csv always, the others as configured."""
+    mode = os.environ.get("GENBENCH_LOGGER", "offline")  # decided by whoever started this process
+    sinks: list[Logger] = [History(directory)]
+    for name, entry in loggers.items():
+        if name == "wandb" and mode == "none":
+            continue
+        extra = {"mode": mode, "run_config": dict(config), "group": fingerprint}
+        extra = extra if name == "wandb" else {}
+        # not as arguments of `instantiate`, which would make the objects that a config names
+        make = instantiate(entry, _partial_=True, _convert_="all")
+        sinks.append(make(directory=directory, **extra))
+    return sinks
+
+
+def rewind(loggers: Iterable[Logger], images: int) -> None:
+    """Forget what was logged beyond `images`: a resumed run will log it again."""
+    for logger in loggers:
+        if isinstance(logger, History):
+            logger.rewind(images)
+
+
+def log_images(loggers: Iterable[Logger], key: str, path: Path, images: int) -> None:
+    """Send a picture, a PNG file, to every logger that shows pictures."""
+    for logger in loggers:
+        if isinstance(logger, Board):
+            logger.log_picture(key, path, images)
+
+
+def finish(loggers: Iterable[Logger], scores: Sequence[Score], status: str) -> None:
+    """Send the final scores as `final/<name>` and close the loggers."""
+    for logger in loggers:
+        if isinstance(logger, Board):
+            logger.log_final(scores)
+        logger.finalize(status)

@@ -1,0 +1,148 @@
+"""Several processes that train one model, where one dies. Imports no torch.
+
+A collective waits for a rank that is gone for half an hour. So the first rank watches the processes
+that were started for it, and the others leave a last word in the run directory before they go.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from genbench.errors import DONE, FAILED, Diverged, GenbenchError, Interrupted
+
+
+def is_first_rank() -> bool:
+    """Tell whether this process is the one that writes the record, before any process group."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def meet_again(device: torch.device) -> None:
+    """Under a torchrun that has restarted its ranks: let them meet under names of this attempt.
+
+    The agent's store keeps the addresses of the ranks that died, and a rank that is quick to ask
+    is given one of those. Lightning leaves a process group alone that is there already.
+    """
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if count == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    stores: Any = torch.distributed  # its types do not name them
+    agent = stores.TCPStore(address, port, world_size, is_master=False)
+    torch.distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=stores.PrefixStore(f"genbench-attempt-{count}", agent),
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+POLL_SECONDS = 0.1
+
+
+GRACE_SECONDS = 3.0  # for a last word, once a collective has broken
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def follow(directory: Path, work: Callable[[], None], explain: Callable[..., GenbenchError]) -> int:
+    """Do a later rank's work; its exit code. What goes wrong is left in the run directory.
+
+    A stop that all ranks decide together is no fault of this one: the first rank tells of it.
+    """
+    die_with_the_first()
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
+    try:
+        work()
+    except (Interrupted, Diverged):
+        return DONE
+    except BaseException as raised:
+        word = directory / "ranks" / f"{rank}.txt"
+        with suppress(OSError):
+            word.parent.mkdir(exist_ok=True)
+            word.write_text(str(explain(raised)), encoding="utf-8")
+        if os.environ.get("GENBENCH_DEBUG"):
+            raise
+        return FAILED
+    return DONE
+
+
+def die_with_the_first() -> None:
+    """Where the first process started this one, Linux ends it with that one."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Watch:
+    """While it is entered: a rank that dies ends the run, with its message, and everybody with it.
+
+    `started` are the processes of the ranks 1, 2, ... of this machine, empty where another launcher
+    sees to them; `tell` writes the last word of the run.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        started: Callable[[], Sequence["subprocess.Popen[bytes]"]],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.directory, self.started, self.tell = directory, started, tell
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ranks", daemon=True)
+
+    def __enter__(self) -> None:
+        for word in self.directory.glob("ranks/*.txt"):
+            word.unlink()
+        self._thread.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        broken = error is not None and not isinstance(error, GenbenchError)
+        end = time.monotonic() + (GRACE_SECONDS if broken else 0)
+        while time.monotonic() < end:  # a collective breaks before its cause is known
+            time.sleep(POLL_SECONDS)
+            words = self._words()
+            if words and not self.started():
+                self._over.set()
+                raise GenbenchError(words) from error
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            codes = [process.poll() for process in self.started()]
+            dead = [(rank, code) for rank, code in enumerate(codes, 1) if code]
+            if dead:
+                reason = self._words() or _fate(*dead[0])
+                self.tell(reason)
+                print(f"genbench: {reason}", file=sys.stderr, flush=True)
+                for process in self.started():
+                    process.kill()
+                os._exit(FAILED)  # the main thread may be in a collective that never returns
+
+    def _words(self) -> str:
+        words = {p.stem: p.read_text(encoding="utf-8") for p in self.directory.glob("ranks/*.txt")}
+        return "; ".join(f"rank {rank}: {word}" for rank, word in sorted(words.items()))
+
+
+def _fate(rank: int, code: int) -> str:
+    if code < 0:
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"rank {rank} was killed by signal {-code}{hint}"
+    return f"rank {rank} ended with code {code} and without a last word"
