@@ -14,7 +14,7 @@ Refusal = tuple[bool, str]
 
 
 def check_graph(
-    model: GenerativeModel, device: torch.device, ranks: int, parts: int, precision: str
+    device: torch.device, ranks: int, parts: int, precision: str, scheduled: bool
 ) -> None:
     """Refuse a CUDA graph where a replay would not be the step."""
     _refuse(
@@ -30,7 +30,7 @@ def check_graph(
                 "trainer.precision=bf16-mixed has none",
             ),
             (
-                model.rate is not None,
+                scheduled,
                 "would keep the learning rate of the step that is captured, and this run has a "
                 "schedule: schedule=constant",
             ),

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from genbench.errors import UserMistake
-from genbench.models.contract import GenerativeModel
+from genbench.training.callbacks.contract import RunCallback
+from genbench.training.module import Training
 
 THEN = ", then "  # between the precisions of a run that had several
 
 
-class Checkpoints(Callback):
+class Checkpoints(RunCallback):
     """`last.ckpt` every `minutes`, `final.ckpt` at the end; written aside, then renamed.
 
     Each holds `method`, what defines the run; another one is refused when the run is resumed. The
@@ -26,12 +27,18 @@ class Checkpoints(Callback):
     taken, and the method is then that of a run with two precisions.
     """
 
-    def __init__(self, directory: Path, minutes: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        minutes: float,
+        method: Mapping[str, Any],
+        trainer: Mapping[str, Any],
+        *,
+        precision_asked: bool,
+    ) -> None:
         self.directory, self.seconds = directory, 60 * minutes
-        self.method: Mapping[str, Any] = {}
-        self.trainer: Mapping[str, Any] = {}
+        self.method, self.trainer, self.precision_asked = method, trainer, precision_asked
         self.trainers: list[dict[str, Any]] = []
-        self.precision_asked = False
         self._due = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,11 +76,11 @@ class Checkpoints(Callback):
         if {**last, "images": 0} != {**self.trainer, "images": 0}:
             self.trainers = [*self.trainers, {"images": images, **self.trainer}]
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def on_start(self, run: Training) -> None:
         """Start the clock; a write that was cut off leaves nothing behind."""
         self._due = time.monotonic() + self.seconds
-        self.took_over(pl_module.images_shown)
-        if trainer.is_global_zero:
+        self.took_over(run.images_shown)
+        if run.trainer.is_global_zero:
             for partial in self.directory.glob("*.partial"):
                 partial.unlink()
 
@@ -82,22 +89,27 @@ class Checkpoints(Callback):
         """Whether the last save is `minutes` ago; who looks lets all ranks save together."""
         return time.monotonic() >= self._due
 
-    def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def on_end(self, run: Training) -> None:
         """Keep the final weights."""
-        self.save(trainer, "final.ckpt")
+        self.save(run.trainer, "final.ckpt")
 
     def save(self, trainer: Trainer, name: str = "last.ckpt") -> Path:
         """Write the state of every rank's trainer to `name`."""
         path = self.directory / name
-        partial = path.with_suffix(".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+        save_checkpoint(trainer, path)
         self._due = time.monotonic() + self.seconds
         return path
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write a checkpoint that is there whole or not at all; every DDP rank must call it."""
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trainer.save_checkpoint(partial)
+    if trainer.is_global_zero:
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
 def differences(before: Any, after: Any, name: str = "") -> list[str]:

@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pytorch_lightning import Callback, Trainer
-
-from genbench.models.contract import GenerativeModel
 from genbench.training.alarms import Alarms
+from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
+from genbench.training.module import Training
 
 STALLED = 60.0  # seconds without a batch that are told at once
 
@@ -29,7 +28,7 @@ REMEDY = (
 )
 
 
-class Waiting(Callback):
+class Waiting(RunCallback):
     """Adds up the time between two batches; stands last, so that no other callback is in it.
 
     A thread looks whether the next batch comes at all; `clock` is in seconds.
@@ -48,23 +47,23 @@ class Waiting(Callback):
         self._since: float | None = None  # when the wait at hand began
         self._over = threading.Event()
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def on_start(self, run: Training) -> None:
         """Begin to wait for the first batch."""
         self._since = self.clock()
         self._over.clear()
         threading.Thread(target=self._watch, name="waiting for data", daemon=True).start()
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def before_batch(self, run: Training) -> None:
         """A batch is there."""
         if self._since is not None:
             self.seconds += self.clock() - self._since
             self._since = None
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def after_batch(self, run: Training, since: int) -> None:
         """Wait for the next one."""
         self._since = self.clock()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def before_end(self, run: Training) -> None:
         """Judge: the training is over, and its last words are still to come."""
         self._since = None
         total = self.telemetry.seconds_so_far
@@ -74,7 +73,7 @@ class Waiting(Callback):
                 f"training waited for its data {self.seconds:.0f} of {total:.0f} seconds: {REMEDY}",
             )
 
-    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
+    def close(self) -> None:
         """Let the thread go."""
         self._since = None
         self._over.set()

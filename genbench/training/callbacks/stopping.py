@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from genbench.errors import Interrupted
-from genbench.models.contract import GenerativeModel
 from genbench.runs.stops import STOPS, stop_name
 from genbench.training.callbacks.checkpoints import Checkpoints
+from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
+from genbench.training.module import Training
 
 
-class Stopping(Callback):
+class Stopping(RunCallback):
     """A signal of `STOPS`: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
 
     def __init__(
@@ -26,7 +27,7 @@ class Stopping(Callback):
         self._before: dict[signal.Signals, Any] = {}
         self._end = float("inf")
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def on_start(self, run: Training) -> None:
         """Take the signals over from Lightning, whose own handling forgets the checkpoint."""
         if self.seconds is not None:
             self._end = time.monotonic() + self.seconds - self.telemetry.seconds
@@ -36,32 +37,25 @@ class Stopping(Callback):
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = stop_name(number)
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: GenerativeModel,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_batch(self, run: Training, since: int) -> None:
         """Save or stop here if it is time; all ranks together."""
         due, asked, over = agreed(
-            trainer,
+            run.trainer,
             self.checkpoints.is_due,
             self.asked is not None,
             time.monotonic() >= self._end,
         )
         if due or asked:
-            self.checkpoints.save(trainer)
+            self.checkpoints.save(run.trainer)
         if asked:
             raise Interrupted(
                 f"stopped by {self.asked or 'a signal to another rank'} after "
-                f"{pl_module.images_shown:,} images; `genbench resume` goes on from there"
+                f"{run.images_shown:,} images; `genbench resume` goes on from there"
             )
         if over:
-            trainer.should_stop = True
+            run.trainer.should_stop = True
 
-    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
+    def close(self) -> None:
         """Give the signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
