@@ -35,25 +35,25 @@ def variance(images: Tensor) -> float:
 
 
 class Alarms:
-    """What was warned of, by cause; `say` hears each sentence when it is new."""
+    """Warnings given so far, by cause; `say` is called with each new one."""
 
     def __init__(
         self, data: ImageData, total_images: int, say: Callable[[str], None] = log.warning
     ) -> None:
         self.data, self.total_images, self.say = data, total_images, say
         self.warnings: dict[str, str] = {}
-        self._since: dict[str, int] = {}  # images shown when a state began that lasts until now
+        self._since: dict[str, int] = {}  # images shown when a condition began to hold
         self._alike_before = False
         self._real: float | None = None
 
     def warn(self, cause: str, sentence: str) -> None:
-        """Say it, the first time."""
+        """Give a warning, once per cause."""
         if cause not in self.warnings:
             self.warnings[cause] = sentence
             self.say(f"warning: {sentence}")
 
     def look_at_samples(self, samples: Tensor, images: int) -> None:
-        """Take in a grid, drawn after `images` images; after none it is a floor, and meant to be."""
+        """Check a sample grid drawn after `images` images; an untrained model is not judged."""
         if not images:
             return
         if self._real is None:
@@ -72,7 +72,7 @@ class Alarms:
     def look_at_means(
         self, symptoms: Sequence[Symptom], means: Mapping[str, float], images: int
     ) -> None:
-        """Take in a row of the history, at `images` images, with what the model says of it."""
+        """Check a row of the history, at `images` images, for the model's own symptoms."""
         for symptom in symptoms:
             low = means.get(symptom.tracked, math.inf) < symptom.below
             lasts = self._lasts(symptom.cause, low, images)
@@ -80,17 +80,17 @@ class Alarms:
                 self.warn(symptom.cause, symptom.warning.format(images=f"{images:,}"))
 
     def _lasts(self, cause: str, holds: bool, images: int) -> bool:
-        """Tell whether something holds for long, the first tenth of the budget left out."""
+        """Whether a condition has held for a tenth of the budget, the first tenth left out."""
         if not holds or images < LONG * self.total_images:
             self._since.pop(cause, None)
             return False
         return images - self._since.setdefault(cause, images) >= LONG * self.total_images
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """Warnings and conditions so far."""
         return {"warnings": self.warnings, "since": self._since, "alike": self._alike_before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it up again."""
+        """Restore what `state_dict` returned."""
         self.warnings, self._since = dict(state["warnings"]), dict(state["since"])
         self._alike_before = state["alike"]

@@ -1,8 +1,8 @@
 """An exponential moving average of the decoder, on the clock of images.
 
-Karras et al. 2018, https://arxiv.org/abs/1710.10196. The half-life grows with the run up to what is
-asked for, so that a short run is not averaged with its initial weights: Karras et al. 2020,
-`ema_rampup`.
+Karras et al. 2018, https://arxiv.org/abs/1710.10196. The half-life grows
+with the run up to the configured one, so that a short run is not averaged with its initial weights
+(`ema_rampup` of Karras et al. 2020).
 """
 
 import copy
@@ -30,7 +30,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Averaging(Callback):
-    """Keeps averaged weights of the decoder; `applied` puts them in, for a while.
+    """Keeps averaged weights of the decoder; within `applied` the model decodes with them.
 
     `half_life` is in images, `ramp` the largest half-life as a share of the images shown so far.
     """
@@ -46,11 +46,11 @@ class Averaging(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the weights as they are, or with those of the checkpoint."""
+        """Start from the current weights, or from the checkpoint's average."""
         self.begin(cast(Training, pl_module))
 
     def begin(self, run: Training) -> None:
-        """Average the decoder of a run from now on."""
+        """Average the decoder of a run after every step from now on."""
         self.average = copy.deepcopy(run.model.decoder).requires_grad_(False)
         if self._loaded is not None:
             self.average.load_state_dict(self._loaded)
@@ -60,7 +60,7 @@ class Averaging(Callback):
 
     @torch.no_grad()
     def update(self, run: Training) -> None:
-        """Move towards the weights that the step has left behind."""
+        """Move the average towards the weights after a step."""
         assert self.average is not None
         half_life = min(self.half_life, self.ramp * run.images_shown)
         keep = 0.5 ** (run.pace.batch_size / max(half_life, 1e-9))
@@ -72,7 +72,7 @@ class Averaging(Callback):
 
     @contextmanager
     def applied(self, model: GenerativeModel) -> Iterator[None]:
-        """Decode with the averaged weights; BatchNorm gets statistics that belong to them."""
+        """Decode with the averaged weights, and with BatchNorm statistics recalibrated for them."""
         assert self.average is not None
         raw, model.decoder = model.decoder, self.average.to(model.device)
         try:
@@ -96,7 +96,7 @@ class Averaging(Callback):
         return {"average": self.average.state_dict(), "card": self.card()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up again when the fit starts."""
+        """Restore them when the fit starts."""
         self._loaded = state_dict.get("average")
 
 
@@ -106,8 +106,8 @@ def recalibrate(
 ) -> None:
     """Set BatchNorm's running statistics of the decoder to those of samples from the prior.
 
-    Statistics of the training weights are wrong for averaged ones: on digits a distance of 190
-    became 2.6.
+    The running statistics of the trained weights are wrong for averaged ones: on digits the FD fell
+    from 190 to 2.6.
     """
     norms = [module for module in model.decoder.modules() if isinstance(module, _NORMS)]
     if not norms:

@@ -1,4 +1,4 @@
-"""How long training waits for its data, and a warning where it waits for most of the time."""
+"""Measures how long training waits for its data, and warns if that is most of the time."""
 
 import threading
 import time
@@ -10,16 +10,16 @@ from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.module import Training
 
-STALLED = 60.0  # seconds without a batch that are told at once
+STALLED = 60.0  # seconds without a batch before a warning
 
 
-LOOK = 5.0  # seconds between two looks
+LOOK = 5.0  # seconds between two checks
 
 
-SHARE = 0.5  # of the training
+SHARE = 0.5  # of the training time that waiting may take
 
 
-LEAST = 10.0  # seconds, below which a share means nothing
+LEAST = 10.0  # seconds of waiting below which there is no warning
 
 
 REMEDY = (
@@ -29,9 +29,10 @@ REMEDY = (
 
 
 class Waiting(RunCallback):
-    """Adds up the time between two batches; stands last, so that no other callback is in it.
+    """Adds up the time between two batches; the last callback, so that none other is counted.
 
-    A thread looks whether the next batch comes at all; `clock` is in seconds.
+    A thread checks every `look_every` seconds whether the next batch comes at all; `clock` returns
+    seconds.
     """
 
     def __init__(
@@ -43,18 +44,18 @@ class Waiting(RunCallback):
     ) -> None:
         self.telemetry, self.alarms, self.clock = telemetry, alarms, clock
         self.look_every = look_every
-        self.seconds = 0.0  # pieces of a resumed run together
-        self._since: float | None = None  # when the wait at hand began
+        self.seconds = 0.0  # over all pieces of a resumed run
+        self._since: float | None = None  # when the current wait began
         self._over = threading.Event()
 
     def on_start(self, run: Training) -> None:
-        """Begin to wait for the first batch."""
+        """Start to wait for the first batch."""
         self._since = self.clock()
         self._over.clear()
         threading.Thread(target=self._watch, name="waiting for data", daemon=True).start()
 
     def before_batch(self, run: Training) -> None:
-        """A batch is there."""
+        """A batch has arrived."""
         if self._since is not None:
             self.seconds += self.clock() - self._since
             self._since = None
@@ -64,7 +65,7 @@ class Waiting(RunCallback):
         self._since = self.clock()
 
     def before_end(self, run: Training) -> None:
-        """Judge: the training is over, and its last words are still to come."""
+        """Warn if most of the training was spent waiting; the warning goes into the final record."""
         self._since = None
         total = self.telemetry.seconds_so_far
         if self.seconds >= LEAST and self.seconds > SHARE * total:
@@ -74,12 +75,12 @@ class Waiting(RunCallback):
             )
 
     def close(self) -> None:
-        """Let the thread go."""
+        """End the thread."""
         self._since = None
         self._over.set()
 
     def look(self) -> None:
-        """Say so if the batch that is waited for does not come."""
+        """Warn if the next batch does not come."""
         since = self._since  # the other thread may end the wait at any moment
         if since is not None and self.clock() - since > STALLED:
             self.alarms.warn("stalled", f"no batch for {STALLED:.0f} seconds: {REMEDY}")
@@ -93,5 +94,5 @@ class Waiting(RunCallback):
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue from a checkpoint's seconds."""
         self.seconds = state_dict["seconds"]

@@ -12,7 +12,7 @@ from genbench.training.module import Training
 REFRESH_SECONDS = 0.5
 
 
-LINES = 10  # printed where there is no terminal
+LINES = 10  # printed over a run where stderr is no terminal
 
 
 class ProgressBar(RunCallback):
@@ -67,7 +67,7 @@ class ProgressBar(RunCallback):
             self._bar.update(self._task, completed=run.images_shown)
 
     def close(self) -> None:
-        """Take the bar down, whatever ended the run."""
+        """Remove the bar, whatever ended the run."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.stop()

@@ -38,7 +38,7 @@ class Selection(RunCallback):
         self.images = 0  # shown when the best was found
 
     def on_start(self, run: Training) -> None:
-        """Divide the budget: the loader's length is its number of steps."""
+        """Divide the budget into `checks`; the loader's length is its number of steps."""
         steps = len(run.trainer.train_dataloader)  # type: ignore[arg-type]
         self.every_images = max(1, steps * run.pace.batch_size // self.checks)
 
@@ -59,9 +59,9 @@ class Selection(RunCallback):
             save_checkpoint(trainer, self.path)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was best so far."""
+        """The smallest distance so far, and where it was found."""
         return {"best": self.best, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore what `state_dict` returned."""
         self.best, self.images = state_dict["best"], state_dict["images"]

@@ -1,4 +1,4 @@
-"""What the clock or a signal asks for between two batches: a checkpoint, a stop, the end."""
+"""Between two batches: checkpoints that are due, stops by a signal, the end of `budget.seconds`."""
 
 import signal
 import time
@@ -17,7 +17,7 @@ from genbench.training.module import Training
 
 
 class Stopping(RunCallback):
-    """A signal of `STOPS`: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
+    """On a signal of `STOPS`: checkpoint, then Interrupted. After `seconds`: end as if the budget were used up."""
 
     def __init__(
         self, checkpoints: Checkpoints, telemetry: Telemetry, seconds: float | None
@@ -28,7 +28,7 @@ class Stopping(RunCallback):
         self._end = float("inf")
 
     def on_start(self, run: Training) -> None:
-        """Take the signals over from Lightning, whose own handling forgets the checkpoint."""
+        """Replace Lightning's signal handlers, which write no checkpoint."""
         if self.seconds is not None:
             self._end = time.monotonic() + self.seconds - self.telemetry.seconds
         for number in STOPS:
@@ -38,7 +38,7 @@ class Stopping(RunCallback):
         self.asked = stop_name(number)
 
     def after_batch(self, run: Training, since: int) -> None:
-        """Save or stop here if it is time; all ranks together."""
+        """Save or stop if it is time; all DDP ranks together."""
         due, asked, over = agreed(
             run.trainer,
             self.checkpoints.is_due,
@@ -56,14 +56,14 @@ class Stopping(RunCallback):
             run.trainer.should_stop = True
 
     def close(self) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
 
 def agreed(trainer: Trainer, *questions: bool) -> Sequence[bool]:
-    """Answers that hold for all ranks, yes if one says yes; one collective for all questions."""
+    """Answers that all DDP ranks share: yes if one rank says yes; one collective for all questions."""
     if trainer.world_size == 1:
         return questions
     votes = torch.tensor(questions, dtype=torch.int32, device=trainer.strategy.root_device)

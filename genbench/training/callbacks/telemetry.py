@@ -1,4 +1,4 @@
-"""Sends what a model tracks to the loggers, and ends a run whose steps are no longer taken."""
+"""Logs what a model tracks, and ends a run whose steps are all skipped."""
 
 import math
 import time
@@ -22,8 +22,8 @@ class Telemetry(RunCallback):
     """Every `every_images` images: means since the last time, on the axis of images shown.
 
     Raises Diverged when `max_skipped` steps of a player in a row, or half of all there are, were
-    left out, and when a tracked value is no number though every step was taken. The values leave the
-    device here alone.
+    skipped, and when a tracked mean is NaN though no step was skipped. This is the only place where
+    tracked values leave the device.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Telemetry(RunCallback):
         self.heartbeat, self.max_skipped, self.alarms = heartbeat, max_skipped, alarms
         self._skipped = 0  # steps of all players, at the last flush
         self._speed: float | None = None
-        self.seconds = 0.0  # spent training, pieces of a resumed run together
+        self.seconds = 0.0  # spent training, over all pieces of a resumed run
         self._last: tuple[float, int] | None = None  # time and images of the last flush
 
     def on_start(self, run: Training) -> None:
@@ -81,12 +81,12 @@ class Telemetry(RunCallback):
                 logger.log_metrics(row, step=images)
 
     def _judge(self, means: dict[str, float], skipped: dict[str, Skipped], run: Training) -> None:
-        """Raise Diverged where training does not go on."""
+        """Raise Diverged if training cannot go on."""
         limit = min(self.max_skipped, max(1, self.total_images // run.pace.batch_size // 2))
         for name, counts in skipped.items():
             if counts.in_a_row >= limit:
                 raise Diverged(
-                    f"the loss or the gradient of the {name} is no longer a number: its last "
+                    f"the loss or the gradient of the {name} is NaN or infinite: its last "
                     f"{counts.in_a_row:,} steps were skipped, after {run.images_shown:,} images. "
                     f"{REMEDY}"
                 )
@@ -94,7 +94,7 @@ class Telemetry(RunCallback):
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken and total == self._skipped:  # no step was skipped that would explain it
             raise Diverged(
-                f"{broken[0]} is no longer a number after {run.images_shown:,} images. {REMEDY}"
+                f"{broken[0]} is NaN or infinite after {run.images_shown:,} images. {REMEDY}"
             )
         self._skipped = total
 
@@ -104,12 +104,12 @@ class Telemetry(RunCallback):
         return self.seconds + (time.monotonic() - self._last[0] if self._last else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds spent so far, and what was warned of."""
+        """Seconds spent so far, and the state of the alarms."""
         alarms = {"alarms": self.alarms.state_dict()} if self.alarms else {}
         return {"seconds": self.seconds_so_far} | alarms
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue from a checkpoint."""
         self.seconds = state_dict["seconds"]
         if self.alarms and "alarms" in state_dict:  # not in older checkpoints
             self.alarms.load_state_dict(state_dict["alarms"])
