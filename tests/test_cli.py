@@ -1,17 +1,13 @@
 """The front door: verbs, their help, what a wrong one gets, and completion."""
 
-import json
 import os
 import subprocess
 import sys
-import warnings
-from pathlib import Path
 
 import pytest
 
 from genbench import cli
 from genbench.cli import main
-from genbench.errors import Notice, heard
 
 GENBENCH = [sys.executable, "-m", "genbench"]
 
@@ -99,100 +95,3 @@ def test_a_reader_who_stops_reading_is_no_error():
     os.close(write)
     assert done.returncode == 0
     assert done.stderr == b""
-
-
-def doctor(capsys):
-    code = main(["doctor", "--format", "json"])
-    return code, {finding["topic"]: finding for finding in json.loads(capsys.readouterr().out)}
-
-
-def test_doctor_says_that_digits_can_be_trained_here(room, capsys):
-    code, findings = doctor(capsys)
-    assert code == 0
-    assert findings["torchvision"]["found"].endswith("fits this torch")
-    assert findings["dataset digits"]["state"] == "ok"
-    assert all(finding["state"] != "broken" for finding in findings.values())
-    assert not list(room.iterdir())
-
-
-def test_doctor_fails_where_nothing_can_be_written(room, monkeypatch, capsys):
-    (room / "file").write_text("")
-    monkeypatch.setenv("GENBENCH_OUTPUTS", "file/outputs")
-    code, findings = doctor(capsys)
-    assert code == 1
-    assert findings["outputs"]["state"] == "broken"
-    assert main(["doctor"]) == 1
-    assert "set GENBENCH_OUTPUTS" in capsys.readouterr().out
-
-
-# --- completion ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "candidates"),
-    [
-        ("genbench ", set(cli.VERBS)),
-        ("genbench ev", {"evaluate"}),
-        ("genbench train model=ga", {"model=gan", "model=gan-hinge"}),
-        ("genbench train model=gan model.gen", {"model.generator_optimizer."}),
-        ("genbench completion ", {"bash", "zsh", "fish"}),
-        ("genbench show ", {"latest", "first"}),
-        ("genbench resume fi", {"first"}),
-        ("genbench data pr", {"prepare"}),
-        ("genbench doctor ", set()),
-    ],
-)
-def test_completion_knows_verbs_runs_and_settings(room, capsys, line, candidates):
-    run = room / "outputs" / "first"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text("{}")
-    assert main(["completion", "query", line]) == 0
-    assert set(capsys.readouterr().out.split()) == candidates
-
-
-def test_completion_works_in_bash(room):
-    bin_directory = Path(sys.executable).parent
-    script = """
-    eval "$(genbench completion bash)"
-    COMP_LINE='genbench train model=vae-'; COMP_POINT=${#COMP_LINE}
-    COMP_WORDS=(genbench train model=vae-); COMP_CWORD=2
-    _genbench
-    echo "${COMPREPLY[@]}"
-    """
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.split() == ["model=vae-gan"], done.stderr
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_completion_prints_a_script_for_other_shells(capsys, shell):
-    assert main(["completion", shell]) == 0
-    assert "genbench" in capsys.readouterr().out
-
-
-def test_completion_of_an_unknown_shell_names_the_known(capsys):
-    assert main(["completion", "cmd"]) == 2
-    assert "bash, zsh or fish" in capsys.readouterr().err
-
-
-def test_feature_networks_are_listed_and_a_wrong_word_is_answered(capsys):
-    assert main(["extractor", "list"]) == 0
-    assert "lenet-digits-v1" in capsys.readouterr().out
-    assert main(["extractor", "tarin"]) == 2
-    assert "extractor train" in capsys.readouterr().err
-
-
-def test_a_notice_is_a_sentence_for_the_user_and_other_warnings_go_their_usual_way():
-    heard_of = []
-    with warnings.catch_warnings(record=True) as usual:
-        warnings.simplefilter("always")
-        with heard(heard_of.append):
-            warnings.warn("the server is slow", Notice, stacklevel=1)
-            warnings.warn("an old name", UserWarning, stacklevel=1)
-        warnings.warn("too late", Notice, stacklevel=1)
-    assert heard_of == ["the server is slow"]
-    assert [str(w.message) for w in usual] == ["an old name", "too late"]

@@ -1,7 +1,5 @@
 """Every YAML file in configs/ composes, and what it names can be built."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -9,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+from fixtures.places import CONFIGS
 
 
 def options(group: str) -> list[str]:

@@ -11,58 +11,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 
+from fixtures.places import environment
+from fixtures.training import SMOKE, genbench, make, scores
 from genbench import train
-from genbench.launch import task
-from genbench.runs.config import write_config
-from genbench.runs.directory import new_run_directory
-from genbench.runs.paths import config_root
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
-
-SMOKE = (
-    "trainer=smoke",
-    "budget=smoke",
-    "evaluation.num_samples=256",
-    "evaluation.likelihoods.bounds.importance_draws=10",
-    "logger=csv",
-)
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def start(tmp_path, cache):
-    """Make the run directory of a command and run its worker here; returns (directory, code)."""
-
-    def start(*overrides: str, run_id: str | None = None) -> tuple[Path, int]:
-        directory = make(tmp_path, cache, *overrides, run_id=run_id)
-        return directory, train.main([str(directory)])
-
-    return start
-
-
-def make(outputs: Path, cache: Path, *overrides: str, run_id: str | None = None) -> Path:
-    paths = [f"paths.outputs={outputs}", f"paths.cache={cache}"]
-    with initialize_config_dir(str(config_root()), version_base="1.3"):
-        cfg = compose("train", [*SMOKE, *paths, *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    del cfg.hydra
-    directory = new_run_directory(outputs, run_id)
-    write_config(directory, task.resolve(cfg))
-    return directory
-
-
-def scores(directory: Path) -> dict[str, float | None]:
-    return {score.name: score.value for score in read_result(directory).scores}
 
 
 @pytest.mark.parametrize("model", ["vae", "gan", "vae-gan", "noise"])
@@ -177,17 +133,6 @@ def test_untrained_weights_can_be_scored(start):
     assert read_result(directory).budget["images"] == 0
 
 
-def environment(cache: Path) -> dict[str, str]:
-    return os.environ | {"GENBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-
-
-def genbench(*arguments: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "genbench", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=environment(cache), capture_output=True, text=True, timeout=300
-    )
-
-
 @pytest.mark.slow
 def test_a_user_trains_scores_again_samples_and_compares(tmp_path, cache):
     done = genbench("train", *SMOKE, "study=first", cwd=tmp_path, cache=cache)
@@ -220,7 +165,7 @@ def test_a_terminal_with_a_progress_bar_hears_a_loggers_warning_once(tmp_path, c
     ours, theirs = pty.openpty()
     worker = subprocess.Popen(
         [sys.executable, "-m", "genbench.train", str(directory)],
-        env=environment(cache) | {"COLUMNS": "300", "TERM": "xterm"},
+        env=environment(GENBENCH_CACHE=str(cache)) | {"COLUMNS": "300", "TERM": "xterm"},
         stdout=theirs,
         stderr=theirs,
     )
@@ -249,7 +194,7 @@ def test_an_interrupted_run_keeps_its_checkpoint_and_is_resumed(tmp_path, cache,
     parent = subprocess.Popen(
         [*command, "model=vae", "budget.images=100M", "run_id=long"],
         cwd=tmp_path,
-        env=environment(cache),
+        env=environment(GENBENCH_CACHE=str(cache)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,34 @@
+"""`genbench evaluate`: runs are scored again under another protocol."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genbench.commands import evaluate
+from genbench.errors import UserMistake
+
+
+def test_evaluate_hands_each_run_its_protocol(train, room):
+    train("run_id=a", "evaluation.batch_size=32")
+    train("run_id=b", "model=gan")
+    source = "import shutil, sys; shutil.copy(sys.argv[2], sys.argv[1] + '/protocol.yaml')"
+    (room / "stub_worker.py").write_text(source)
+    assert evaluate.evaluate(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
+    first, second = (
+        yaml.safe_load(Path(f"outputs/{name}/protocol.yaml").read_text()) for name in "ab"
+    )
+    assert first["evaluation"]["num_samples"] == second["evaluation"]["num_samples"] == 50
+    assert first["evaluation"]["batch_size"] == 32 != second["evaluation"]["batch_size"]
+    assert set(first) == {"evaluation", "extractor"}
+    assert first["evaluation"]["extractor"] == first["extractor"]
+
+
+def test_evaluate_refuses_what_belongs_to_training(train):
+    train("run_id=a")
+    with pytest.raises(UserMistake, match=r"model\.beta=2 belongs to training"):
+        evaluate.evaluate(["a", "model.beta=2"], worker="stub_worker")
+    with pytest.raises(UserMistake, match=r"did you mean evaluation\.num_samples"):
+        evaluate.evaluate(["a", "evaluation.num_smaples=2"], worker="stub_worker")
+    with pytest.raises(UserMistake, match="evaluate needs a run"):
+        evaluate.evaluate(["evaluation.num_samples=2"], worker="stub_worker")

@@ -1,0 +1,85 @@
+"""A mistake on the command line is answered in one sentence, with the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.launching import runs
+from genbench.cli import main
+from genbench.launch import settings
+from genbench.runs import paths
+
+MISTAKES = {
+    "modle=gan": "there is no setting modle: did you mean model?",
+    "model=gann": "there is no model gann: did you mean model=gan? There are blur, gan, gan-hinge",
+    "model=vae_gan": "did you mean model=vae-gan?",
+    "model=1": "model=1 is not a choice: there are blur, gan",
+    "model=": "model= names nothing: there are blur, gan",
+    "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
+    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp",
+    "lr=1e-3": "there is no setting lr: did you mean model.optimizer.lr?",
+    "model.lr=1e-3": "did you mean model.optimizer.lr?",
+    "beta=2": "did you mean model.beta?",
+    "model.optimiser.lr=1e-3": "did you mean model.optimizer.lr?",
+    "budjet.images=500k": "did you mean budget.images?",
+    "seeed=1": "did you mean seed?",
+    "+seeed=1": "+seeed adds a setting that nothing reads: did you mean seed?",
+    "zzz=1": "there is no setting zzz: `genbench train --cfg job` shows all",
+    "gan": "'gan' is not a setting: write key=value, for example model=gan",
+    "=3": "'=3' is not a setting",
+    "tags=[a": "cannot be read: quote it",
+    "evaluation.metrics={}": "evaluation.metrics={} removes nothing, for a mapping is merged with the "
+    "default: leave out what you do not want, as in ~evaluation.metrics.frechet (there are frechet,",
+    "logger={}": "choose another one with logger=... (there are auto, csv,",
+    "tags=a": "tags=a is not a list: write tags=[a]",
+    "model=vae,gan": "names several values: add -m",
+    "model.optimizer.lr=fast": "model.optimizer.lr=fast is not a number: write a value like 0.001",
+    "trainer.progress=maybe": "trainer.progress=maybe is not true or false",
+    "budget.images=lots": "budget.images=lots is not a number of images: write 2_000_000, 500k",
+    "arena.images=1x": "arena.images=1x is not a number of images",
+    "~model": "~model leaves the run without model",
+    "seed=${nix}": "Interpolation key 'nix' not found",
+}
+
+
+@pytest.mark.parametrize("argument", MISTAKES)
+def test_a_mistake_is_one_sentence_with_the_remedy(room, capfd, argument):
+    assert main(["train", argument]) == 2
+    error = capfd.readouterr().err
+    assert MISTAKES[argument] in error
+    assert error.startswith("genbench: ")
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists() or runs() == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["-m", "model=vae,gann"], "did you mean model=gan?"),
+        (["model=gan", "lr=1"], "did you mean model.generator_optimizer.lr"),
+        (["--config-dir", "nowhere"], "nowhere' not found"),
+        (["--config-name", "tarin"], "Cannot find primary config 'tarin'"),
+        (["--cfg", "job", "--info"], "Only one of"),
+    ],
+)
+def test_mistakes_with_flags_are_one_sentence(room, capfd, argv, sentence):
+    assert main(["train", *argv]) == 2
+    error = capfd.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_flag_is_refused(room, capfd):
+    with pytest.raises(SystemExit) as refused:
+        main(["train", "--frobnicate"])
+    assert refused.value.code == 2
+    assert "--frobnicate" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["budget.images=500k", "arena.images=1.5M", "model.beta=2", "study=null", "tags=[a]"],
+)
+def test_right_values_are_taken(room, argument, capfd):
+    with settings.composing(paths.config_root()):
+        settings.check_values([argument])

@@ -1,0 +1,305 @@
+"""A search with Optuna itself: what is proposed, what counts, and what goes on after a death."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from fixtures.launching import runs
+from fixtures.processes import wait_for
+from genbench.errors import UserMistake
+from genbench.launch import search, search_space, settings, task
+from genbench.runs import paths
+from genbench.runs.config import read_config
+from genbench.runs.status import read_status
+
+# scores are made of the settings, so that the best ones are known
+WORKER = """
+import json, math, os, signal, sys, time
+from pathlib import Path
+from genbench.runs.result import Result, write_result
+from genbench.runs.status import Status, write_status
+from genbench.runs.config import read_config
+from genbench.runs.score import Score
+run = Path(sys.argv[1])
+config = read_config(run)
+def stop(number, frame):
+    write_status(run, Status("interrupted", "stopped"))
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Ctrl-C in the parent
+    signal.signal(number, stop)
+(run / "pid").write_text(str(os.getpid()))
+beta = config["model"].get("beta", 1.0)
+fd, elbo = (math.log10(beta) - 1) ** 2, -beta
+"""
+ENDS = """
+scores = [Score("fd_x", fd, "", False, {"quantity": "fd"}), Score("elbo", elbo, "", True, {})]
+write_result(run, Result(run.name, "s", [], "finished", "vae", "digits", 0, "f", {}, {}, {}, scores))
+write_status(run, Status("finished"))
+"""
+FAILS_ABOVE_1 = """
+if beta > 1:
+    write_status(run, Status("diverged", "loss is no longer a number"))
+    sys.exit(1)
+"""
+WAITS = "time.sleep(60)\n"
+SPACE = "model.beta=tag(log,interval(1e-2,1e2))"
+
+
+@pytest.fixture
+def find(room):
+    """Search with a worker whose source is given; returns the exit code."""
+
+    def run(*argv, source=ENDS):
+        (room / "stub_worker.py").write_text(WORKER + source)
+        fixed = ["-m", "hydra/sweeper=search", "study=s"]
+        return task.train([*fixed, *argv], worker="stub_worker")
+
+    return run
+
+
+def trials(storage=None):
+    storage = storage or search.open_storage(None, Path("outputs"), "s")
+    return optuna.load_study(study_name="s", storage=storage).trials
+
+
+def states():
+    return [trial.state.name for trial in trials()]
+
+
+# --- the space ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("a=interval(1e-5,1e-2)", FloatDistribution(1e-5, 1e-2)),
+        ("a=tag(log,interval(1e-5,1e-2))", FloatDistribution(1e-5, 1e-2, log=True)),
+        ("a=int(interval(1,10))", IntDistribution(1, 10)),
+        ("a=tag(log,int(interval(1,64)))", IntDistribution(1, 64, log=True)),
+        ("a=range(1,10)", IntDistribution(1, 9)),
+        ("a=range(1,10,3)", IntDistribution(1, 7, step=3)),
+        ("a=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("a=1,2,4", CategoricalDistribution(["1", "2", "4"])),
+        ("a=choice([0.5,0.9],[0.0,0.99])", CategoricalDistribution(["[0.5,0.9]", "[0.0,0.99]"])),
+    ],
+)
+def test_hydras_grammar_is_the_space(override, expected):
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    assert search_space.distribution(parsed) == expected
+
+
+@pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
+def test_an_empty_interval_is_a_sentence(override):
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    with pytest.raises(UserMistake, match="is empty, or reaches 0 on a log scale"):
+        search_space.distribution(parsed)
+
+
+def test_the_authors_defaults_are_tried_for_every_option_of_a_group():
+    with settings.composing(paths.config_root()):
+        space = search_space.Space.read(["model=vae,gan", "arena.latent_dim=8,16,32", "seed=3"])
+        assert space.authors() == [
+            {"model": "vae", "arena.latent_dim": "16"}, {"model": "gan", "arena.latent_dim": "16"}
+        ]  # fmt: skip
+        space = search_space.Space.read(["model.beta=interval(2,3)", "budget.epochs=null,3"])
+        assert space.authors() == [{"budget.epochs": "null"}]  # 1.0 is no beta of this space
+    assert space.overrides({"model.beta": 2.5, "budget.epochs": "3"}) == [
+        "model.beta=2.5", "budget.epochs=3",
+    ]  # fmt: skip
+
+
+# --- a search -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_search_finds_what_is_best_and_begins_with_the_defaults(find, capfd):
+    assert find(SPACE, "hydra.sweeper.n_trials=25", "hydra.launcher.slots=4") == 0
+    found = trials()
+    assert len(found) == 25
+    assert found[0].params == {"model.beta": 1.0}
+    best = min(found, key=lambda trial: trial.value)
+    assert 10 ** (1 - 0.5) < best.params["model.beta"] < 10 ** (1 + 0.5)
+    assert {read_config(run)["study"] for run in runs()} == {"s"}
+    printed = capfd.readouterr().out
+    assert f"fd={best.value:.4g}  {best.user_attrs['run']}" in printed
+    assert "25 trials complete" in printed
+
+
+@pytest.mark.slow
+def test_the_number_of_trials_is_a_total(find, capfd):
+    assert find(SPACE, "hydra.sweeper.n_trials=2") == 0
+    assert find(SPACE, "hydra.sweeper.n_trials=3") == 0
+    assert len(runs()) == 3
+    assert find(SPACE, "hydra.sweeper.n_trials=3") == 0
+    assert len(runs()) == 3
+    assert "3 trials are there: raise hydra.sweeper.n_trials" in capfd.readouterr().out
+
+
+def test_a_trial_that_diverges_is_a_failed_trial_and_not_the_end(find, capfd):
+    argv = ("model.beta=0.5,2.0", "hydra.sweeper.sampler=grid")
+    assert find(*argv, source=FAILS_ABOVE_1 + ENDS) == 0
+    assert sorted(states()) == ["COMPLETE", "FAIL"]
+    (failed,) = [t for t in trials() if t.state == TrialState.FAIL]
+    assert failed.user_attrs["reason"] == "loss is no longer a number"
+    assert "1 trials complete, 0 pruned, 1 failed" in capfd.readouterr().out
+
+
+def test_a_trial_without_the_score_is_a_failed_trial(find, capfd):
+    argv = ("hydra.sweeper.n_trials=1", "hydra.sweeper.objective=nix")
+    assert find(SPACE, *argv) == 0
+    assert states() == ["FAIL"]
+    assert "no nix" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["pool", "basic"])
+def test_a_grid_is_every_combination_once(find, launcher):
+    argv = ("model.beta=0.1,1.0", "model=vae", "seed=range(0,2)", f"hydra/launcher={launcher}")
+    assert find(*argv, "hydra.sweeper.sampler=grid") == 0
+    made = [(read_config(run)["model"]["beta"], read_config(run)["seed"]) for run in runs()]
+    assert sorted(made) == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+
+
+def test_several_objectives_have_a_pareto_set(find, capfd):
+    argv = ("model.beta=0.1,1.0,10.0,100.0", "hydra.sweeper.objective=[fd,elbo]")
+    assert find(*argv, "hydra.sweeper.sampler=grid") == 0
+    lines = capfd.readouterr().out.partition("Pareto set")[2].partition("\n\n")[0].splitlines()
+    best = sorted(line.rpartition("model.beta=")[2] for line in lines if "model.beta" in line)
+    assert best == ["0.1", "1.0", "10.0"]  # 100 is no better in fd than 1, and worse in elbo
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "cmaes"])
+def test_every_sampler_samples(find, sampler):
+    argv = ("hydra.sweeper.n_trials=4", f"hydra.sweeper.sampler={sampler}")
+    assert find(SPACE, "model.optimizer.lr=tag(log,interval(1e-5,1e-2))", *argv) == 0
+    assert states() == ["COMPLETE"] * 4
+    assert trials()[0].params == {"model.beta": 1.0, "model.optimizer.lr": 1e-3}
+
+
+@pytest.mark.slow
+def test_a_hopeless_trial_is_stopped_by_its_curve(find, capfd):
+    source = """
+curve = config["seed"]
+(run / "history.csv").write_text(f"images,validation/loss\\n100,{curve}\\n")
+if curve == 9:
+    time.sleep(60)
+"""
+    argv = ("seed=3,2,1,9", "hydra.sweeper.sampler=grid", "hydra.launcher.slots=1")
+    prune = ("hydra.sweeper.prune_on=validation/loss", "hydra.sweeper.prune_after=1")
+    source = source.replace("time.sleep(60)", "time.sleep(60)\nelse:\n    time.sleep(1.5)")
+    assert find(*argv, *prune, source=source + ENDS) == 0
+    assert states() == ["COMPLETE"] * 3 + ["PRUNED"]
+    (stopped,) = [run for run in runs() if read_status(run).status == "interrupted"]
+    assert "stopped by the search" in read_status(stopped).reason
+
+
+def test_a_curve_that_no_run_logs_is_mentioned(find, capfd):
+    argv = ("hydra.sweeper.n_trials=1", "hydra.sweeper.prune_on=nix")
+    assert find(SPACE, *argv) == 0
+    assert "no run logged nix in history.csv: nothing was pruned" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["study=null", SPACE], "add study=NAME"),
+        (["seed=1"], "needs something to vary"),
+        ([SPACE, "hydra.sweeper.sampler=tpee"], "is not one of tpe, random, cmaes, grid"),
+        ([SPACE, "hydra.sweeper.n_trials=0"], "n_trials=0 is not a number above 0"),
+        ([SPACE, "hydra.sweeper.sampler=grid"], "a grid needs steps"),
+        ([SPACE, "hydra.sweeper.storage=nix://u:secret@host/db"], "storage=nix://host/db cannot"),
+        ([SPACE, "hydra.sweeper.directions=[up]"], "must say minimize or maximize"),
+        ([SPACE, "hydra.sweeper.objective=[a,b]", "hydra.sweeper.prune_on=x"], "no pruning"),
+    ],
+)
+def test_mistakes_are_sentences(find, argv, sentence):
+    with pytest.raises(UserMistake) as mistake:
+        find(*argv)
+    assert sentence in str(mistake.value)
+    assert runs() == []
+
+
+@pytest.mark.slow
+def test_a_study_is_not_continued_with_other_settings(find):
+    assert find(SPACE, "hydra.sweeper.n_trials=1") == 0
+    with pytest.raises(UserMistake, match="has been searched with fixed"):
+        find(SPACE, "hydra.sweeper.n_trials=2", "seed=4")
+
+
+# --- several coordinators -----------------------------------------------------------------------
+
+
+def coordinator(room, *argv):
+    code = "import sys; from genbench.launch import task; sys.exit(task.train(sys.argv[1:], "
+    code += "worker='stub_worker'))"
+    fixed = ["-m", "hydra/sweeper=search", "study=s", SPACE]
+    return subprocess.Popen([sys.executable, "-c", code, *fixed, *argv], start_new_session=True)
+
+
+def two_share_a_study(room, *argv):
+    (room / "stub_worker.py").write_text(WORKER + "time.sleep(0.3)\n" + ENDS)
+    both = [coordinator(room, "hydra.sweeper.n_trials=8", *argv) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+
+
+def check_that_two_shared(found):
+    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    assert len(complete) == len(runs()) == 8
+    assert len({trial.user_attrs["coordinator"] for trial in complete}) == 2
+    assert len({trial.params["model.beta"] for trial in complete}) == 8
+    assert [t.params["model.beta"] for t in complete].count(1.0) == 1
+
+
+@pytest.mark.slow
+def test_two_coordinators_share_a_study(room):
+    two_share_a_study(room)
+    check_that_two_shared(trials())
+
+
+@pytest.mark.slow
+def test_what_a_dead_coordinator_had_begun_is_taken_up(find, room):
+    (room / "stub_worker.py").write_text(WORKER + WAITS)
+    process = coordinator(room, "hydra.sweeper.n_trials=2", "hydra.launcher.slots=1")
+    wait_for(lambda: list(room.glob("outputs/*/pid")))
+    process.kill()
+    process.wait()
+    (begun,) = runs()
+    wait_for(lambda: read_status(begun).status == "interrupted")
+    assert states()[0] == "RUNNING"
+    assert find(SPACE, "hydra.sweeper.n_trials=2", "hydra.launcher.slots=1") == 0
+    assert sorted(states()) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert read_status(begun).status == "finished"  # resumed, not begun again
+    assert len(runs()) == 2
+
+
+@pytest.mark.slow
+def test_trials_stopped_by_ctrl_c_are_taken_up(find, room):
+    (room / "stub_worker.py").write_text(WORKER + WAITS)
+    process = coordinator(room, "hydra.sweeper.n_trials=1")
+    wait_for(lambda: list(room.glob("outputs/*/pid")))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 75
+    assert find(SPACE, "hydra.sweeper.n_trials=1") == 0
+    assert len(runs()) == 1
+    assert sorted(states()) == ["COMPLETE", "FAIL"]
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_coordinators_share_a_study_in_postgresql(room, postgresql):
+    two_share_a_study(room, f"hydra.sweeper.storage='{postgresql}'")
+    storage = search.open_storage(postgresql, Path(), "s")
+    check_that_two_shared(trials(storage))
+    storage.remove_session()
+    storage.engine.dispose()

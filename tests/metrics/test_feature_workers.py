@@ -1,0 +1,88 @@
+"""Scores with several devices are those with one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fixtures.places import ROOT
+from genbench.errors import GenbenchError
+from genbench.metrics.contract import Features
+from genbench.metrics.feature_workers import Share
+from genbench.runs.result import read_result
+
+
+def rows(*numbers: int) -> Features:
+    values = torch.tensor(numbers, dtype=torch.float32)[:, None]
+    return Features(values, -values)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 5, 7])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_batch_is_somebodys_and_in_order(batches, world):
+    taken = [number for rank in range(world) for number in Share(rank, world).of(batches)]
+    assert taken == list(range(batches))
+
+
+def test_shares_come_together_in_order(tmp_path):
+    Share(2, 3, tmp_path).gather("fake", rows(4))
+    Share(1, 3, tmp_path).gather("fake", rows(2, 3))
+    found = Share(0, 3, tmp_path).gather("fake", rows(0, 1))
+    assert torch.equal(found.features, rows(0, 1, 2, 3, 4).features)
+    assert torch.equal(found.logits, rows(0, 1, 2, 3, 4).logits)
+
+
+def test_a_process_without_a_batch_adds_nothing(tmp_path):
+    empty = Features(torch.empty(0, 0), torch.empty(0, 0))
+    Share(1, 2, tmp_path).gather("fake", empty)
+    assert torch.equal(Share(0, 2, tmp_path).gather("fake", rows(5)).features, rows(5).features)
+
+
+def test_a_process_that_ended_is_not_waited_for(tmp_path):
+    helper = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    helper.wait()
+    with pytest.raises(GenbenchError, match="process 1 of 2 ended with code 3"):
+        Share(0, 2, tmp_path, (helper,)).gather("fake", rows(1))
+
+
+@pytest.mark.slow
+def test_two_processes_with_uneven_batches_give_the_scores_of_one(tmp_path):
+    def genbench(*arguments: str, cache: str) -> None:
+        path = str(ROOT)
+        more = {"GENBENCH_CACHE": str(tmp_path / cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        done = subprocess.run(
+            [sys.executable, "-m", "genbench", *arguments],
+            cwd=tmp_path,
+            env=os.environ | more,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+
+    settings = ["evaluation.num_samples=256", "evaluation.batch_size=100"]
+    train = [
+        "trainer=smoke",
+        "budget=smoke",
+        "logger=csv",
+        "run_id=x",
+        "evaluation.devices=2",
+        "ema=standard",
+    ]
+    genbench("train", "model=gan", *train, *settings, cache="first")
+    genbench("evaluate", "x", "evaluation.devices=1", *settings, cache="second")
+    genbench("evaluate", "x", "evaluation.devices=3", *settings, cache="third")
+
+    shared = {
+        score.protocol: score.value for score in read_result(tmp_path / "outputs" / "x").scores
+    }
+    files = sorted((tmp_path / "outputs" / "x" / "evaluations").glob("*.json"))
+    assert len(files) == 2
+    for file in files:
+        again = {
+            score["protocol"]: score["value"] for score in json.loads(file.read_text())["scores"]
+        }
+        assert again == shared

@@ -1,0 +1,120 @@
+"""Averaged weights: the average itself, its BatchNorm, and that it disturbs nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fixtures.training import make
+from genbench import train
+from genbench.errors import UserMistake
+from genbench.runs.result import read_result
+from genbench.training.callbacks.averaging import Averaging, recalibrate
+
+
+class Decoding(nn.Module):
+    """As much of a model as an average needs."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder, self.batch_size, self.images_shown = decoder, 64, 0
+        self.device, self.after_step = torch.device("cpu"), None
+
+    def latents(self, n, generator):
+        return torch.randn(n, 4, generator=generator)
+
+    def sample(self, z):
+        return self.decoder(z)
+
+
+def begin(decoder, **arguments):
+    model, averaging = Decoding(decoder), Averaging(**arguments)
+    averaging.on_fit_start(None, model)
+    return model, averaging
+
+
+def test_after_a_half_life_half_of_the_old_weights_is_left():
+    model, averaging = begin(nn.Linear(4, 1), half_life=640, ramp=1e9)
+    start = model.decoder.weight.detach().clone()
+    with torch.no_grad():
+        model.decoder.weight.add_(1.0)
+    for _ in range(10):
+        model.images_shown += 64
+        averaging.update(model)
+    torch.testing.assert_close(averaging.average.weight.detach(), start + 0.5)
+
+
+def test_a_short_run_forgets_its_initial_weights():
+    model, averaging = begin(nn.Linear(4, 1), half_life="10M", ramp=0.05)
+    with torch.no_grad():
+        model.decoder.weight.add_(1.0)
+    for _ in range(100):
+        model.images_shown += 64
+        averaging.update(model)
+    torch.testing.assert_close(averaging.average.weight, model.decoder.weight, atol=1e-3, rtol=0)
+
+
+def test_averaged_weights_are_in_place_only_inside():
+    model, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
+    raw = model.decoder
+    with averaging.applied(model):
+        assert model.decoder is averaging.average
+    assert model.decoder is raw
+
+
+def test_batch_norm_gets_the_statistics_of_the_averaged_weights():
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    model = Decoding(decoder).eval()
+    decoder[1].running_mean.fill_(100.0)  # of other weights
+    recalibrate(model)
+    z = model.latents(32 * 64, torch.Generator().manual_seed(7))
+    expected = decoder[0](z)
+    torch.testing.assert_close(decoder[1].running_mean, expected.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(decoder[1].running_var, expected.var(0), atol=0.2, rtol=0)
+    assert not decoder[1].training
+    assert decoder[1].momentum == 0.1
+
+
+def test_a_half_life_must_be_above_zero():
+    with pytest.raises(UserMistake, match="half_life=0"):
+        Averaging(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", [[], ["network=conv", "network.width=4"]], ids=["mlp", "conv"])
+def test_the_average_is_scored_beside_the_raw_weights_and_changes_nothing(tmp_path, cache, extra):
+    settings = ["model=vae-gan", "budget.images=2560", *extra]
+    plain, averaged = (
+        make(tmp_path, cache, *settings, *ema, run_id=name)
+        for name, ema in (("plain", []), ("averaged", ["ema=standard"]))
+    )
+    assert train.main([str(plain)]) == 0
+    assert train.main([str(averaged)]) == 0
+
+    def by_weights(run):
+        found = {}
+        for score in read_result(run).scores:
+            weights = score.card.get("fake", {}).get("weights", "raw")
+            found[score.name, weights] = (score.value, score.protocol)
+        return found
+
+    first, second = by_weights(plain), by_weights(averaged)
+    assert all(second[key] == value for key, value in first.items())
+    extra_scores = {key: value for key, value in second.items() if key not in first}
+    assert ("fd_lenet-digits-v1", "ema") in extra_scores
+    assert all(weights == "ema" for _, weights in extra_scores)
+    raw, ema = (second["fd_lenet-digits-v1", weights] for weights in ("raw", "ema"))
+    assert raw[0] != ema[0]
+    assert raw[1] != ema[1]  # another protocol: never in one column
+
+
+def test_the_average_goes_through_a_checkpoint():
+    model, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
+    model.images_shown = 64
+    averaging.update(model)
+    again = Averaging(64, 1.0)
+    again.load_state_dict(copy.deepcopy(averaging.state_dict()))
+    again.on_fit_start(None, model)
+    assert torch.equal(again.average.weight, averaging.average.weight)

@@ -1,0 +1,74 @@
+"""A run that was stopped and resumed is the run that was not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixtures.training import make, scores
+from genbench import train
+from genbench.runs.history import read_history
+from genbench.runs.result import read_result
+from genbench.runs.status import read_status
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(directory / "checkpoints" / "final.ckpt", weights_only=True)
+    optimizers = {
+        f"optimizer {i} {k} {name}": value
+        for i, optimizer in enumerate(checkpoint["optimizer_states"])
+        for k, state in optimizer["state"].items()
+        for name, value in state.items()
+    }
+    return checkpoint["state_dict"] | optimizers
+
+
+SETTINGS = {
+    "vae": ["model=vae"],
+    "gan": ["model=gan"],
+    "vae-gan": ["model=vae-gan"],
+    "wgan-gp": ["model=wgan-gp"],
+    "a schedule, clipped, in parts": [
+        "model=gan",
+        "schedule=cosine",
+        "schedule.warmup=1k",
+        "gradient_clip=0.5",
+        "trainer.accumulate=2",
+    ],
+    "conv with BatchNorm and an average": [
+        "model=vae-gan",
+        "network=conv",
+        "network.width=4",
+        "ema=standard",
+    ],
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(tmp_path, cache, settings):
+    settings = [*settings, "budget.images=2560", "trainer.steps_per_batch=3"]
+    whole = make(tmp_path, cache, *settings, run_id="whole")
+    assert train.main([str(whole)]) == 0
+
+    stop = (
+        f"+callbacks.stop={{_target_: fixtures.callbacks.StopOnce, marker: {tmp_path}/m, batch: 4}}"
+    )
+    parts = make(tmp_path, cache, *settings, stop, run_id="parts")
+    assert train.main([str(parts)]) == 75
+    status = read_status(parts)
+    assert (status.status, read_result(parts).status) == ("interrupted", "interrupted")
+    assert "SIGTERM" in status.reason
+    assert not (parts / "result.json").exists()
+    assert train.main([str(parts), "--resume"]) == 0
+
+    assert read_status(parts).status == "finished"
+    first, second = weights(whole), weights(parts)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert scores(whole) == scores(parts)
+    histories = [read_history(run) for run in (whole, parts)]
+    for history in histories:
+        history.pop("images_per_second")
+    assert histories[0].keys() == histories[1].keys()
+    assert histories[0] == histories[1]
+    assert ("lr/generator" in histories[0]) == ("schedule=cosine" in settings)

@@ -1,0 +1,46 @@
+"""The best weights: chosen on the validation split, disturbing nothing, beside the final ones."""
+
+import pytest
+
+from fixtures.comparison import fd, table
+from fixtures.training import make, scores
+from genbench import train
+from genbench.runs.history import read_history
+from genbench.runs.result import read_result
+
+
+def test_the_best_weights_are_scored_beside_the_final_ones_and_change_nothing(tmp_path, cache):
+    settings = ["model=gan", "budget.images=2560", "trainer.steps_per_batch=1"]
+    selection = ["selection=fd", "selection.num_samples=256", "selection.checks=5"]
+    plain = make(tmp_path, cache, *settings, run_id="plain")
+    chosen = make(tmp_path, cache, *settings, *selection, run_id="chosen")
+    assert train.main([str(plain)]) == 0
+    assert train.main([str(chosen)]) == 0
+    result = read_result(chosen)
+    by_checkpoint = {"final": {}, "best": {}}
+    for score in result.scores:
+        by_checkpoint[score.checkpoint][score.name] = score
+    assert {name: s.value for name, s in by_checkpoint["final"].items()} == scores(plain)
+    name = "fd_lenet-digits-v1"
+    assert by_checkpoint["best"][name].protocol == by_checkpoint["final"][name].protocol
+    assert "fd_floor_lenet-digits-v1" not in by_checkpoint["best"]
+    assert result.budget["images"] == 2560
+    assert (chosen / "checkpoints" / "best.ckpt").exists()
+    history = read_history(chosen)["selection/fd"]
+    assert [images for images, _ in history] == [512, 1024, 1536, 2048, 2560]
+
+
+def test_choosing_with_the_reported_latents_is_refused(tmp_path, cache, capsys):
+    run = make(tmp_path, cache, "model=gan", "selection=fd", "selection.seed=0")
+    assert train.main([str(run)]) == 2
+    assert "selection.seed=0 is evaluation.seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("final", "said"), [(11.0, False), (49.0, True)])
+def test_final_and_best_stand_side_by_side_and_a_loss_is_said(tmp_path, finished, final, said):
+    from dataclasses import replace
+
+    finished([fd(final), replace(fd(10.0), checkpoint="best")])
+    rows, only = table(tmp_path)
+    assert (rows["vae"]["FD ↓"], rows["vae"]["FD ↓ best"]) == (f"{final:g}", "10")
+    assert any("4.9 times its best" in note for note in only.notes) == said

@@ -1,0 +1,155 @@
+"""CUDA graphs and compiled networks: the same training, or a refusal with a sentence."""
+
+import pytest
+import torch
+
+from fixtures.trainers import machine, trained
+from genbench.errors import UserMistake
+from genbench.training import acceleration
+from genbench.training.callbacks.averaging import Averaging
+from genbench.training.cuda_graph import WARM_UP, Capture, make_capturable
+
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+STEPS = WARM_UP + 9
+
+
+@pytest.mark.parametrize("model", ["gan", "vae-gan"])
+def test_a_replayed_step_is_the_step(tmp_path, cache, model):
+    """On a CPU a replay is the step itself, on the buffer that a graph would read from."""
+
+    def replaying(model):
+        model.capture = Capture(record=lambda work, generator: work)
+
+    plain = trained(machine(tmp_path / "a", cache, f"model={model}"))
+    replayed = trained(machine(tmp_path / "b", cache, f"model={model}", precede=replaying))
+    assert all(torch.equal(value, replayed[0][name]) for name, value in plain[0].items())
+    assert plain[1:] == replayed[1:]
+    assert len(plain[1]) >= 4 and plain[2] == STEPS
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["vae", "gan", "wgan-gp", "vae-gan"])
+def test_a_captured_run_has_the_numbers_of_an_eager_one(tmp_path, cache, model):
+    runs = [
+        trained(
+            machine(
+                tmp_path / str(graph),
+                cache,
+                f"model={model}",
+                "trainer.accelerator=gpu",
+                "trainer.precision=32-true",
+                f"trainer.cuda_graph={graph}",
+            )
+        )
+        for graph in (False, True)
+    ]
+    assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
+    assert runs[0][1:] == runs[1][1:]
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "ranks", "parts", "precision"),
+    [
+        ("this run is on a CPU", CPU, 1, 1, "32-true"),
+        ("this run has 2", GPU, 2, 1, "32-true"),
+        ("takes it in parts", GPU, 1, 4, "32-true"),
+        ("the loss scale of 16-mixed", GPU, 1, 1, "16-mixed"),
+    ],
+)
+def test_a_graph_is_refused_where_a_replay_is_not_the_step(
+    tmp_path, cache, words, device, ranks, parts, precision
+):
+    model = machine(tmp_path, cache, "model=vae").model
+    with pytest.raises(UserMistake, match=f"{words}.*trainer.cuda_graph=false"):
+        acceleration.check_graph(model, device, ranks, parts, precision)
+    acceleration.check_graph(model, GPU, 1, 1, "bf16-mixed")
+    model.rate = lambda images: 0.5
+    with pytest.raises(UserMistake, match="schedule=constant"):
+        acceleration.check_graph(model, GPU, 1, 1, "bf16-mixed")
+
+
+def test_optimizers_that_count_on_the_host_are_not_captured():
+    weights = [torch.nn.Parameter(torch.ones(2))]
+    for optimizer in (torch.optim.SGD(weights), torch.optim.Adam(weights)):
+        with pytest.raises(UserMistake, match=r"the decoder's .* fused=true"):
+            make_capturable({"decoder": optimizer}, captured=True)
+    adam = torch.optim.Adam(weights, fused=True)
+    for captured in (True, False):  # a later trainer of the run may do without
+        make_capturable({"decoder": adam}, captured)
+        assert adam.param_groups[0]["capturable"] is captured
+
+
+def test_compiling_what_is_differentiated_twice_is_refused(tmp_path, cache):
+    for model in ("wgan-gp", "gan"):
+        with pytest.raises(UserMistake, match=r"differentiated twice.*trainer.compile=false"):
+            machine(tmp_path, cache, f"model={model}", "trainer.compile=true")
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, cache):
+    """Traced as for any backend; what a compiler makes of it is its own affair."""
+    plain = machine(tmp_path / "a", cache, "model=gan", "model.r1_gamma=0")
+    counts, names = plain.model.parameter_counts(), [n for n, _ in plain.model.named_parameters()]
+    expected = trained(plain)[0]
+    made = machine(tmp_path / "b", cache, "model=gan", "model.r1_gamma=0")
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    with acceleration.compiling(made.model, True, backend):
+        assert made.model.parameter_counts() == counts
+        found = trained(made)[0]
+    assert graphs
+    assert [n for n, _ in made.model.named_parameters()] == names
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(v, found[k], rtol=1e-4, atol=1e-5) for k, v in expected.items())
+    seen = len(graphs)
+    made.model.sample(torch.zeros(3, made.model.latent_dim))
+    assert len(graphs) == seen  # scored as written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_an_average_of_compiled_networks_is_that_of_written_ones(tmp_path, cache, network):
+    """The average is a copy of the decoder, made while that is compiled."""
+    found = []
+    for compiled in (False, True):
+        settings = ["model=vae", f"network={network}", "network.width=16"]
+        made = machine(tmp_path / str(compiled), cache, *settings)
+        averaging = Averaging("1k")
+        made.trainer.callbacks.append(averaging)
+        graphs: list[torch.fx.GraphModule] = []
+
+        def backend(graph, inputs, graphs=graphs):
+            graphs.append(graph)
+            return graph.forward
+
+        with acceleration.compiling(made.model, compiled, backend):
+            trained(made)
+        assert bool(graphs) == compiled
+        with averaging.applied(made.model):
+            sampled = made.model.sample(torch.zeros(3, made.model.latent_dim))
+        found.append((averaging.state_dict()["average"], {"sample": sampled}))
+        assert not torch.equal(sampled, made.model.sample(torch.zeros(3, made.model.latent_dim)))
+    for written, compiled in zip(*found, strict=True):
+        assert written.keys() == compiled.keys()
+        for name, value in written.items():
+            torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_by_the_compiler_of_this_machine_is_the_network():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    images = torch.randn(5, 8)
+
+    def gradients() -> list[torch.Tensor]:
+        return [*torch.autograd.grad(network(images).square().sum(), list(network.parameters()))]
+
+    expected, names = gradients(), list(network.state_dict())
+    with acceleration.compiled([network]):
+        found = gradients()
+        assert list(network.state_dict()) == names
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, found, strict=True))

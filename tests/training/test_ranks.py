@@ -1,0 +1,187 @@
+"""Several devices: the same numbers as one, and no rank dies alone. Two CPU ranks over gloo."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixtures import two_ranks
+from fixtures.places import environment
+from fixtures.processes import wait_for
+from fixtures.ranks import SMOKE, start_ranks
+from fixtures.trainers import CASES
+from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
+from genbench.networks.conv import ConvDecoder
+from genbench.runs.status import read_status
+from genbench.training import checks, ranks
+
+TOLERANCE = (
+    5e-5  # of parameters after 50 steps of Adam, which divides small gradients by themselves
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache) -> Path:
+    """All cases, trained by two ranks that torchrun has started."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "fixtures.two_ranks", str(folder), str(cache)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_with_half_the_batch_each_train_what_one_trains(tmp_path, cache, trained, case):
+    first = torch.load(trained / f"{case}-0.pt")
+    second = torch.load(trained / f"{case}-1.pt")
+    alone = two_ranks.train(tmp_path, cache, 1, case)
+    assert all(torch.equal(first[name], second[name]) for name in alone)
+    for name, value in alone.items():
+        torch.testing.assert_close(first[name], value, rtol=0, atol=TOLERANCE)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Live processes whose command line names the run directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        if str(folder / "outputs" / "x") in command and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+DIES = """
+import os
+if os.environ.get("LOCAL_RANK") == "1":
+    from genbench.models.contract import GenerativeModel
+    def draw_from(self, step, before=GenerativeModel.draw_from):
+        if step == 30:
+            raise ValueError("no more of this")
+        before(self, step)
+    GenerativeModel.draw_from = draw_from
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_exception_in_a_rank_ends_the_run_with_its_message(tmp_path, cache):
+    parent = start_ranks(tmp_path, cache, code=DIES)
+    _, error = parent.communicate(timeout=120)
+    assert parent.returncode == 1
+    assert "rank 1: ValueError: no more of this" in error
+    status = read_status(tmp_path / "outputs" / "x")
+    assert status.status == "failed"
+    assert "no more of this" in status.reason
+    wait_for(lambda: not processes_of(tmp_path), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_takes_the_run_with_it(tmp_path, cache, victim):
+    parent = start_ranks(tmp_path, cache)
+    wait_for((tmp_path / "outputs" / "x" / "history.csv").exists)
+    by_rank = {
+        "LOCAL_RANK=1" in (Path(f"/proc/{pid}/environ").read_text()): pid
+        for pid in processes_of(tmp_path)
+    }
+    os.kill(by_rank[victim == 1], signal.SIGKILL)
+    began = time.monotonic()
+    _, error = parent.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert parent.returncode == 1
+    status = read_status(tmp_path / "outputs" / "x")
+    assert status.status == "failed"
+    assert "killed by signal 9" in status.reason
+    assert "killed by signal 9" in error
+    wait_for(lambda: not processes_of(tmp_path), 10)
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_all_ranks_and_is_no_failure(tmp_path, cache):
+    parent = start_ranks(tmp_path, cache)
+    wait_for((tmp_path / "outputs" / "x" / "history.csv").exists)
+    parent.send_signal(signal.SIGTERM)
+    _, error = parent.communicate(timeout=120)
+    assert parent.returncode == 75, error
+    assert read_status(tmp_path / "outputs" / "x").status == "interrupted"
+    assert (tmp_path / "outputs" / "x" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_whole_run(tmp_path, cache):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["train", *SMOKE, "budget=smoke", "run_id=x"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "genbench", *arguments],
+        cwd=tmp_path,
+        env=environment(GENBENCH_CACHE=str(cache)),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_status(tmp_path / "outputs" / "x").status == "finished"
+    assert (tmp_path / "outputs" / "x" / "result.json").exists()
+
+
+# --- the pieces ---------------------------------------------------------------------------------
+
+
+def test_a_later_rank_leaves_its_last_word(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(ranks, "die_with_the_first", lambda: None)
+
+    def work() -> None:
+        raise ValueError("broken")
+
+    assert ranks.follow(tmp_path, work, lambda error: GenbenchError(str(error))) == 1
+    assert (tmp_path / "ranks" / "3.txt").read_text() == "broken"
+
+
+@pytest.mark.parametrize("end", [Interrupted("asked"), Diverged("nan")])
+def test_what_all_ranks_decide_is_no_fault_of_one(tmp_path, monkeypatch, end):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(ranks, "die_with_the_first", lambda: None)
+
+    def work() -> None:
+        raise end
+
+    assert ranks.follow(tmp_path, work, lambda error: error) == 0
+    assert not (tmp_path / "ranks").exists()
+
+
+def test_the_first_rank_under_another_launcher_tells_what_the_others_left(tmp_path):
+    watch = ranks.Watch(tmp_path, lambda: [], lambda reason: None)
+    with pytest.raises(GenbenchError, match="rank 2: out of paper"), watch:
+        (tmp_path / "ranks").mkdir()
+        (tmp_path / "ranks" / "2.txt").write_text("out of paper")
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_batch_norm_over_cpu_ranks_is_refused():
+    class Model(torch.nn.Module):
+        def __init__(self, norm: str) -> None:
+            super().__init__()
+            self.decoder = ConvDecoder(16, 1, 4, 4, norm)
+
+    with pytest.raises(UserMistake, match="decoder normalises over its batch"):
+        checks.check_ranks(Model("batch"), torch.device("cpu"))
+    checks.check_ranks(Model("group"), torch.device("cpu"))
+    checks.check_ranks(Model("batch"), torch.device("cuda"))  # SyncBatchNorm

@@ -1,0 +1,184 @@
+"""The course of training: learning rates by images, gradients clipped, batches in parts."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
+
+from fixtures.trainers import BATCH, CASES, STEPS, config
+from genbench.errors import UserMistake
+from genbench.runs.method import fingerprint
+from genbench.training import loading
+from genbench.training import trainer as trainer_module
+from genbench.training.scaling import PlayerScaling
+from genbench.training.schedule import Schedule
+
+BATCH, STEPS = BATCH, STEPS
+
+
+def machine_for(folder, *overrides):
+    trainer_module.quieten_lightning()
+    cfg = config(folder, folder / "cache", 1, list(overrides))
+    model, data = loading.build(cfg)
+    arguments = model, data, folder / "run", [], instantiate(cfg.budget), None, []
+    schedule, clip = instantiate(cfg.schedule), cfg.gradient_clip
+    return instantiate(cfg.trainer)(*arguments, schedule, clip)
+
+
+def rates_of(scheduler, steps):
+    """Ten steps of one of PyTorch's schedulers on a rate of 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    made = scheduler(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "theirs"),
+    [
+        (
+            Schedule("linear", final=0.25),
+            partial(LinearLR, start_factor=1.0, end_factor=0.25, total_iters=10),
+        ),
+        (Schedule("cosine"), partial(CosineAnnealingLR, T_max=10)),
+        (Schedule("cosine", final=0.1), partial(CosineAnnealingLR, T_max=10, eta_min=0.1)),
+    ],
+)
+def test_schedules_are_those_of_pytorch_on_the_clock_of_images(schedule, theirs):
+    ours = [schedule.factor(8 * step, 8, 80) for step in range(10)]
+    assert ours == pytest.approx(rates_of(theirs, 10), abs=1e-12)
+
+
+def test_warm_up_climbs_to_the_whole_rate_and_hold_keeps_it():
+    schedule = Schedule("linear", warmup="0.04k", hold=0.5)
+    factors = [schedule.factor(10 * step, 10, 200) for step in range(20)]
+    assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert factors[4:11] == [1.0] * 7
+    assert factors[11:] == pytest.approx([1 - step / 10 for step in range(1, 10)])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"shape": "exponential"}, "schedule.shape='exponential' is not one of"),
+        ({"warmup": "2x"}, "schedule.warmup='2x' is not a number of images"),
+        ({"hold": 1.0}, "schedule.hold=1.0 is not a share"),
+        ({"final": -0.1}, "schedule.final=-0.1 is below 0"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(change, sentence):
+    with pytest.raises(UserMistake, match=sentence):
+        Schedule(**{"shape": "linear"} | change)
+
+
+def test_every_player_follows_the_schedule(tmp_path):
+    settings = ["schedule=cosine", "schedule.warmup=160", "model.generator_optimizer.lr=0.002"]
+    machine = machine_for(tmp_path, "model=gan", *settings)
+    model, seen = machine.model, []
+    model.after_step = lambda m: seen.append(list(m.learning_rates().values()))
+    machine.fit(resume=False)
+    cosine = [0.5 * (1 + math.cos(math.pi * step / STEPS)) for step in range(STEPS)]
+    expected = [0.002 * min(1, (i + 1) / 10) * c for i, c in enumerate(cosine)]
+    assert [rate for _, rate in seen] == pytest.approx(expected)
+    assert all(first == second for first, second in seen)  # both players', 0.002 for each
+
+
+@pytest.mark.parametrize("case", ["vae", "gan", "wgan-gp", "vae-gan"])
+def test_a_batch_in_parts_is_the_whole_batch(tmp_path, case):
+    whole = machine_for(tmp_path, *CASES[case])
+    parts = machine_for(tmp_path, *CASES[case], "trainer.accumulate=4")
+    rows = [{}, {}]
+    for row, machine in zip(rows, (whole, parts), strict=True):
+        machine.fit(resume=False)
+        row.update(machine.model.state_dict())
+    assert any(not torch.equal(rows[0][name], rows[1][name]) for name in rows[0])  # added otherwise
+    for name, value in rows[0].items():
+        torch.testing.assert_close(rows[1][name], value, rtol=0, atol=5e-5)
+
+
+def test_parts_are_refused_where_they_are_not_the_batch(tmp_path):
+    with pytest.raises(UserMistake, match="normalises over its batch"):
+        machine_for(tmp_path, "model=gan", "network=conv", "trainer.accumulate=2")
+    with pytest.raises(
+        UserMistake, match="batch_size=16 cannot be split over 1 devices in 3 parts"
+    ):
+        machine_for(tmp_path, "model=gan", "trainer.accumulate=3")
+
+
+def moves_of(machine, trainer):
+    """How far each step of plain descent at rate 1 moves the players."""
+    moves = []
+
+    def note(model):
+        now = {n: [p.detach().clone() for p in q.parameters()] for n, q in model.players().items()}
+        if note.before:
+            moves.append(
+                {n: math.dist(*(torch.cat([p.flatten() for p in x]).tolist() for x in (now[n], b)))
+                 for n, b in note.before.items()}
+            )  # fmt: skip
+        note.before = now
+
+    note.before = None
+    machine.model.after_step = note
+    trainer.fit(machine.model, machine.data)
+    return moves
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_clipping_bounds_the_gradient_that_moves_a_player(tmp_path, half):
+    """With loss scaling too, where the gradients are 1024 times as large until just before."""
+    descent = [f"model.generator_optimizer.{x}" for x in ("_target_=torch.optim.SGD", "lr=1.0")] + [
+        "~model.generator_optimizer.betas",
+        "budget.images=160",
+    ]
+    clip = "gradient_clip={discriminator: 1e-3}"
+    machine = machine_for(tmp_path, "model=gan", *descent, clip)
+    make = partial(torch.amp.GradScaler, init_scale=1024.0)
+    plugins = [PlayerScaling("cpu", make)] if half else []
+    quiet = dict.fromkeys(
+        ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False
+    )
+    trainer = Trainer(max_epochs=1, accelerator="cpu", plugins=plugins, **quiet)
+    moves = moves_of(machine, trainer)
+    assert len(moves) == 9
+    assert [m["discriminator"] for m in moves] == pytest.approx([1e-3] * 9, rel=1e-2)
+    assert all(m["generator"] > 2e-3 for m in moves)
+
+
+@pytest.mark.parametrize(
+    ("clip", "sentence"),
+    [
+        ("{decoder: 1}", "gradient_clip names 'decoder', but the players of this model are disc"),
+        ("0", "gradient_clip=0 for discriminator is not a norm"),
+    ],
+)
+def test_a_clip_that_means_nothing_is_refused(tmp_path, clip, sentence):
+    with pytest.raises(UserMistake, match=sentence):
+        machine_for(tmp_path, "model=gan", f"gradient_clip={clip}")
+
+
+def test_only_a_schedule_or_a_clip_makes_another_method(tmp_path):
+    def name(*overrides):
+        cfg = config(tmp_path, tmp_path / "cache", 1, list(overrides))
+        return fingerprint(OmegaConf.to_container(cfg))
+
+    plain = name()
+    before = config(tmp_path, tmp_path / "cache", 1, [])
+    del before.schedule, before.gradient_clip  # as runs of before were recorded
+    same = [
+        fingerprint(OmegaConf.to_container(before)),
+        name("schedule.warmup=0k"),
+        name("trainer.accumulate=2"),
+    ]
+    assert same == [plain] * 3
+    others = ["schedule=linear", "schedule=cosine", "schedule.warmup=1k", "gradient_clip=1"]
+    assert len({plain, *map(name, others)}) == 5
