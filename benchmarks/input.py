@@ -78,7 +78,7 @@ def genbench(data: Images) -> Epoch:
     def epoch(images: int) -> Iterator[Tensor]:
         data.plan(seed=0, batch_size=BATCH, pieces=1, steps=images // BATCH, steps_per_batch=1)
         for batch in data.train_dataloader():
-            yield data.on_after_batch_transfer(batch, 0)
+            yield data.training_images(batch)
 
     return epoch
 

@@ -131,10 +131,10 @@ def genbench(kind: str, precision: str, data: Path | None) -> Lap:
     from genbench import device
     from genbench.runs.heartbeat import Heartbeat
     from genbench.training import loggers
-    from genbench.training import trainer as trainer_module
+    from genbench.training.trainer import Brief, quieten_lightning
 
     device.spare_page_faults()
-    trainer_module.quieten_lightning()
+    quieten_lightning()
     cfg = config(kind, f"trainer.precision={precision}")
     images = pictures(kind, data)
 
@@ -151,11 +151,21 @@ def genbench(kind: str, precision: str, data: Path | None) -> Lap:
         model, clock = instantiate(cfg.model), Clock()
         with tempfile.TemporaryDirectory() as name, Heartbeat(Path(name)) as heartbeat:
             sinks = loggers.build(cfg.logger, Path(name), {}, "bench")
-            budget = instantiate(cfg.budget)
-            make = instantiate(cfg.trainer)
-            machine = make(model, images, Path(name), sinks, budget, heartbeat, [clock])
-            machine.fit(resume=False)
-        assert model.steps == STEPS[kind]
+            brief = Brief(
+                model,
+                images,
+                Path(name),
+                instantiate(cfg.budget),
+                seed=0,
+                method=lambda taken: {"precision": taken},
+                trainer={},
+                callbacks=[clock],
+                loggers=sinks,
+                heartbeat=heartbeat,
+            )
+            engine = instantiate(cfg.trainer)(brief)
+            engine.fit(resume=False)
+        assert engine.training.steps == STEPS[kind]
         return clock.spent
 
     return lap
@@ -311,7 +321,7 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with six hooks)
         def __init__(self) -> None:
             super().__init__()
             self.automatic_optimization = False
-            self.images_shown, self.batch_size, self.spent = 0, BATCH, (0.0, 0.0)
+            self.images_shown, self.pace, self.spent = 0, Pace(BATCH), (0.0, 0.0)
 
         def skipped(self) -> dict[str, Any]:
             return {}
@@ -345,7 +355,8 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with six hooks)
         with tempfile.TemporaryDirectory() as name:
             own: list[Callback] = []
             if not barebones:
-                checkpoints = Checkpoints(Path(name), 10)
+                method = {"precision": "32-true"}
+                checkpoints = Checkpoints(Path(name), 10, method, {}, precision_asked=False)
                 checkpoints.on_train_end = lambda *_: None  # type: ignore[method-assign]
                 telemetry = Telemetry(total // 200, total, None, max_skipped=50)
                 own = [telemetry, ProgressBar(total), checkpoints]

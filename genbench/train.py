@@ -6,11 +6,10 @@ from genbench import work  # the first of all imports
 
 import logging
 import os
-import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,20 +25,19 @@ from genbench.data.contract import ImageData
 from genbench.device import spare_page_faults, training_memory
 from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistake, heard
 from genbench.metrics.evaluation import Evaluation
-from genbench.models.contract import HasLikelihood
-from genbench.runs.budget import Budget
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import read_history
 from genbench.runs.method import fingerprint, method
 from genbench.runs.result import FILENAME, Result, write_result
+from genbench.runs.score import Score
 from genbench.runs.stops import STOPS, stop_name
 from genbench.training import loading, loggers, ranks, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
 from genbench.training.environment import describe, describe_device, peak_memory
 from genbench.training.pictures import save_curves
-from genbench.training.trainer import Engine
+from genbench.training.trainer import Brief, Engine
 
 log = logging.getLogger("genbench")
 
@@ -55,88 +53,125 @@ def run(
 
     The loggers that it makes are added to `sinks`, for whoever has to close them.
     """
-    if resume and (directory / FILENAME).exists():  # killed between its result and its last word
+    if (
+        resume and (directory / FILENAME).exists()
+    ):  # it was killed between its result and its status
         return
+    config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     model, data = loading.build(cfg)
     evaluation: Evaluation = instantiate(cfg.evaluation)
     evaluation.prepare(data)
-    budget: Budget = instantiate(cfg.budget)
-    config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
     selection = choose(cfg, evaluation, data, directory)
     if heartbeat:
         sinks += loggers.build(cfg.logger, directory, config, fingerprint(config))
-    extra = [callback for callback in (averaging, selection) if callback]
-    callbacks = [*instantiate(cfg.callbacks).values(), *extra]
-    schedule = instantiate(cfg.get("schedule"))  # runs of before had none
-    clip = config.get("gradient_clip")
-    machine: Engine = instantiate(cfg.trainer)(
-        model, data, directory, sinks, budget, heartbeat, callbacks, schedule, clip
+    brief = Brief(
+        model,
+        data,
+        directory,
+        instantiate(cfg.budget),
+        cfg.seed,
+        method=lambda precision: method(taken(config, precision)),
+        trainer=config["trainer"],
+        schedule=instantiate(cfg.get("schedule")),  # configs from before it existed lack the key
+        clip=config.get("gradient_clip"),
+        callbacks=[*instantiate(cfg.callbacks).values(), *filter(None, (averaging, selection))],
+        loggers=sinks,
+        heartbeat=heartbeat,
+        say=say if heartbeat else log.warning,
     )
-    machine.checkpoints.precision_asked = config["trainer"]["precision"] != "auto"
-    config["trainer"]["precision"] = machine.precision
-    machine.checkpoints.method = method(config)
-    machine.checkpoints.trainer = trainer_card(config, machine)
+    engine: Engine = instantiate(cfg.trainer)(brief)
     if heartbeat:
-        machine.alarms.say = say
-        announce(config, machine)
-
-    with training_memory(budget.batch_size, config["trainer"].get("accumulate", 1)):
-        machine.fit(resume)
+        announce(config, engine)
+    with training_memory(brief.budget.batch_size, config["trainer"].get("accumulate", 1)):
+        engine.fit(resume)
     if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
         torch.distributed.destroy_process_group()
     if not heartbeat:
         return
-
-    config["trainer"]["precision"] = machine.checkpoints.method["precision"]  # of all its trainers
-    scores = evaluation(model.to(machine.device), data, machine.device, directory)
-    if averaging and machine.steps:
-        with averaging.applied(model):
-            scores += evaluation(model, data, machine.device, directory, averaging.card())
-    if selection and selection.path.exists():
-        loading.load_weights(model, selection.path)
-        best = evaluation(model, data, machine.device)  # no directory: not the final weights
-        own = [score for score in best if "fake" in score.card or "likelihood" in score.card]
-        scores += [replace(score, checkpoint="best") for score in own]
+    scores = score(evaluation, engine, averaging, selection)
     hold_signals()
-    result = Result(
-        run_id=directory.name,
-        study=cfg.study,
-        tags=list(cfg.tags),
-        status="finished",
-        model=cfg.choices.model,
-        dataset=cfg.choices.dataset,
-        seed=cfg.seed,
-        fingerprint=fingerprint(config),
-        config=config,
-        budget={
-            "images": model.images_shown,
-            "generator_steps": machine.generator_steps,
-            "discriminator_steps": machine.discriminator_steps,
-            "epochs": model.images_shown / len(data.pixels("train")),
-            "seconds": machine.telemetry.seconds,
-            "skipped_steps": {k: s.total for k, s in model.skipped().items() if s.total},
-        },
-        cost={
-            "parameters": model.parameter_counts(),
-            "peak_memory_bytes": peak_memory(machine.device),
-            "train_images_per_second": machine.images_per_second,
-            "sample_images_per_second": evaluation.sample_images_per_second,
-            "data_wait_seconds": machine.waiting.seconds,
-            "device": describe_device(machine.device),
-        },
-        scores=scores,
-        environment=describe(machine.device)
-        | {"precision": machine.resolved.card(), "trainers": machine.checkpoints.trainers},
-        warnings=list(machine.alarms.warnings.values()),
-    )
+    # a resumed run may have been trained in several precisions
+    config = taken(config, engine.checkpoints.method["precision"])
+    result = record(directory, config, engine, evaluation, scores)
     curves = save_curves(read_history(directory), directory / "samples" / "curves.png")
-    loggers.log_images(sinks, "curves", curves, model.images_shown)
+    loggers.log_images(sinks, "curves", curves, engine.training.images_shown)
     write_json(directory / "environment.json", dict(result.environment))
     write_result(directory, result)
     loggers.finish(sinks, scores, "finished")
     sinks.clear()
     report(result, directory)
+
+
+def taken(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """The config with the precision that a run was trained in, where it asked for `auto`."""
+    return {**config, "trainer": {**config["trainer"], "precision": precision}}
+
+
+def score(
+    evaluation: Evaluation,
+    engine: Engine,
+    averaging: Averaging | None,
+    selection: Selection | None,
+) -> list[Score]:
+    """Scores of the final weights, of their average, and of the best ones, where there are such."""
+    brief, device = engine.brief, engine.device
+    model, data = brief.model.to(device), brief.data
+    scores = evaluation(model, data, device, brief.directory)
+    if averaging and engine.steps:
+        with averaging.applied(model):
+            scores += evaluation(model, data, device, brief.directory, averaging.card())
+    if selection and selection.path.exists():
+        loading.load_weights(model, selection.path)
+        best = evaluation(model, data, device)  # no directory: not the final weights
+        own = [one for one in best if "fake" in one.card or "likelihood" in one.card]
+        scores += [replace(one, checkpoint="best") for one in own]
+    return scores
+
+
+def record(
+    directory: Path,
+    config: Mapping[str, Any],
+    engine: Engine,
+    evaluation: Evaluation,
+    scores: Sequence[Score],
+) -> Result:
+    """What the run leaves behind."""
+    training, model, choices = engine.training, engine.brief.model, config["choices"]
+    moves = training.moves_made()
+    others = sum(count for player, count in moves.items() if player != model.counted)
+    return Result(
+        run_id=directory.name,
+        study=config["study"],
+        tags=list(config["tags"]),
+        status="finished",
+        model=choices["model"],
+        dataset=choices["dataset"],
+        seed=config["seed"],
+        fingerprint=fingerprint(config),
+        config=config,
+        budget={
+            "images": training.images_shown,
+            "generator_steps": moves.get(model.counted, 0),
+            "discriminator_steps": others,
+            "moves": moves,
+            "epochs": training.images_shown / len(engine.brief.data.pixels("train")),
+            "seconds": engine.telemetry.seconds,
+            "skipped_steps": {k: s.total for k, s in training.skipped().items() if s.total},
+        },
+        cost={
+            "parameters": model.parameter_counts(),
+            "peak_memory_bytes": peak_memory(engine.device),
+            "train_images_per_second": engine.images_per_second,
+            "sample_images_per_second": evaluation.sample_images_per_second,
+            "data_wait_seconds": engine.waiting.seconds,
+            "device": describe_device(engine.device),
+        },
+        scores=scores,
+        environment=describe(engine.device)
+        | {"precision": engine.resolved.card(), "trainers": engine.checkpoints.trainers},
+        warnings=list(engine.alarms.warnings.values()),
+    )
 
 
 def choose(
@@ -151,32 +186,19 @@ def choose(
     return selection
 
 
-def trainer_card(config: dict[str, Any], machine: Engine) -> dict[str, Any]:
-    """Say what trains, as it was asked for and as it is here."""
-    asked = {k: v for k, v in config["trainer"].items() if not k.startswith("_")}
-    return asked | {
-        "processes": machine.world_size,
-        "device": describe_device(machine.device),
-        "host": platform.node(),
-    }
-
-
-def announce(config: dict[str, Any], machine: Engine) -> None:
-    """Say what is about to happen, in three lines."""
-    choices, parameters = config["choices"], machine.model.parameter_counts()
-    players = " · ".join(f"{name} {count:,}" for name, count in parameters.items())
+def announce(config: Mapping[str, Any], engine: Engine) -> None:
+    """Print what is about to happen, in three lines."""
+    choices, model = config["choices"], engine.brief.model
+    players = " · ".join(f"{name} {count:,}" for name, count in model.parameter_counts().items())
     say(f"{choices['model']} on {choices['dataset']}, seed {config['seed']}")
     say(f"  parameters: {players or 'none'}")
     say(
-        f"  {machine.total_images:,} images in {machine.steps:,} steps · {machine.precision} on "
-        f"{describe_device(machine.device)}"
-        + (f" x {machine.world_size}" if machine.world_size > 1 else "")
+        f"  {engine.total_images:,} images in {engine.steps:,} steps · {engine.precision} on "
+        f"{describe_device(engine.device)}"
+        + (f" x {engine.world_size}" if engine.world_size > 1 else "")
     )
-    if isinstance(machine.model, HasLikelihood):
-        say(
-            f"  minimises distortion + {config['model']['beta']:g} * rate, in nats per image "
-            f"({machine.model.likelihood.tag})"
-        )
+    if model.objective():
+        say(f"  minimises {model.objective()}")
 
 
 def report(result: Result, directory: Path) -> None:

@@ -1,28 +1,32 @@
 """What a dataset must offer: square images of one size in three declared splits.
 
 Images are float tensors (N, C, H, W) with values in [-1, 1] wherever a model sees them. On disk, on
-the way to the device and in metrics they are uint8 level indices 0 .. levels - 1."""
+the way to the device and in metrics they are uint8 level indices 0 .. levels - 1.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 Split = Literal["train", "validation", "test"]
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(ABC):
     """Square images of one size in three declared splits, as level indices."""
 
     name: str
     image_size: int
     channels: int
     levels: int  # 256 for 8-bit images, 17 for digits
+
+    @abstractmethod
+    def prepare_data(self) -> None:
+        """Fetch and decode what is missing; raises UserMistake for what cannot be had."""
 
     @abstractmethod
     def pixels(self, split: Split) -> NDArray[np.uint8]:
@@ -49,6 +53,19 @@ class ImageData(LightningDataModule, ABC):
         alone. The loader hands out `steps_per_batch` steps at a time, and stops short where the
         images shown reach a multiple of one of `stops`.
         """
+
+    @abstractmethod
+    def train_dataloader(
+        self, rank: int = 0, ranks: int = 1, device: torch.device | None = None
+    ) -> Iterable[Any]:
+        """What is left of the plan, as batches for one DDP rank that trains on `device`.
+
+        The loader is stateful (`state_dict`, `load_state_dict`), so that a run can be resumed.
+        """
+
+    @abstractmethod
+    def training_images(self, batch: Any) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of a batch that has arrived on the device."""
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """Level indices to float images in [-1, 1]."""

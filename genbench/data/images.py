@@ -57,7 +57,6 @@ class Images(ImageData):
         workers: int,
         binarize: str | None = None,
     ) -> None:
-        super().__init__()
         binarisation.check(binarize, levels)
         self.name, self.image_size, self.channels, self.levels = name, image_size, channels, levels
         self.binarize = binarize
@@ -187,13 +186,12 @@ class Images(ImageData):
         """Fix the training order before `train_dataloader`; see `stream`."""
         self._plan = Plan(seed, batch_size, pieces, steps, steps_per_batch, tuple(stops))
 
-    def train_dataloader(self) -> ImageStream:
-        """The rest of the plan, as one epoch, for this rank."""
+    def train_dataloader(
+        self, rank: int = 0, ranks: int = 1, device: torch.device | None = None
+    ) -> ImageStream:
+        """The rest of the plan, as one epoch, for one DDP rank."""
         assert self._plan is not None, "plan() comes first"
-        plan, device = self._plan, torch.device("cpu")
-        if self.trainer is not None:
-            plan = plan.of_rank(self.trainer.global_rank, self.trainer.world_size)
-            device = self.trainer.strategy.root_device
+        plan, device = self._plan.of_rank(rank, ranks), device or torch.device("cpu")
         pixels = self._shown()
         if isinstance(pixels, DecodedOnDemand):
             read, workers = _read_slowly(pixels), min(self.workers, os.cpu_count() or 1)
@@ -211,7 +209,7 @@ class Images(ImageData):
             pin_memory=device.type == "cuda",
         )
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Tensor:
+    def training_images(self, batch: Batch) -> Tensor:
         """On the device: gather if the dataset is there, flip, binarise, and scale to [-1, 1]."""
         pixels = batch.content if self._resident is None else self._resident[batch.content]
         if batch.flips is not None:  # by rows: on a CPU five times as fast as torch.where

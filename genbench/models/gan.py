@@ -1,5 +1,6 @@
 """Generative adversarial network, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661."""
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor, nn
 
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import one_centered, zero_centered
-from genbench.models.contract import GenerativeModel, MakeOptimizer, Player
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player, Symptom
+from genbench.models.symptoms import discriminator_has_won
 
 
 class GAN(GenerativeModel):
@@ -43,12 +45,12 @@ class GAN(GenerativeModel):
             "generator": Player([self.decoder], self.generator_optimizer),
         }
 
-    def step(self, images: Tensor) -> None:
+    def step(self, images: Tensor) -> Iterator[Move]:
         """Algorithm 1 of the paper; the last fakes serve both players."""
         for real in images.chunk(self.discriminator_steps):
             fake = self.sample(self.noise(len(real), self.latent_dim))
-            self.update("discriminator", partial(self.discriminator_loss, real, fake.detach()))
-        self.update("generator", lambda: self.generator_loss(fake))
+            yield Move("discriminator", partial(self.discriminator_loss, real, fake.detach()))
+        yield Move("generator", lambda: self.generator_loss(fake))
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Tell real from fake, under a penalty on the discriminator's gradient."""
@@ -71,3 +73,7 @@ class GAN(GenerativeModel):
     def sample(self, z: Tensor) -> Tensor:
         """Decode latents; tanh bounds the image."""
         return torch.tanh(self.decoder(z))
+
+    def symptoms(self) -> Sequence[Symptom]:
+        """The discriminator has won."""
+        return discriminator_has_won(self.adversarial_loss, "adversarial/discriminator")

@@ -1,10 +1,12 @@
 """Uniform noise: a known answer. Every score of a model that has learned anything beats it."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
-from genbench.models.contract import GenerativeModel, Player
+from genbench.models.contract import GenerativeModel, Move, Player
 
 
 class Noise(GenerativeModel):
@@ -23,8 +25,9 @@ class Noise(GenerativeModel):
         """Nobody moves."""
         return {}
 
-    def step(self, images: Tensor) -> None:
-        """Learn nothing."""
+    def step(self, images: Tensor) -> Iterator[Move]:
+        """No moves: it learns nothing."""
+        yield from ()
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw pixels, U(-1, 1)."""

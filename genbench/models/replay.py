@@ -4,13 +4,15 @@ Nothing is trained. They calibrate the reader of a table: what a score says of a
 known.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
-from genbench.models.contract import GenerativeModel, Player
+from genbench.models.contract import GenerativeModel, Move, Player
 
 SIDE = 8  # of the images in which kinds are looked for
 
@@ -68,8 +70,9 @@ class Replay(GenerativeModel):
         """Nobody moves."""
         return {}
 
-    def step(self, images: Tensor) -> None:
-        """Learn nothing."""
+    def step(self, images: Tensor) -> Iterator[Move]:
+        """No moves: it learns nothing."""
+        yield from ()
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw places in a shuffled order."""
@@ -100,8 +103,9 @@ class Blur(GenerativeModel):
         """Nobody moves."""
         return {}
 
-    def step(self, images: Tensor) -> None:
-        """Learn nothing."""
+    def step(self, images: Tensor) -> Iterator[Move]:
+        """No moves: it learns nothing."""
+        yield from ()
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw places in a shuffled order."""
@@ -153,8 +157,9 @@ class ModeDrop(GenerativeModel):
         """Nobody moves."""
         return {}
 
-    def step(self, images: Tensor) -> None:
-        """Learn nothing."""
+    def step(self, images: Tensor) -> Iterator[Move]:
+        """No moves: it learns nothing."""
+        yield from ()
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw places in a shuffled order."""

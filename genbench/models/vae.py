@@ -3,11 +3,14 @@
 With beta != 1 the beta-VAE of Higgins et al. 2017; `elbo` stays at beta = 1 whatever is trained.
 """
 
+from collections.abc import Iterator, Sequence
+
 from torch import Tensor, nn
 
 from genbench.losses.likelihood import Likelihood
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Player
+from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player, Symptom
+from genbench.models.symptoms import latents_are_not_used
 
 
 class VAE(GenerativeModel):
@@ -34,9 +37,9 @@ class VAE(GenerativeModel):
             "autoencoder": Player([self.decoder, self.encoder, self.likelihood], self.optimizer)
         }
 
-    def step(self, images: Tensor) -> None:
+    def step(self, images: Tensor) -> Iterator[Move]:
         """Descend distortion + beta * rate."""
-        self.update("autoencoder", lambda: self.loss(images))
+        yield Move("autoencoder", lambda: self.loss(images))
 
     def loss(self, images: Tensor) -> Tensor:
         """Mean over images of distortion + beta * rate, in nats."""
@@ -70,3 +73,11 @@ class VAE(GenerativeModel):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Mean images at the posterior's mean."""
         return self.sample(self.posterior(images)[0])
+
+    def objective(self) -> str:
+        """Distortion and rate with their weight."""
+        return f"distortion + {self.beta:g} * rate, in nats per image ({self.likelihood.tag})"
+
+    def symptoms(self) -> Sequence[Symptom]:
+        """The posterior has collapsed."""
+        return latents_are_not_used("train/rate")

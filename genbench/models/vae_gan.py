@@ -12,13 +12,16 @@ detached z and so never reaches the encoder. This holds without weight decay and
 the two gradients' joint norm.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import zero_centered
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.models.contract import GenerativeModel, MakeOptimizer, Player
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player, Symptom
+from genbench.models.symptoms import discriminator_has_won, latents_are_not_used
 from genbench.networks.heads import Discriminator
 
 
@@ -58,17 +61,17 @@ class VAEGAN(GenerativeModel):
             "autoencoder": Player([self.decoder, self.encoder], self.autoencoder_optimizer),
         }
 
-    def step(self, images: Tensor) -> None:
+    def step(self, images: Tensor) -> Iterator[Move]:
         """The discriminator sees reconstructions and prior samples as fakes, half and half."""
         mu, logvar = self.posterior(images)
         z = reparameterize(mu, logvar, self.noise(len(images), self.latent_dim))
         recoded = self.sample(z.detach())  # a reconstruction that leads back to the decoder alone
         prior = self.sample(self.noise(len(images), self.latent_dim))
-        self.update(
+        yield Move(
             "discriminator",
             lambda: self.discriminator_loss(images, recoded.detach(), prior.detach()),
         )
-        self.update(
+        yield Move(
             "autoencoder", lambda: self.autoencoder_loss(images, mu, logvar, z, recoded, prior)
         )
 
@@ -122,3 +125,8 @@ class VAEGAN(GenerativeModel):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Decode the posterior's mean."""
         return self.sample(self.posterior(images)[0])
+
+    def symptoms(self) -> Sequence[Symptom]:
+        """The discriminator has won, or the posterior has collapsed."""
+        won = discriminator_has_won(self.adversarial_loss, "adversarial/discriminator")
+        return (*won, *latents_are_not_used("train/rate"))

@@ -1,4 +1,4 @@
-"""What may be done to a step for its speed, and what it excludes: CUDA graphs, compiled networks."""
+"""Faster steps and what they exclude: CUDA graphs, compiled networks."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ Refusal = tuple[bool, str]
 
 
 def check_graph(
-    model: GenerativeModel, device: torch.device, ranks: int, parts: int, precision: str
+    device: torch.device, ranks: int, parts: int, precision: str, scheduled: bool
 ) -> None:
     """Refuse a CUDA graph where a replay would not be the step."""
     _refuse(
@@ -30,7 +30,7 @@ def check_graph(
                 "trainer.precision=bf16-mixed has none",
             ),
             (
-                model.rate is not None,
+                scheduled,
                 "would keep the learning rate of the step that is captured, and this run has a "
                 "schedule: schedule=constant",
             ),
@@ -39,7 +39,7 @@ def check_graph(
 
 
 def check_compile(model: GenerativeModel, ranks: int) -> None:
-    """Refuse to compile what PyTorch cannot differentiate twice, or has not been tried."""
+    """Refuse to compile what PyTorch cannot differentiate twice, and what has not been tried."""
     _refuse(
         "trainer.compile=true",
         "trainer.compile=false",
@@ -63,7 +63,7 @@ def _refuse(option: str, remedy: str, reasons: Sequence[Refusal]) -> None:
 def compiling(
     model: GenerativeModel, wanted: bool, backend: str | Callable[..., object] = "inductor"
 ) -> AbstractContextManager[None]:
-    """Run the networks compiled for a while: see `compiled`."""
+    """Compile the networks of a model if wanted: see `compiled`."""
     return compiled(list(model.children()), backend) if wanted else nullcontext()
 
 
@@ -71,15 +71,15 @@ def compiling(
 def compiled(
     networks: Sequence[nn.Module], backend: str | Callable[..., object] = "inductor"
 ) -> Iterator[None]:
-    """Compile in place: names of parameters, checkpoints and copies stay those of the networks.
+    """Compile in place, so that names of parameters, checkpoints and copies stay as they are.
 
-    Afterwards they compute as they are written, so that what is scored does not depend on it.
+    Afterwards the networks run eagerly again, so that scores do not depend on the compiler.
     """
     networks = [network for network in networks if any(True for _ in network.parameters())]
     for network in networks:
         network.compile(backend=backend)
     try:
-        with warnings.catch_warnings():  # the compiler looks at gradients that are not there
+        with warnings.catch_warnings():  # the compiler reads .grad of tensors that are no leaves
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
             yield
     finally:

@@ -1,32 +1,23 @@
 """Warns of a training that goes on and leads nowhere, once per cause, with what to try.
 
 - *All samples alike*: between the images of the sample grid there is less than a twentieth of the
-  variance that there is between real ones, on two grids in a row or on the last.
-- *The discriminator has won*: its adversarial loss stays, for a tenth of the budget, below a fiftieth
-  of what it is at logits of 0. Of a loss that is 0 there, Wasserstein's, nothing can be said so.
-  The first tenth of the budget is left out.
-- *The latents are not used*: over the last tenth of the budget the rate of an encoder is below one bit
-  per image. Not before: a rate that is low at first is how these models begin.
+  variance that there is between real ones, on two grids in a row or on the final one.
+- *Symptoms of the model's own* (see the contract): a tracked mean stays below a value for a tenth of
+  the budget. The first tenth of the budget is left out.
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
-from genbench.models.contract import GenerativeModel
+from genbench.models.contract import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
-
-
-WON = 0.02  # discriminator's loss over that at logits of 0
-
-
-ONE_BIT = math.log(2)  # nats
 
 
 LONG = 0.1  # share of the budget
@@ -44,25 +35,25 @@ def variance(images: Tensor) -> float:
 
 
 class Alarms:
-    """What was warned of, by cause; `say` hears each sentence when it is new."""
+    """Warnings given so far, by cause; `say` is called with each new one."""
 
     def __init__(
         self, data: ImageData, total_images: int, say: Callable[[str], None] = log.warning
     ) -> None:
         self.data, self.total_images, self.say = data, total_images, say
         self.warnings: dict[str, str] = {}
-        self._since: dict[str, int] = {}  # images shown when a state began that lasts until now
+        self._since: dict[str, int] = {}  # images shown when a condition began to hold
         self._alike_before = False
         self._real: float | None = None
 
     def warn(self, cause: str, sentence: str) -> None:
-        """Say it, the first time."""
+        """Give a warning, once per cause."""
         if cause not in self.warnings:
             self.warnings[cause] = sentence
             self.say(f"warning: {sentence}")
 
     def look_at_samples(self, samples: Tensor, images: int) -> None:
-        """Take in a grid, drawn after `images` images; after none it is a floor, and meant to be."""
+        """Check a sample grid drawn after `images` images; an untrained model is not judged."""
         if not images:
             return
         if self._real is None:
@@ -78,39 +69,28 @@ class Alarms:
             )
         self._alike_before = alike
 
-    def look_at_means(self, model: GenerativeModel, means: Mapping[str, float]) -> None:
-        """Take in a row of the history."""
-        images, game = model.images_shown, getattr(model, "adversarial_loss", None)
-        blind = float(game.discriminator(torch.zeros(1), torch.zeros(1))) if game else 0.0
-        loss = means.get("adversarial/discriminator", math.inf)
-        if self._lasts("discriminator", blind > 0 and loss < WON * blind, images):
-            self.warn(
-                "discriminator",
-                f"the discriminator tells all fakes for a tenth of the budget, until {images:,} "
-                "images: its loss is below a fiftieth of one that guesses, and the decoder learns "
-                "little. Try a stronger penalty on it (model.r1_gamma) or a lower learning rate",
-            )
-        low = self._lasts("rate", means.get("train/rate", math.inf) < ONE_BIT, images)
-        if low and images >= self.total_images:
-            self.warn(
-                "rate",
-                "the latents carry less than one bit per image over the last tenth of the budget: "
-                "the posterior has collapsed onto the prior. Try a smaller model.beta, a lower "
-                "learning rate, or a larger budget",
-            )
+    def look_at_means(
+        self, symptoms: Sequence[Symptom], means: Mapping[str, float], images: int
+    ) -> None:
+        """Check a row of the history, at `images` images, for the model's own symptoms."""
+        for symptom in symptoms:
+            low = means.get(symptom.tracked, math.inf) < symptom.below
+            lasts = self._lasts(symptom.cause, low, images)
+            if lasts and (images >= self.total_images or not symptom.at_end):
+                self.warn(symptom.cause, symptom.warning.format(images=f"{images:,}"))
 
     def _lasts(self, cause: str, holds: bool, images: int) -> bool:
-        """Tell whether something holds for long, the first tenth of the budget left out."""
+        """Whether a condition has held for a tenth of the budget, the first tenth left out."""
         if not holds or images < LONG * self.total_images:
             self._since.pop(cause, None)
             return False
         return images - self._since.setdefault(cause, images) >= LONG * self.total_images
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """Warnings and conditions so far."""
         return {"warnings": self.warnings, "since": self._since, "alike": self._alike_before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it up again."""
+        """Restore what `state_dict` returned."""
         self.warnings, self._since = dict(state["warnings"]), dict(state["since"])
         self._alike_before = state["alike"]

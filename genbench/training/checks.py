@@ -1,8 +1,9 @@
 """What is refused before training: networks, batches and settings that do not fit together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
+from torch import Tensor
 
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
@@ -19,8 +20,8 @@ def check_fit(model: GenerativeModel, data: ImageData) -> None:
             made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
             if isinstance(model, Reconstructs):
                 model.reconstruct(images)
-            if isinstance(discriminator := getattr(model, "discriminator", None), torch.nn.Module):
-                discriminator(images)
+            with torch.enable_grad():  # a penalty differentiates
+                _try_step(model, images)
     except RuntimeError as error:
         raise UserMistake(
             f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
@@ -30,6 +31,31 @@ def check_fit(model: GenerativeModel, data: ImageData) -> None:
         raise UserMistake(
             f"the decoder makes images {tuple(made.shape[1:])}, but {data.name} has {shape}: leave "
             "image_size and channels to the network group"
+        )
+
+
+def _try_step(model: GenerativeModel, images: Tensor) -> None:
+    """Compute the loss of every move of a step, and move nobody."""
+    players = model.players()
+    if not players:
+        return
+    moves = model.step(images.repeat(model.discriminator_steps, 1, 1, 1))
+    if not isinstance(moves, Iterator):
+        raise UserMistake(
+            f"{type(model).__name__}.step returns {type(moves).__name__}, but it must yield its moves: "
+            "`yield Move(player, loss)`, see docs/adding-a-model.md"
+        )
+    for move in moves:
+        if move.player not in players:
+            raise UserMistake(
+                f"{type(model).__name__}.step moves {move.player!r}, but its players are "
+                f"{', '.join(players)}"
+            )
+        move.loss()
+    if model.counted not in players:
+        raise UserMistake(
+            f"{type(model).__name__}.counted is {model.counted!r}: name the player that owns the "
+            f"decoder, one of {', '.join(players)}"
         )
 
 

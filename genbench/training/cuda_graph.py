@@ -25,9 +25,9 @@ Record = Callable[[Work, torch.Generator], Work]  # (what to capture, its draws)
 
 
 class Capture:
-    """Takes steps on images of one shape: the first eagerly, on a stream of their own, then replays.
+    """Runs steps on images of one shape: the first ones eagerly, on a side stream, then as replays.
 
-    What a step tracks lies in memory that the next replay overwrites: it is copied after each.
+    What a step tracks lies in memory that the next replay overwrites, so it is copied after each.
     """
 
     def __init__(self, record: Record | None = None) -> None:
@@ -46,7 +46,7 @@ class Capture:
         generator: torch.Generator,
         track: Callable[[str, Tensor], None],
     ) -> bool:
-        """Take `step(images)`; `generator` is seeded for it. True if it was a replay."""
+        """Run `step(images)`; `generator` is seeded for it. True if it was a replay."""
         self._taken += 1
         if self._taken <= WARM_UP:
             with _beside():
@@ -64,18 +64,18 @@ class Capture:
 
     @property
     def is_recording(self) -> bool:
-        """Whether the step at hand is the one that is recorded."""
+        """Whether the current step is being recorded."""
         return self._tracked is not None
 
     def keeps(self, name: str, value: Tensor) -> bool:
-        """Tell whether `value` is tracked by the step that is being recorded; keep it if so."""
+        """While a step is recorded: keep a value that it tracks, and return True."""
         if self._tracked is None:
             return False
         self._tracked.setdefault(name, []).append(value.detach().float())
         return True
 
     def _collect(self, step: Callable[[Tensor], None]) -> None:
-        """What is recorded: the step, and the values that it tracks, side by side."""
+        """The work that is recorded: the step, and the values that it tracks, stacked."""
         assert self._images is not None
         self._tracked = {}
         try:
@@ -88,9 +88,9 @@ class Capture:
 
 
 def make_capturable(optimizers: Mapping[str, Optimizer], captured: bool) -> None:
-    """Let optimizers count their steps on the device, or as configured where nothing is captured.
+    """Let optimizers count their steps on the device if they are captured, else as configured.
 
-    Fused ones alone: their kernel is the same one with and without. UserMistake for all others.
+    Only fused ones: their kernel is the same with and without. UserMistake for all others.
     """
     for player, optimizer in optimizers.items():
         for group in optimizer.param_groups:
@@ -100,12 +100,12 @@ def make_capturable(optimizers: Mapping[str, Optimizer], captured: bool) -> None
                     f"the {player}'s {type(optimizer).__name__} does not: choose torch.optim.Adam "
                     "with fused=true, or trainer.cuda_graph=false"
                 )
-            if "capturable" in group:  # a checkpoint brings that of another trainer
+            if "capturable" in group:  # a checkpoint may bring another trainer's
                 group["capturable"] = captured or optimizer.defaults["capturable"]
 
 
 def recorded(work: Work, generator: torch.Generator) -> Work:
-    """Capture the kernels of `work`, which does not run them; `generator` is seeded anew for each replay."""
+    """Capture the kernels of `work` without running them; `generator` is seeded before each replay."""
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     torch.cuda.synchronize()
@@ -121,7 +121,7 @@ def recorded(work: Work, generator: torch.Generator) -> Work:
 
 @contextmanager
 def _beside() -> Iterator[None]:
-    """Work on another stream, as steps before a capture must; where there is a GPU."""
+    """Work on a side stream, as steps before a capture must; nothing to do without a GPU."""
     if not torch.cuda.is_available():
         yield
         return

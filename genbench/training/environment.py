@@ -17,7 +17,7 @@ from genbench.device import MALLOC
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
 
-THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # how variables begin
+THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # beginnings of the variables' names
 
 
 LARGEST_DIFF = 100_000  # characters
@@ -40,7 +40,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         }
         | _variables(*THREADS),
         "malloc": MALLOC | _variables("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES"),
-        # what a sweep's agent calls this run
+        # a wandb sweep's agent chooses the run's id
         "wandb": _variables("WANDB_RUN_ID", "WANDB_SWEEP_ID"),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
@@ -63,7 +63,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _variables(*beginnings: str) -> dict[str, str]:
-    """Environment variables that begin so."""
+    """Environment variables whose names begin with one of these."""
     return {k: v for k, v in sorted(os.environ.items()) if k.startswith(beginnings)}
 
 

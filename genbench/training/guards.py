@@ -1,8 +1,8 @@
-"""Steps that would ruin a network are left out: a loss or a gradient that is no number.
+"""Skips steps that would ruin a network: those whose loss or gradient is NaN or infinite.
 
-On a CPU a look costs nothing. A GPU is not waited for: whether a step is skipped is decided, obeyed
-and counted there, and read when the history is written. An optimizer that cannot be told so on the
-device (one that is not fused) is waited for.
+On a CPU the check costs nothing. On a GPU there is no host synchronisation: whether a step is skipped is
+decided, obeyed and counted on the device, and read when the history is written. Only an optimizer that
+is not fused cannot be stopped there: for it the host waits.
 """
 
 import math
@@ -16,16 +16,16 @@ from torch.optim import Optimizer
 
 
 class Skipped(NamedTuple):
-    """Steps of a player that were left out: since the beginning, and without one between."""
+    """Steps of a player that were skipped: since the beginning, and in a row until now."""
 
     total: int = 0
     in_a_row: int = 0
 
 
 class Guard(ABC):
-    """Watches over one player: `seed` before its backward, `judge` between that and its step."""
+    """Guards one player: call `seed` before its backward, and `judge` between that and its step."""
 
-    skipped: Skipped  # on a device, reading it waits
+    skipped: Skipped  # reading it from a GPU synchronises
 
     def __init__(self, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
         self._parameters = list(parameters)
@@ -35,16 +35,16 @@ class Guard(ABC):
 
     @abstractmethod
     def seed(self, loss: Tensor) -> Tensor | None:
-        """What backward begins with: 1 (or None, which means it), NaN for a loss that is not finite.
+        """Gradient passed to `backward`: None (which means 1), or NaN if the loss is not finite.
 
-        So every gradient is NaN, and where ranks average theirs, all of them skip alike.
+        Then every gradient is NaN, and all DDP ranks, which average theirs, skip the step together.
         """
 
     @abstractmethod
     def judge(self) -> bool:
-        """Look at the gradients, count, and tell whether the caller must leave the step out."""
+        """Check the gradients, count, and return whether the caller must skip the step."""
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Set `_found` to 1 if a gradient is not finite; another value stays."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if gradients:  # the kernel of GradScaler; its multiplication by 1 changes no bit
@@ -52,7 +52,7 @@ class Guard(ABC):
 
 
 class HostGuard(Guard):
-    """Looks at once. With `counts_only` the step is left to somebody else: a gradient scaler."""
+    """Checks on the host. With `counts_only` it is a gradient scaler that skips the step."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], device: torch.device, *, counts_only: bool = False
@@ -61,13 +61,13 @@ class HostGuard(Guard):
         self._counts_only, self.skipped = counts_only, Skipped()
 
     def seed(self, loss: Tensor) -> Tensor | None:
-        """None, but for a loss that is not finite."""
+        """NaN for a loss that is not finite, None otherwise."""
         return None if math.isfinite(loss.item()) else torch.full_like(loss, math.nan)
 
     @torch.no_grad()
     def judge(self) -> bool:
-        """Look, count, tell."""
-        self._look()
+        """Check, count, return."""
+        self._check()
         if not self._found.item():
             if self.skipped.in_a_row:
                 self.skipped = Skipped(self.skipped.total)
@@ -78,9 +78,9 @@ class HostGuard(Guard):
 
 
 class DeviceGuard(Guard):
-    """Looks without waiting; a fused optimizer reads `found_inf` and leaves its step out itself.
+    """Checks on the device; a fused optimizer reads `found_inf` and skips its step itself.
 
-    With `counts_only`, no optimizer is told: a gradient scaler does that.
+    With `counts_only` it is a gradient scaler that skips the step.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class DeviceGuard(Guard):
 
     @torch.no_grad()
     def judge(self) -> bool:
-        """Look and count; the caller goes on."""
+        """Check and count on the device; the caller always goes on."""
         self._found.zero_()
-        self._look()
+        self._check()
         self._total.add_(self._found)
         torch.addcmul(self._found, self._in_a_row, self._found, out=self._in_a_row)
         return False
 
     @property
     def skipped(self) -> Skipped:
-        """What was counted on the device."""
+        """What was counted on the device; synchronises."""
         return Skipped(*(int(x) for x in torch.stack([self._total, self._in_a_row]).tolist()))
 
     @skipped.setter
@@ -123,7 +123,7 @@ class DeviceGuard(Guard):
 def guard_of(
     parameters: Iterable[nn.Parameter], optimizer: Optimizer, device: torch.device, *, scaled: bool
 ) -> Guard:
-    """Choose by what the optimizer understands; `scaled`: a gradient scaler leaves steps out."""
+    """Choose a guard by what the optimizer supports; `scaled`: a gradient scaler skips steps."""
     obeys = getattr(optimizer, "_step_supports_amp_scaling", False)
     if device.type == "cpu" or not (obeys or scaled):
         return HostGuard(parameters, device, counts_only=scaled)

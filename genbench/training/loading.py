@@ -24,7 +24,6 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     data.prepare_data()
     seed_everything(cfg["seed"], workers=True, verbose=False)
     model: GenerativeModel = instantiate(cfg["model"])
-    model.seed = cfg["seed"]
     model.observe(data)
     check_fit(model, data)
     return model, data
@@ -63,12 +62,11 @@ def load_run(
             + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
         )
     model, data = build(OmegaConf.create(config))
-    model.on_load_checkpoint(load_weights(model, path))
+    load_weights(model, path)
     return model.eval(), data, config
 
 
-def load_weights(model: GenerativeModel, path: Path) -> dict[str, Any]:
-    """Give a model the weights of a checkpoint; returns all that the checkpoint holds."""
+def load_weights(model: GenerativeModel, path: Path) -> None:
+    """Give a model the weights of a checkpoint."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["state_dict"])
-    return state

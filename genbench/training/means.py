@@ -12,8 +12,8 @@ PORTION = 64  # values that are added up at once: cheaper than one by one
 class RunningMeans:
     """Means by name of the finite values among those added since the last `take`.
 
-    A skipped step must not make a whole row of the history NaN. Sums are built in portions of
-    equally many values, so that they do not depend on where a run was interrupted.
+    One skipped step must not make a whole row of the history NaN. Values are summed in portions of
+    equal size, so that rounding does not depend on where a run was interrupted.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class RunningMeans:
         self._sums: dict[str, Tensor] = {}  # (2,): of the finite values, and how many these are
 
     def add(self, name: str, value: Tensor) -> None:
-        """Take in a scalar."""
+        """Add a scalar tensor."""
         values = self._waiting.setdefault(name, [])
         values.append(value.detach().float())
         if len(values) >= PORTION:
@@ -35,9 +35,9 @@ class RunningMeans:
         self._waiting[name] = []
 
     def take(self, world_size: int) -> dict[str, float]:
-        """Hand over the means and begin anew; NaN where no value was finite. One transfer.
+        """Return the means and start over; NaN where no value was finite. One host transfer.
 
-        Over all ranks: every one of them must call it at the same step.
+        A collective over all DDP ranks: every rank must call it at the same step.
         """
         for name, values in self._waiting.items():
             if values:
@@ -53,16 +53,16 @@ class RunningMeans:
         return means
 
     def to(self, device: torch.device) -> None:
-        """Go on on another device."""
+        """Move to another device."""
         self._waiting = {k: [v.to(device) for v in values] for k, values in self._waiting.items()}
         self._sums = {name: sums.to(device) for name, sums in self._sums.items()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """What has been added so far."""
+        """Everything added since the last `take`."""
         waiting = {k: torch.stack(values).cpu() for k, values in self._waiting.items() if values}
         return {"waiting": waiting, "sums": {name: s.cpu() for name, s in self._sums.items()}}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take it up again."""
+        """Restore what `state_dict` returned."""
         self._waiting = {name: [*values] for name, values in state["waiting"].items()}
         self._sums = dict(state["sums"])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,6 +46,14 @@ class Precision(NamedTuple):
             "taken": self.taken,
             "probes": [probe._asdict() for probe in self.probes],
         }
+
+
+class HalfPrecision(MixedPrecision):
+    """Lightning's autocast to float16 without its loss scale: each player has its own (see `seat`)."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__("16-mixed", device)
+        self.scaler = None
 
 
 def resolve(asked: str | int, device: torch.device) -> Precision:

@@ -1,7 +1,7 @@
-"""Several processes that train one model, where one dies. Imports no torch.
+"""Several DDP ranks that train one model: what happens when one dies.
 
-A collective waits for a rank that is gone for half an hour. So the first rank watches the processes
-that were started for it, and the others leave a last word in the run directory before they go.
+A collective waits half an hour for a rank that is gone. So rank 0 watches the processes that were
+started for it, and the others write their error into the run directory before they exit.
 """
 
 import ctypes
@@ -23,16 +23,16 @@ from genbench.errors import DONE, FAILED, Diverged, GenbenchError, Interrupted
 
 
 def is_first_rank() -> bool:
-    """Tell whether this process is the one that writes the record, before any process group."""
+    """Whether this process writes the record; asked before there is a process group."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def meet_again(device: torch.device) -> None:
-    """Under a torchrun that has restarted its ranks: let them meet under names of this attempt.
+    """After torchrun has restarted its ranks: make their process group under keys of this attempt.
 
-    The agent's store keeps the addresses of the ranks that died, and a rank that is quick to ask
-    is given one of those. Lightning leaves a process group alone that is there already.
+    The agent's store keeps the addresses of the ranks that died, and a fast rank would be given one of
+    those. Lightning uses a process group that exists already.
     """
     count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if count == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
@@ -52,16 +52,16 @@ def meet_again(device: torch.device) -> None:
 POLL_SECONDS = 0.1
 
 
-GRACE_SECONDS = 3.0  # for a last word, once a collective has broken
+GRACE_SECONDS = 3.0  # for a rank to write its error, once a collective has broken
 
 
 PR_SET_PDEATHSIG = 1
 
 
 def follow(directory: Path, work: Callable[[], None], explain: Callable[..., GenbenchError]) -> int:
-    """Do a later rank's work; its exit code. What goes wrong is left in the run directory.
+    """Do the work of a rank above 0; returns its exit code. Errors are written to `ranks/<rank>.txt`.
 
-    A stop that all ranks decide together is no fault of this one: the first rank tells of it.
+    Interrupted and Diverged are decided by all ranks together, and rank 0 reports them.
     """
     die_with_the_first()
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ["SLURM_PROCID"]
@@ -81,16 +81,16 @@ def follow(directory: Path, work: Callable[[], None], explain: Callable[..., Gen
 
 
 def die_with_the_first() -> None:
-    """Where the first process started this one, Linux ends it with that one."""
+    """On Linux: get SIGKILL when the process that started this one dies; not under torchrun."""
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" not in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Watch:
-    """While it is entered: a rank that dies ends the run, with its message, and everybody with it.
+    """A context in which a rank that dies ends the run, and all other ranks, with its error.
 
-    `started` are the processes of the ranks 1, 2, ... of this machine, empty where another launcher
-    sees to them; `tell` writes the last word of the run.
+    `started` returns the processes of the ranks 1, 2, ... of this machine, none if another launcher
+    started them; `tell` records why the run failed.
     """
 
     def __init__(

@@ -1,13 +1,15 @@
-"""How a run meets the machine: seeds, precision, devices, the Lightning Trainer, the checkpoint.
+"""How a run meets the machine: precision, devices, the Lightning Trainer and its callbacks.
 
 Nothing here knows an algorithm, a dataset or a metric.
 """
 
 import logging
 import os
+import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
+from torch.amp.grad_scaler import GradScaler
 
 from genbench.data.contract import ImageData
 from genbench.device import choose_threads, device_of, resolve_devices
@@ -23,7 +26,6 @@ from genbench.models.contract import GenerativeModel
 from genbench.runs.budget import Budget, parse_images
 from genbench.runs.heartbeat import Heartbeat
 from genbench.training.acceleration import check_compile, check_graph, compiling
-from genbench.training.accumulation import Accumulation
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.checkpoints import Checkpoints
@@ -35,15 +37,18 @@ from genbench.training.callbacks.stopping import Stopping
 from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.checks import check_batch, check_parts, check_ranks, clip_of_players
 from genbench.training.cuda_graph import Capture
-from genbench.training.precision import resolve
+from genbench.training.environment import describe_device
+from genbench.training.module import Pace, Training
+from genbench.training.precision import HalfPrecision, resolve
 from genbench.training.ranks import Watch, meet_again
-from genbench.training.scaling import PlayerScaling
 from genbench.training.schedule import Schedule
 
 SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
 
 
 LOG_ROWS = 200  # of a history that covers the whole budget
+
+log = logging.getLogger("genbench")
 
 
 def quieten_lightning() -> None:
@@ -54,110 +59,163 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
+@dataclass(frozen=True)
+class Brief:
+    """What an engine is to train, and for whom: all that does not depend on the machine."""
+
+    model: GenerativeModel
+    data: ImageData
+    directory: Path  # of the run
+    budget: Budget
+    seed: int
+    method: Callable[[str], Mapping[str, Any]]  # what defines the run, by the precision taken
+    trainer: Mapping[str, Any]  # the settings of the engine, as the record shows them
+    schedule: Schedule | None = None
+    clip: float | Mapping[str, float] | None = None  # largest gradient norm, of all or by player
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = ()
+    heartbeat: Heartbeat | None = None  # only the process that writes the record has one
+    say: Callable[[str], None] = log.warning  # is given each warning of the training
+
+
 class Engine:
-    """The Lightning Trainer of one run and the callbacks that the record needs."""
+    """The Lightning Trainer of one run and the callbacks that its record needs."""
 
     def __init__(
         self,
-        model: GenerativeModel,
-        data: ImageData,
-        directory: Path,
-        loggers: Sequence[Logger],
-        budget: Budget,
-        heartbeat: Heartbeat | None,
-        callbacks: Sequence[Callback],
-        schedule: Schedule | None = None,
-        clip: float | Mapping[str, float] | None = None,
+        brief: Brief,
         *,
-        accelerator: str,
-        devices: int,
+        accelerator: str,  # cpu, gpu, or auto: a GPU if there is one
+        devices: int,  # on each node; -1 for all
         num_nodes: int,
-        strategy: str,
-        precision: str,
-        steps_per_batch: int | str,
-        checkpoint_minutes: float,
-        log_every_images: int | str,
-        samples: int,
-        progress: bool,
-        accumulate: int = 1,
-        max_skipped: int = 50,
+        strategy: str,  # Lightning's name of one, or auto
+        precision: str,  # 32-true, bf16-mixed, 16-mixed, or auto
+        steps_per_batch: int
+        | str,  # taken in one of Lightning's batches, or auto: as short as they are
+        checkpoint_minutes: float,  # between two of last.ckpt
+        log_every_images: int | str,  # between two rows of the history, or auto: 200 rows
+        samples: int,  # grids over training
+        progress: bool,  # a bar on the terminal
+        accumulate: int = 1,  # parts in which a batch is taken
+        max_skipped: int = 50,  # steps in a row without a finite gradient, then the run has diverged
         cuda_graph: bool = False,
         compile: bool = False,
     ) -> None:
-        self.model, self.data = model, data
-        self._directory, self._heartbeat = directory, heartbeat
+        self.brief, self._compile = brief, compile
         self.device = device_of(accelerator)
         self.resolved = resolve(precision, self.device)
         self.precision = self.resolved.taken
         devices = resolve_devices(devices, self.device)
         self.world_size = devices * num_nodes
-        check_batch(budget.batch_size, self.world_size, accumulate)
-        self.steps = budget.steps(len(data.pixels("train"))) if model.players() else 0
-        self.total_images = self.steps * budget.batch_size
-        model.batch_size = budget.batch_size
+        self.training = Training(
+            brief.model, brief.data, self._pace(accumulate, compile, cuda_graph)
+        )
+        every = max(1, self.total_images // LOG_ROWS)
+        every = every if log_every_images == "auto" else parse_images(log_every_images)
+        self._plan(steps_per_batch, [every, *self._intervals(samples)])
+        directory, total = brief.directory, self.total_images
+        self.alarms = Alarms(brief.data, total, brief.say)
+        self.telemetry = Telemetry(every, total, brief.heartbeat, max_skipped, self.alarms)
+        self.checkpoints = Checkpoints(
+            directory / "checkpoints",
+            checkpoint_minutes,
+            brief.method(self.precision),
+            self._trainer_card(),
+            precision_asked=precision != "auto",
+        )
+        self.stopping = Stopping(self.checkpoints, self.telemetry, brief.budget.seconds)
+        self.waiting = Waiting(self.telemetry, self.alarms)
+        self.samples = Samples(directory / "samples", brief.data, samples, total, self.alarms)
+        bar = [ProgressBar(total)] if progress and self.steps else []
+        own = [self.checkpoints, self.stopping, self.waiting]
+        self.trainer = self._trainer(
+            devices,
+            num_nodes,
+            strategy,
+            [self.telemetry, self.samples, *bar, *brief.callbacks, *own],
+        )
+
+    def _pace(self, accumulate: int, compile: bool, cuda_graph: bool) -> Pace:
+        """Check what cannot go together, and say how steps are taken."""
+        brief, model, batch_size = self.brief, self.brief.model, self.brief.budget.batch_size
+        check_batch(batch_size, self.world_size, accumulate)
+        images = len(brief.data.pixels("train"))
+        self.steps = brief.budget.steps(images) if model.players() else 0
+        self.total_images = self.steps * batch_size
         if self.world_size > 1:
             check_ranks(model, self.device)
         if accumulate > 1:
             check_parts(model)
-            model.accumulation = Accumulation(accumulate)
-        model.clip = clip_of_players(clip, model)
-        if schedule and schedule.moves:
-            model.rate = partial(
-                schedule.factor, batch_size=budget.batch_size, total=self.total_images
-            )
+        schedule = brief.schedule if brief.schedule and brief.schedule.moves else None
         if compile:
             check_compile(model, self.world_size)
         if cuda_graph:
-            check_graph(model, self.device, self.world_size, accumulate, self.precision)
-            model.capture = Capture()
-        self._compile = compile
+            check_graph(
+                self.device, self.world_size, accumulate, self.precision, schedule is not None
+            )
         # the layout in which convolutions are fastest; nothing to do where there are none
         model.to(memory_format=torch.channels_last)
-        choose_threads(model, budget.batch_size)
-        every = max(1, self.total_images // LOG_ROWS)
-        every = every if log_every_images == "auto" else parse_images(log_every_images)
-        data.plan(
-            seed=model.seed,
-            batch_size=budget.batch_size,
-            pieces=model.discriminator_steps,
-            steps=self.steps,
-            steps_per_batch=_steps_per_batch(steps_per_batch, data, budget.batch_size),
-            # what is looked at, and when, must not depend on how many steps are taken at once
-            stops=[
-                every,
-                *(max(1, self.total_images // n) for n in (samples, *_checks(callbacks)) if n),
-            ],
+        choose_threads(model, batch_size)
+        return Pace(
+            batch_size=batch_size,
+            seed=brief.seed,
+            rate=partial(schedule.factor, batch_size=batch_size, total=self.total_images)
+            if schedule
+            else None,
+            clip=clip_of_players(brief.clip, model),
+            parts=accumulate,
+            make_scaler=partial(GradScaler, self.device.type)
+            if self.precision == "16-mixed"
+            else None,
+            capture=Capture() if cuda_graph else None,
         )
-        self.alarms = Alarms(data, self.total_images)
-        self.telemetry = Telemetry(every, self.total_images, heartbeat, max_skipped, self.alarms)
-        self.checkpoints = Checkpoints(directory / "checkpoints", checkpoint_minutes)
-        self.stopping = Stopping(self.checkpoints, self.telemetry, budget.seconds)
-        self.waiting = Waiting(self.telemetry, self.alarms)
-        self.samples = Samples(directory / "samples", data, samples, self.total_images, self.alarms)
-        self.trainer = Trainer(
+
+    def _intervals(self, samples: int) -> list[int]:
+        """Images between two looks of the callbacks that look some number of times."""
+        checks = [c.checks for c in self.brief.callbacks if isinstance(c, Selection)]
+        return [max(1, self.total_images // number) for number in (samples, *checks) if number]
+
+    def _plan(self, steps_per_batch: int | str, stops: Sequence[int]) -> None:
+        """Fix the order of the data; what is looked at, and when, ends a batch: see `stops`."""
+        data, batch_size = self.brief.data, self.brief.budget.batch_size
+        data.plan(
+            seed=self.brief.seed,
+            batch_size=batch_size,
+            pieces=self.brief.model.discriminator_steps,
+            steps=self.steps,
+            steps_per_batch=_steps_per_batch(steps_per_batch, data, batch_size),
+            stops=stops,
+        )
+
+    def _trainer_card(self) -> dict[str, Any]:
+        """What trains, as it was asked for and as it is here."""
+        asked = {k: v for k, v in self.brief.trainer.items() if not k.startswith("_")}
+        return asked | {
+            "precision": self.precision,
+            "processes": self.world_size,
+            "device": describe_device(self.device),
+            "host": platform.node(),
+        }
+
+    def _trainer(
+        self, devices: int, num_nodes: int, strategy: str, callbacks: list[Callback]
+    ) -> Trainer:
+        return Trainer(
             accelerator="cpu" if self.device.type == "cpu" else "gpu",
             devices=devices,
             num_nodes=num_nodes,
-            strategy=_strategy(strategy, model, self.world_size),
+            strategy=_strategy(strategy, self.brief.model, self.world_size),
             **_precision(self.precision, self.device),
             max_epochs=1,  # the loader's one epoch is the whole budget
-            logger=list(loggers),
-            callbacks=[
-                self.telemetry,
-                self.samples,
-                *([ProgressBar(self.total_images)] if progress and self.steps else []),
-                *callbacks,
-                self.checkpoints,
-                self.stopping,
-                self.waiting,
-            ],
+            logger=list(self.brief.loggers),
+            callbacks=callbacks,
             use_distributed_sampler=False,
             sync_batchnorm=self.world_size > 1 and self.device.type == "cuda",
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            default_root_dir=directory,
+            default_root_dir=self.brief.directory,
         )
 
     def fit(self, resume: bool) -> None:
@@ -174,11 +232,12 @@ class Engine:
                 meet_again(self.device)
             # Lightning sets it; every optimizer's step asks for a GPU, and would look for NVML's file
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-            with self._watched(), compiling(self.model, self._compile):
-                self.trainer.fit(self.model, self.data, ckpt_path=ckpt_path)
+            with self._watched(), compiling(self.brief.model, self._compile):
+                self.trainer.fit(self.training, ckpt_path=ckpt_path)
         elif self.trainer.is_global_zero:
-            self.trainer.strategy.connect(self.model)
-            self.samples.draw(self.trainer, self.model)
+            self.trainer.strategy.connect(self.training)
+            self.training.trainer = self.trainer
+            self.samples.draw(self.training)
             self.checkpoints.save(self.trainer, "final.ckpt")
         if self.stopping.asked:  # too late to stop the training
             raise Interrupted(
@@ -188,43 +247,32 @@ class Engine:
     def _load(self, path: Path) -> None:
         """Take weights, position and time from a checkpoint."""
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["state_dict"])
-        self.model.on_load_checkpoint(state)
+        self.training.load_state_dict(state["state_dict"])
+        self.training.on_load_checkpoint(state)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if callback.state_key in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.state_key])
             if isinstance(callback, Averaging):
-                callback.on_fit_start(self.trainer, self.model)
+                callback.begin(self.training)
         # no step follows: what trained it is what it was trained with
         self.checkpoints.method = state["callbacks"][self.checkpoints.state_key]["method"]
 
     def _watched(self) -> AbstractContextManager[None]:
         """The first of several ranks watches over the others."""
-        if self.world_size == 1 or self._heartbeat is None:
+        heartbeat, launcher = self.brief.heartbeat, self.trainer.strategy.launcher
+        if self.world_size == 1 or heartbeat is None:
             return nullcontext()
-        launcher = self.trainer.strategy.launcher
         return Watch(
-            self._directory,
+            self.brief.directory,
             lambda: getattr(launcher, "procs", []),
-            partial(self._heartbeat.finish, "failed"),
+            partial(heartbeat.finish, "failed"),
         )
 
     @property
     def images_per_second(self) -> float | None:
         """Images shown to the decoder per second of training."""
         seconds = self.telemetry.seconds
-        return self.model.images_shown / seconds if seconds else None
-
-    @property
-    def generator_steps(self) -> int:
-        """Steps of the decoder's player."""
-        return self.model.steps if self.model.players() else 0
-
-    @property
-    def discriminator_steps(self) -> int:
-        """Steps of the discriminator; 0 for a model without one."""
-        plays = "discriminator" in self.model.players()
-        return self.model.steps * self.model.discriminator_steps if plays else 0
+        return self.training.images_shown / seconds if seconds else None
 
 
 def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
@@ -237,15 +285,10 @@ def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
 
 
 def _precision(precision: str, device: torch.device) -> dict[str, Any]:
-    """Say it to a Trainer: 16-mixed with a loss scale for each player."""
+    """Say it to a Trainer: 16-mixed without a loss scale, for each player has its own."""
     if precision == "16-mixed":
-        return {"plugins": [PlayerScaling(device.type)]}
+        return {"plugins": [HalfPrecision(device.type)]}
     return {"precision": precision}
-
-
-def _checks(callbacks: Sequence[Callback]) -> list[int]:
-    """How often over the budget the best weights are looked for."""
-    return [callback.checks for callback in callbacks if isinstance(callback, Selection)]
 
 
 def _steps_per_batch(requested: int | str, data: ImageData, batch_size: int) -> int:

@@ -9,29 +9,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from genbench.errors import UserMistake
-from genbench.models.contract import GenerativeModel
+from genbench.training.callbacks.contract import RunCallback
+from genbench.training.module import Training
 
-THEN = ", then "  # between the precisions of a run that had several
+THEN = ", then "  # joins the precisions of a run that was resumed in another one
 
 
-class Checkpoints(Callback):
+class Checkpoints(RunCallback):
     """`last.ckpt` every `minutes`, `final.ckpt` at the end; written aside, then renamed.
 
-    Each holds `method`, what defines the run; another one is refused when the run is resumed. The
-    trainer may change: `trainers` are those of the run so far, each with the `images` at which it
-    took over. Precision belongs to both: one that was asked for at a resume (`precision_asked`) is
-    taken, and the method is then that of a run with two precisions.
+    Each holds `method`, what defines the run; a resume under another method is refused. The trainer
+    may change: `trainers` lists those of the run so far, each with the `images` at which it took over.
+    Precision belongs to both: if a resume asks for another one (`precision_asked`), it is used, and the
+    method becomes that of a run with two precisions.
     """
 
-    def __init__(self, directory: Path, minutes: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        minutes: float,
+        method: Mapping[str, Any],
+        trainer: Mapping[str, Any],
+        *,
+        precision_asked: bool,
+    ) -> None:
         self.directory, self.seconds = directory, 60 * minutes
-        self.method: Mapping[str, Any] = {}
-        self.trainer: Mapping[str, Any] = {}
+        self.method, self.trainer, self.precision_asked = method, trainer, precision_asked
         self.trainers: list[dict[str, Any]] = []
-        self.precision_asked = False
         self._due = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,7 +50,7 @@ class Checkpoints(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse another method; draw on as if nothing had happened."""
+        """Refuse another method; restore the global random states."""
         before, now = dict(state_dict["method"]), str(self.method["precision"])
         if before["precision"].split(THEN)[-1] != now:
             if not self.precision_asked:
@@ -60,44 +67,49 @@ class Checkpoints(Callback):
                 "this checkpoint belongs to another method, and a resumed run must stay the run it "
                 f"was: {'; '.join(changes)}. Put it back, or train a new run"
             )
-        self.trainers = list(state_dict.get("trainers", []))  # checkpoints of before had none
+        self.trainers = list(state_dict.get("trainers", []))  # older checkpoints lack it
         restore_random_states(state_dict["random"])
 
     def took_over(self, images: int) -> None:
-        """Note the trainer that goes on from here, if it is another one than before."""
+        """Add this trainer to the list if it differs from the last one."""
         last = self.trainers[-1] if self.trainers else {}
         if {**last, "images": 0} != {**self.trainer, "images": 0}:
             self.trainers = [*self.trainers, {"images": images, **self.trainer}]
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
-        """Start the clock; a write that was cut off leaves nothing behind."""
+    def on_start(self, run: Training) -> None:
+        """Start the clock, and remove what an interrupted write left."""
         self._due = time.monotonic() + self.seconds
-        self.took_over(pl_module.images_shown)
-        if trainer.is_global_zero:
+        self.took_over(run.images_shown)
+        if run.trainer.is_global_zero:
             for partial in self.directory.glob("*.partial"):
                 partial.unlink()
 
     @property
     def is_due(self) -> bool:
-        """Whether the last save is `minutes` ago; who looks lets all ranks save together."""
+        """Whether the last save is `minutes` ago on this rank; all ranks must save together."""
         return time.monotonic() >= self._due
 
-    def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
-        """Keep the final weights."""
-        self.save(trainer, "final.ckpt")
+    def on_end(self, run: Training) -> None:
+        """Save the final weights."""
+        self.save(run.trainer, "final.ckpt")
 
     def save(self, trainer: Trainer, name: str = "last.ckpt") -> Path:
-        """Write the state of every rank's trainer to `name`."""
+        """Write `name`; every DDP rank must call it."""
         path = self.directory / name
-        partial = path.with_suffix(".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+        save_checkpoint(trainer, path)
         self._due = time.monotonic() + self.seconds
         return path
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write a checkpoint that is there whole or not at all; every DDP rank must call it."""
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trainer.save_checkpoint(partial)
+    if trainer.is_global_zero:
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
 def differences(before: Any, after: Any, name: str = "") -> list[str]:

@@ -1,26 +1,25 @@
-"""How long training waits for its data, and a warning where it waits for most of the time."""
+"""Measures how long training waits for its data, and warns if that is most of the time."""
 
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from pytorch_lightning import Callback, Trainer
-
-from genbench.models.contract import GenerativeModel
 from genbench.training.alarms import Alarms
+from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
+from genbench.training.module import Training
 
-STALLED = 60.0  # seconds without a batch that are told at once
-
-
-LOOK = 5.0  # seconds between two looks
+STALLED = 60.0  # seconds without a batch before a warning
 
 
-SHARE = 0.5  # of the training
+LOOK = 5.0  # seconds between two checks
 
 
-LEAST = 10.0  # seconds, below which a share means nothing
+SHARE = 0.5  # of the training time that waiting may take
+
+
+LEAST = 10.0  # seconds of waiting below which there is no warning
 
 
 REMEDY = (
@@ -29,10 +28,11 @@ REMEDY = (
 )
 
 
-class Waiting(Callback):
-    """Adds up the time between two batches; stands last, so that no other callback is in it.
+class Waiting(RunCallback):
+    """Adds up the time between two batches; the last callback, so that none other is counted.
 
-    A thread looks whether the next batch comes at all; `clock` is in seconds.
+    A thread checks every `look_every` seconds whether the next batch comes at all; `clock` returns
+    seconds.
     """
 
     def __init__(
@@ -44,28 +44,28 @@ class Waiting(Callback):
     ) -> None:
         self.telemetry, self.alarms, self.clock = telemetry, alarms, clock
         self.look_every = look_every
-        self.seconds = 0.0  # pieces of a resumed run together
-        self._since: float | None = None  # when the wait at hand began
+        self.seconds = 0.0  # over all pieces of a resumed run
+        self._since: float | None = None  # when the current wait began
         self._over = threading.Event()
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
-        """Begin to wait for the first batch."""
+    def on_start(self, run: Training) -> None:
+        """Start to wait for the first batch."""
         self._since = self.clock()
         self._over.clear()
         threading.Thread(target=self._watch, name="waiting for data", daemon=True).start()
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        """A batch is there."""
+    def before_batch(self, run: Training) -> None:
+        """A batch has arrived."""
         if self._since is not None:
             self.seconds += self.clock() - self._since
             self._since = None
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def after_batch(self, run: Training, since: int) -> None:
         """Wait for the next one."""
         self._since = self.clock()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
-        """Judge: the training is over, and its last words are still to come."""
+    def before_end(self, run: Training) -> None:
+        """Warn if most of the training was spent waiting; the warning goes into the final record."""
         self._since = None
         total = self.telemetry.seconds_so_far
         if self.seconds >= LEAST and self.seconds > SHARE * total:
@@ -74,13 +74,13 @@ class Waiting(Callback):
                 f"training waited for its data {self.seconds:.0f} of {total:.0f} seconds: {REMEDY}",
             )
 
-    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
-        """Let the thread go."""
+    def close(self) -> None:
+        """End the thread."""
         self._since = None
         self._over.set()
 
     def look(self) -> None:
-        """Say so if the batch that is waited for does not come."""
+        """Warn if the next batch does not come."""
         since = self._since  # the other thread may end the wait at any moment
         if since is not None and self.clock() - since > STALLED:
             self.alarms.warn("stalled", f"no batch for {STALLED:.0f} seconds: {REMEDY}")
@@ -94,5 +94,5 @@ class Waiting(Callback):
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue from a checkpoint's seconds."""
         self.seconds = state_dict["seconds"]

@@ -2,21 +2,20 @@
 
 import sys
 import time
-from typing import Any
 
-from pytorch_lightning import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from genbench.models.contract import GenerativeModel
+from genbench.training.callbacks.contract import RunCallback, passes
+from genbench.training.module import Training
 
 REFRESH_SECONDS = 0.5
 
 
-LINES = 10  # printed where there is no terminal
+LINES = 10  # printed over a run where stderr is no terminal
 
 
-class ProgressBar(Callback):
+class ProgressBar(RunCallback):
     """A bar on a terminal, one line for every tenth of the run elsewhere."""
 
     def __init__(self, total_images: int) -> None:
@@ -25,10 +24,10 @@ class ProgressBar(Callback):
         self._bar: Progress | None = None
         self._last = (0.0, 0)
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def on_start(self, run: Training) -> None:
         """Show the bar."""
-        self._last = time.monotonic(), pl_module.images_shown
-        if trainer.is_global_zero and self.console.is_terminal:
+        self._last = time.monotonic(), run.images_shown
+        if run.trainer.is_global_zero and self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("  training"),
                 BarColumn(),
@@ -40,28 +39,21 @@ class ProgressBar(Callback):
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                "train", total=self.total_images, completed=pl_module.images_shown, speed=""
+                "train", total=self.total_images, completed=run.images_shown, speed=""
             )
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: GenerativeModel,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_batch(self, run: Training, since: int) -> None:
         """Move on, twice a second or every tenth of the run."""
-        if not trainer.is_global_zero:
+        if not run.trainer.is_global_zero:
             return
-        now, images = time.monotonic(), pl_module.images_shown
+        now, images = time.monotonic(), run.images_shown
         if self._bar is not None:
             if now - self._last[0] >= REFRESH_SECONDS:
                 speed = (images - self._last[1]) / (now - self._last[0])
                 self._last = now, images
                 self._bar.update(self._task, completed=images, speed=f"{speed:,.0f}/s")
                 self._bar.refresh()
-        elif images * LINES // self.total_images > self._last[1] * LINES // self.total_images:
+        elif passes(self.total_images / LINES, since, images):
             speed = (images - self._last[1]) / (now - self._last[0])
             self._last = now, images
             self.console.print(
@@ -69,13 +61,13 @@ class ProgressBar(Callback):
                 highlight=False,
             )
 
-    def on_train_end(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
+    def on_end(self, run: Training) -> None:
         """Fill the bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=pl_module.images_shown)
+            self._bar.update(self._task, completed=run.images_shown)
 
-    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
-        """Take the bar down, whatever ended the run."""
+    def close(self) -> None:
+        """Remove the bar, whatever ended the run."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.stop()

@@ -1,4 +1,4 @@
-"""What the clock or a signal asks for between two batches: a checkpoint, a stop, the end."""
+"""Between two batches: checkpoints that are due, stops by a signal, the end of `budget.seconds`."""
 
 import signal
 import time
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from genbench.errors import Interrupted
-from genbench.models.contract import GenerativeModel
 from genbench.runs.stops import STOPS, stop_name
 from genbench.training.callbacks.checkpoints import Checkpoints
+from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
+from genbench.training.module import Training
 
 
-class Stopping(Callback):
-    """A signal of `STOPS`: checkpoint, then raise Interrupted. `seconds`: stop as if done."""
+class Stopping(RunCallback):
+    """On a signal of `STOPS`: checkpoint, then Interrupted. After `seconds`: end as if the budget were used up."""
 
     def __init__(
         self, checkpoints: Checkpoints, telemetry: Telemetry, seconds: float | None
@@ -26,8 +27,8 @@ class Stopping(Callback):
         self._before: dict[signal.Signals, Any] = {}
         self._end = float("inf")
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModel) -> None:  # type: ignore[override]
-        """Take the signals over from Lightning, whose own handling forgets the checkpoint."""
+    def on_start(self, run: Training) -> None:
+        """Replace Lightning's signal handlers, which write no checkpoint."""
         if self.seconds is not None:
             self._end = time.monotonic() + self.seconds - self.telemetry.seconds
         for number in STOPS:
@@ -36,40 +37,33 @@ class Stopping(Callback):
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = stop_name(number)
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: GenerativeModel,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save or stop here if it is time; all ranks together."""
+    def after_batch(self, run: Training, since: int) -> None:
+        """Save or stop if it is time; all DDP ranks together."""
         due, asked, over = agreed(
-            trainer,
+            run.trainer,
             self.checkpoints.is_due,
             self.asked is not None,
             time.monotonic() >= self._end,
         )
         if due or asked:
-            self.checkpoints.save(trainer)
+            self.checkpoints.save(run.trainer)
         if asked:
             raise Interrupted(
                 f"stopped by {self.asked or 'a signal to another rank'} after "
-                f"{pl_module.images_shown:,} images; `genbench resume` goes on from there"
+                f"{run.images_shown:,} images; `genbench resume` goes on from there"
             )
         if over:
-            trainer.should_stop = True
+            run.trainer.should_stop = True
 
-    def teardown(self, trainer: Trainer, pl_module: GenerativeModel, stage: str) -> None:  # type: ignore[override]
-        """Give the signals back."""
+    def close(self) -> None:
+        """Restore the signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
 
 def agreed(trainer: Trainer, *questions: bool) -> Sequence[bool]:
-    """Answers that hold for all ranks, yes if one says yes; one collective for all questions."""
+    """Answers that all DDP ranks share: yes if one rank says yes; one collective for all questions."""
     if trainer.world_size == 1:
         return questions
     votes = torch.tensor(questions, dtype=torch.int32, device=trainer.strategy.root_device)

@@ -1,7 +1,7 @@
-"""Where the numbers and pictures of a run go while it trains: history.csv, wandb, TensorBoard.
+"""Loggers of numbers and pictures while a run trains: history.csv, wandb, TensorBoard, Visdom.
 
 The x-axis of everything is the number of images shown to the decoder. No logger can end a training:
-one that fails says so once and is left alone from then on.
+one that fails warns once and is not used from then on.
 """
 
 import os
@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 
 from genbench.runs.score import Score
 from genbench.training.loggers.history import History
-from genbench.training.loggers.sink import Board
+from genbench.training.loggers.sink import Dashboard
 
 
 def build(
@@ -35,7 +35,7 @@ def build(
 
 
 def rewind(loggers: Iterable[Logger], images: int) -> None:
-    """Forget what was logged beyond `images`: a resumed run will log it again."""
+    """Drop what was logged beyond `images`: a resumed run will log it again."""
     for logger in loggers:
         if isinstance(logger, History):
             logger.rewind(images)
@@ -44,13 +44,13 @@ def rewind(loggers: Iterable[Logger], images: int) -> None:
 def log_images(loggers: Iterable[Logger], key: str, path: Path, images: int) -> None:
     """Send a picture, a PNG file, to every logger that shows pictures."""
     for logger in loggers:
-        if isinstance(logger, Board):
+        if isinstance(logger, Dashboard):
             logger.log_picture(key, path, images)
 
 
 def finish(loggers: Iterable[Logger], scores: Sequence[Score], status: str) -> None:
     """Send the final scores as `final/<name>` and close the loggers."""
     for logger in loggers:
-        if isinstance(logger, Board):
+        if isinstance(logger, Dashboard):
             logger.log_final(scores)
         logger.finalize(status)

@@ -17,11 +17,12 @@ P = ParamSpec("P")
 
 
 class Sink(Logger):
-    """What Lightning asks of a logger and genbench does not use."""
+    """A logger of one run, without the parts of Lightning's contract that genbench does not use."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.directory = directory
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -34,10 +35,20 @@ class Sink(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The config is in config.yaml."""
+        """Nothing to do: the config is in config.yaml."""
+
+    def finalize(self, status: str) -> None:
+        """Close, once, when the run has ended; Lightning's "success" comes before it is scored."""
+        if status == "success" or self._closed:
+            return
+        self._closed = True
+        self.close(status)
+
+    def close(self, status: str) -> None:
+        """End the logging of a run with its final status."""
 
 
-class Board(Sink, ABC):
+class Dashboard(Sink, ABC):
     """A logger that shows pictures and final scores too."""
 
     @abstractmethod
@@ -49,28 +60,28 @@ class Board(Sink, ABC):
         """Show the scores of the final weights."""
 
 
-class Distant(Board):
-    """A board on another machine: a thread of its own talks to it, so that training never waits."""
+class RemoteDashboard(Dashboard):
+    """A dashboard behind a network: a thread of its own talks to it, so that training never waits."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._tasks: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
-        self._sayings: SimpleQueue[str] = SimpleQueue()  # warnings, for the main thread to give
-        self._broken = self._ended = False
+        self._warnings: SimpleQueue[str] = SimpleQueue()  # given by the main thread
+        self._broken = False
 
-    def _ask(self, task: Callable[[Any], object]) -> None:
-        """Hand a task to the thread."""
-        self._speak()
-        if not (self._broken or self._ended):
+    def _submit(self, task: Callable[[Any], object]) -> None:
+        """Queue a task for the thread."""
+        self._warn()
+        if not (self._broken or self._closed):
             self._tasks.put(task)
 
-    def _speak(self) -> None:
-        while not self._sayings.empty():
-            warnings.warn(self._sayings.get(), Notice, stacklevel=4)
+    def _warn(self) -> None:
+        while not self._warnings.empty():
+            warnings.warn(self._warnings.get(), Notice, stacklevel=4)
 
 
 def never_raises(method: Callable[P, None]) -> Callable[P, None]:
-    """Turn the first exception of a dashboard into one warning, and its later calls into nothing."""
+    """Decorate a method so that the first exception becomes a warning, and later calls do nothing."""
 
     @wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -82,7 +93,7 @@ def never_raises(method: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             self.broken = True
             cause: BaseException = error
-            while cause.__cause__:  # Lightning makes of all of TensorBoard's errors a wrong type
+            while cause.__cause__:  # Lightning wraps TensorBoard's errors in a misleading type
                 cause = cause.__cause__
             reason = " ".join(f"{type(cause).__name__}: {cause}".split())
             warnings.warn(

@@ -6,10 +6,10 @@ from pathlib import Path
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from genbench.runs.score import Score
-from genbench.training.loggers.sink import Board, never_raises
+from genbench.training.loggers.sink import Dashboard, never_raises
 
 
-class TensorBoard(Board):
+class TensorBoard(Dashboard):
     """Event files in the run directory's `tensorboard` folder."""
 
     def __init__(self, directory: Path) -> None:
@@ -41,7 +41,10 @@ class TensorBoard(Board):
 
     @never_raises
     def finalize(self, status: str) -> None:
-        """Flush; close after the last word."""
+        """Flush after the fit, close after the scores."""
         self._logger.experiment.flush()
-        if status != "success":  # Lightning's word after the fit
-            self._logger.experiment.close()
+        super().finalize(status)
+
+    def close(self, status: str) -> None:
+        """Close the file."""
+        self._logger.experiment.close()

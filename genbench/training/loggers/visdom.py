@@ -8,12 +8,12 @@ from typing import Any
 
 from genbench.errors import UserMistake
 from genbench.runs.score import Score
-from genbench.training.loggers.sink import Distant
+from genbench.training.loggers.sink import RemoteDashboard
 
 THREAD = "visdom"
 
 
-class Visdom(Distant):
+class Visdom(RemoteDashboard):
     """One environment per run, named after it; images shown are the x-axis of every curve.
 
     A server that does not answer, or goes away, is told once; the run goes on without it. Raises
@@ -43,7 +43,7 @@ class Visdom(Distant):
                 about = {"title": name, "xlabel": "images shown to the decoder"}
                 page.line(Y=[value], X=[step], win=name, update="append", opts=about)
 
-        self._ask(draw)
+        self._submit(draw)
 
     def log_picture(self, key: str, path: Path, images: int) -> None:
         """Show a PNG in the window of its kind, which keeps the earlier ones."""
@@ -57,7 +57,7 @@ class Visdom(Distant):
             about = {"title": key, "caption": f"{images:,} images", "store_history": True}
             page.image(pixels, win=key, opts=about)
 
-        self._ask(show)
+        self._submit(show)
 
     def log_final(self, scores: Sequence[Score]) -> None:
         """Show the scores as a table."""
@@ -66,18 +66,15 @@ class Visdom(Distant):
             f"<td>{html.escape(s.status if s.value is None else f'{s.value:.4g} {s.unit}')}</td></tr>"
             for s in scores
         )
-        self._ask(lambda page: page.text(f"<table>{rows}</table>", win="scores"))
+        self._submit(lambda page: page.text(f"<table>{rows}</table>", win="scores"))
 
-    def finalize(self, status: str) -> None:
+    def close(self, status: str) -> None:
         """Send what is left and have the server keep it; waits for `seconds` at most."""
-        if status == "success" or self._ended:
-            return  # Lightning says "success" after the fit; the scores are still to come
-        self._ended = True
         self._tasks.put(None)
         self._thread.join(self._seconds)
         if self._thread.is_alive():
-            self._sayings.put("visdom: the server is too slow for what is left; it is dropped")
-        self._speak()
+            self._warnings.put("visdom: the server is too slow for what is left; it is dropped")
+        self._warn()
 
     def _work(self) -> None:
         """Do what is asked, in order, until the end is; runs in the thread."""
@@ -90,7 +87,7 @@ class Visdom(Distant):
             self._broken = True
             server, port = self._address
             said = next(iter(str(error).splitlines()), "") or type(error).__name__
-            self._sayings.put(
+            self._warnings.put(
                 f"visdom: {server}:{port}: {said}; training goes on without it. Start one with "
                 "`python -m visdom.server`, or set logger.visdom.server and logger.visdom.port"
             )

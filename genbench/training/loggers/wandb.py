@@ -11,7 +11,7 @@ from typing import Any
 from genbench.errors import UserMistake
 from genbench.runs.files import UNSENT
 from genbench.runs.score import Score
-from genbench.training.loggers.sink import Distant
+from genbench.training.loggers.sink import RemoteDashboard
 
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
 
@@ -29,7 +29,7 @@ def known_as(directory: Path) -> str | None:
     return names[0].split("-", 2)[2] if names else None
 
 
-class Wandb(Distant):
+class Wandb(RemoteDashboard):
     """A run in the wandb dashboard: seeds of one method in one group, models side by side.
 
     A thread of its own talks to wandb, so that training waits neither for its start nor for its
@@ -82,7 +82,7 @@ class Wandb(Distant):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log at `step` images."""
         point = {**metrics, "images": step}
-        self._ask(lambda run: run.log(point))
+        self._submit(lambda run: run.log(point))
 
     def log_picture(self, key: str, path: Path, images: int) -> None:
         """Log a PNG as media."""
@@ -92,7 +92,7 @@ class Wandb(Distant):
 
             run.log({key: wandb.Image(str(path)), "images": images})
 
-        self._ask(log)
+        self._submit(log)
 
     def log_final(self, scores: Sequence[Score]) -> None:
         """Put scores and cards in the summary, both in a table, and send what was asked for."""
@@ -115,7 +115,7 @@ class Wandb(Distant):
             if "checkpoints" in self._artifacts:
                 self._send_checkpoints(run)
 
-        self._ask(log)
+        self._submit(log)
 
     def _send_checkpoints(self, run: Any) -> None:
         """Send the weights that were scored; of a run without any, those that it would go on from."""
@@ -128,23 +128,20 @@ class Wandb(Distant):
             artifact.add_file(str(path))
             run.log_artifact(artifact)
 
-    def finalize(self, status: str) -> None:
+    def close(self, status: str) -> None:
         """Upload what is left, for a minute at most."""
-        if status == "success" or self._ended:
-            return  # Lightning says "success" after the fit; the scores are still to come
-        self._ended = True
         atexit.unregister(self.finalize)
         self._exit_code = 0 if status == "finished" else 1
         self._tasks.put(None)
         self._thread.join(FINISH_SECONDS)
         if self._thread.is_alive():
             self._leave_rest()
-        self._speak()
+        self._warn()
 
     def _leave_rest(self) -> None:
         if not self._left:
             self._left = True
-            self._sayings.put(
+            self._warnings.put(
                 "wandb: its last upload takes too long; "
                 f"`genbench wandb sync {self.directory}` sends the rest"
             )
@@ -162,7 +159,7 @@ class Wandb(Distant):
             self._leave_rest()
         except Exception as error:
             self._broken = True
-            self._sayings.put(f"wandb: {_first_line(error)}; training goes on without it")
+            self._warnings.put(f"wandb: {_first_line(error)}; training goes on without it")
         finally:
             with suppress(Exception):
                 _let_go()
@@ -186,7 +183,7 @@ class Wandb(Distant):
         except Exception as error:
             if mode != "online":
                 raise
-            self._sayings.put(f"wandb: {_first_line(error)}; logging offline")
+            self._warnings.put(f"wandb: {_first_line(error)}; logging offline")
             _let_go()  # or it holds this run's id
             run = start("offline")
         if not run.offline:

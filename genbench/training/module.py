@@ -1,0 +1,228 @@
+"""A model in training, as Lightning sees it.
+
+Lightning starts the processes, casts, calls callbacks and writes checkpoints; it takes no step.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from genbench.data.contract import ImageData
+from genbench.errors import UserMistake
+from genbench.models.contract import Draws, GenerativeModel
+from genbench.training.cuda_graph import Capture, make_capturable
+from genbench.training.guards import Skipped
+from genbench.training.means import RunningMeans
+from genbench.training.seat import Seat, take_seats
+from genbench.training.step import Stepper
+
+STEP_HOOK = "on_before_optimizer_step"
+BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How steps are taken, whatever the model."""
+
+    batch_size: int  # images shown to the decoder per step, over all ranks
+    seed: int = 0
+    rate: Callable[[int], float] | None = None  # factor of the learning rates by images shown
+    clip: Mapping[str, float] = field(default_factory=dict)  # largest gradient norm by player
+    parts: int = 1  # in which a batch is taken where memory does not hold it
+    make_scaler: Callable[[], GradScaler] | None = None  # for each player, under 16-mixed
+    capture: Capture | None = None  # replays steps from a CUDA graph
+
+
+class Training(LightningModule):
+    """A model in training: one counted step per step, randomness from (seed, step), one way to move.
+
+    Its `state_dict` is the model's: names in a checkpoint do not depend on who trained it.
+    """
+
+    def __init__(self, model: GenerativeModel, data: ImageData, pace: Pace) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.data, self.pace = model, data, pace
+        self.steps = 0  # done: the position of the run
+        self.after_step: list[Callable[[Training], None]] = []
+        self.seats: dict[str, Seat] = {}
+        self._stepper: Stepper | None = None
+        self._means = RunningMeans()
+        self._loaded: dict[str, Any] = {}  # of a checkpoint, until there are seats for it
+        model.draws, model.track = Draws(pace.seed), self._track
+
+    @property
+    def images_shown(self) -> int:
+        """Images shown to the decoder so far: the clock of the run."""
+        return self.steps * self.pace.batch_size
+
+    # --- data and optimizers --------------------------------------------------------------------
+
+    def train_dataloader(self) -> Any:
+        """This rank's batches."""
+        trainer = self.trainer
+        return self.data.train_dataloader(
+            trainer.global_rank, trainer.world_size, trainer.strategy.root_device
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Tensor:
+        """Level indices become images on the device."""
+        return self.data.training_images(batch)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer per player."""
+        made = [p.optimizer(p.parameters()) for p in self.model.players().values()]
+        # read now: a checkpoint brings the rates of its own step
+        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in made]
+        return made
+
+    def on_fit_start(self) -> None:
+        """Give every player its seat, now that parameters are on their device."""
+        pace, world = self.pace, self.trainer.world_size
+        draws = self.model.draws = Draws(pace.seed, self.device)
+        draws.share, draws.shares = self.trainer.global_rank * pace.parts, world * pace.parts
+        self._means.to(self.device)
+        made: Any = self.optimizers(use_pl_optimizer=False)
+        self.seats = take_seats(
+            self.model.players(),
+            made if isinstance(made, list) else [made],
+            self._rates,
+            pace.clip,
+            self.device,
+            pace.make_scaler,
+            self._loaded,
+        )
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        listeners = [c for c in callbacks if is_overridden(STEP_HOOK, c, Callback)]
+        heard = any(is_overridden(hook, c, Callback) for hook in BACKWARD_HOOKS for c in callbacks)
+        if pace.capture is not None and listeners:
+            raise UserMistake(
+                "trainer.cuda_graph=true takes steps without Python, and a callback wants to see each "
+                "of them: leave it out, or choose trainer.cuda_graph=false"
+            )
+        self._stepper = Stepper(
+            self.model,
+            self.seats,
+            self._track,
+            # Lightning's wrapper takes 0.15 ms, and only DDP and these hooks need it
+            self._backward if heard or world > 1 else torch.autograd.backward,
+            [partial(c.on_before_optimizer_step, self.trainer, self) for c in listeners],
+            pace.parts,
+            self._without_exchange,
+        )
+
+    def on_train_start(self) -> None:
+        """Prepare the optimizers for a capture, once they have what a checkpoint holds."""
+        optimizers = {name: seat.optimizer for name, seat in self.seats.items()}
+        make_capturable(optimizers, self.pace.capture is not None)
+
+    def _backward(self, value: Tensor, start: Tensor | None) -> None:
+        self.manual_backward(value, gradient=start)
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Keep gradients to this rank; those of several parts are exchanged in one go."""
+        wrapped: Any = self.trainer.strategy.model
+        return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Take the steps in a loader's batch, one after the other."""
+        pace, stepper = self.pace, self._stepper
+        assert stepper is not None
+        # Lightning's `global_step`, by which a user's callback may count, is moved on by hand
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        size = self.model.discriminator_steps * pace.batch_size // self.trainer.world_size
+        for images in torch.split(batch, size):
+            if pace.rate is not None:
+                for seat in self.seats.values():
+                    seat.set_rate(pace.rate(self.images_shown))
+            if pace.capture is None:
+                stepper.take(images, self.steps)
+            else:
+                stepper.replay(images, self.steps, pace.capture)
+            self.steps += 1
+            progress.increment_ready()
+            progress.increment_completed()
+            for listener in self.after_step:
+                listener(self)
+
+    def _track(self, name: str, value: Tensor) -> None:
+        """Add a scalar to the running mean `name`; it stays on the device until `means`."""
+        capture = self.pace.capture
+        if capture is None or not capture.keeps(name, value):
+            self._means.add(name, value)
+
+    def means(self) -> dict[str, float]:
+        """Mean of the finite values tracked since the last call, NaN where none was; one transfer.
+
+        Over all ranks: every one of them must call it at the same step.
+        """
+        return self._means.take(self.trainer.world_size)
+
+    def skipped(self) -> dict[str, Skipped]:
+        """Moves of each player that were left out because a loss or a gradient was not finite."""
+        loaded = {
+            name: Skipped(*counts) for name, counts in self._loaded.get("skipped", {}).items()
+        }
+        return {name: seat.guard.skipped for name, seat in self.seats.items()} or loaded
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of each player's last step, by `lr/<player>`; empty where they are constant."""
+        if self.pace.rate is None:
+            return {}
+        return {f"lr/{n}": float(s.optimizer.param_groups[0]["lr"]) for n, s in self.seats.items()}
+
+    def moves_made(self) -> dict[str, int]:
+        """Moves of each player so far."""
+        model, taken = self.model, self._stepper.moves if self._stepper else {}
+        per_step = (
+            taken
+            or self._loaded.get("moves")
+            or {  # older checkpoints do not say
+                name: 1 if name == model.counted else model.discriminator_steps
+                for name in model.players()
+            }
+        )
+        return {name: self.steps * count for name, count in per_step.items()}
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own."""
+        return self.model.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The model's own."""
+        return self.model.load_state_dict(state_dict, *args, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the position of the run, and what was tracked since the last row of the history."""
+        checkpoint["genbench_steps"] = self.steps
+        checkpoint["genbench_means"] = self._means.state_dict()
+        checkpoint["genbench_skipped"] = {name: tuple(s) for name, s in self.skipped().items()}
+        if self._stepper:
+            checkpoint["genbench_moves"] = dict(self._stepper.moves)
+        scalers = {n: s.scaler.state_dict() for n, s in self.seats.items() if s.scaler is not None}
+        if scalers:
+            checkpoint["genbench_scalers"] = scalers
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the position of the run up again; older checkpoints hold less."""
+        self.steps = checkpoint["genbench_steps"]
+        if "genbench_means" in checkpoint:
+            self._means.load_state_dict(checkpoint["genbench_means"])
+        self._loaded = {
+            "skipped": checkpoint.get("genbench_skipped", {}),
+            "moves": checkpoint.get("genbench_moves", {}),
+            "scalers": checkpoint.get("genbench_scalers") or checkpoint.get("PlayerScaling", {}),
+        }
