@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from fixtures.trainers import STEPS, engine, trained
+from fixtures.trainers import FEW, engine, trained
 from fixtures.training import scores
 from genbench.data.stream import Plan
 from genbench.training.trainer import _steps_per_batch
@@ -76,7 +76,7 @@ def test_who_wants_to_see_each_backward_does(tmp_path, cache):
     runs = trained(plain), trained(heard)
     direct = [made.training._stepper.backward is torch.autograd.backward for made in (plain, heard)]
     assert direct == [True, False]
-    assert listener.heard == 2 * STEPS
+    assert listener.heard == 2 * FEW
     assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
     assert runs[0][1:] == runs[1][1:]
 
