@@ -14,8 +14,8 @@ from genbench.losses.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.metrics.likelihood import (
     Bounds,
+    LikelihoodRequest,
     Observer,
-    Task,
     elbo,
     gaussian_log_prob,
     importance_bound,
@@ -217,7 +217,7 @@ def make_vae_gan():
 def score(model, data, batch_size=16, **changes):
     arguments = {"posterior_draws": 2, "importance_draws": 30, "max_images": None} | changes
     with torch.no_grad():
-        scores = Bounds(**arguments)(Task(model, data, CPU, 0, batch_size))
+        scores = Bounds(**arguments)(LikelihoodRequest(model, data, CPU, 0, batch_size))
     return {one.name: one for one in scores}
 
 
@@ -299,7 +299,7 @@ def test_a_model_whose_error_is_measured_elsewhere_is_bounded_under_its_validati
 
 def test_the_posthoc_variance_is_the_one_that_fits_the_validation_images_best():
     model, data = make_vae_gan(), Given()
-    task = Task(model, data, CPU, 0, 16)
+    task = LikelihoodRequest(model, data, CPU, 0, 16)
     with torch.no_grad():
         _, variance = posthoc(task, model)
         images = data.to_images(torch.from_numpy(data.pixels("validation")))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 
 
@@ -32,6 +32,6 @@ class ClassBalance(FeatureMetric):
         """Labels by the largest logit."""
         return {"labels": "argmax", "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Compare the two histograms."""
-        return {"class_tv": Estimate(total_variation(self.logits("fake"), self.logits("real")))}
+        return {"class_tv": Estimate(total_variation(sets["fake"].logits, sets["real"].logits))}

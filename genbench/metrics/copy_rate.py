@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 from genbench.metrics.prdc import squared_distances
 
@@ -42,7 +42,7 @@ class CopyRate(FeatureMetric):
         """The threshold."""
         return {"quantile": QUANTILE, "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
-        """Compare with the held-out images' own distances."""
-        rate = copy_rate(self.features("fake"), self.features("real"), self.features("heldout"))
-        return {"copy_rate": Estimate(rate)}
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
+        """Compare with the distances of the held-out images."""
+        fake, real, heldout = (sets[role].features for role in ("fake", "real", "heldout"))
+        return {"copy_rate": Estimate(copy_rate(fake, real, heldout))}

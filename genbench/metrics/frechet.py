@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 
 BLOCK = 4096  # rows that are in float64 at a time
@@ -123,7 +123,6 @@ class FrechetDistance(FeatureMetric):
     )
 
     def __init__(self, bootstrap: int = 30, seed: int = 0) -> None:
-        super().__init__()
         self.bootstrap, self.seed = bootstrap, seed
 
     @property
@@ -131,20 +130,20 @@ class FrechetDistance(FeatureMetric):
         """Unbiased covariances; the bootstrap's size."""
         return {"ddof": 1, "bootstrap": self.bootstrap, "bootstrap_seed": self.seed, "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Estimate the four distances; without generated images the floor alone."""
-        real, heldout = moments(self.features("real")), moments(self.features("heldout"))
+        real, heldout = moments(sets["real"].features), moments(sets["heldout"].features)
         estimates = {"fd_floor": Estimate(distance(real, heldout))}
-        if not self.has("fake"):
+        if "fake" not in sets:
             return estimates
-        fake = moments(self.features("fake"))
+        fake = moments(sets["fake"].features)
         plain = distance(real, fake)
         estimates["fd"] = Estimate(plain)
         estimates["fd_heldout"] = Estimate(distance(heldout, fake))
         if self.bootstrap > 1:
             drawn = torch.tensor(
                 resampled_distances(
-                    self.features("real"), self.features("fake"), self.bootstrap, self.seed
+                    sets["real"].features, sets["fake"].features, self.bootstrap, self.seed
                 ),
                 dtype=torch.float64,
             )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 
 
@@ -39,9 +39,9 @@ class InceptionScore(FeatureMetric):
         """One split."""
         return {"splits": 1, "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Score held-out images, and generated ones if there are any."""
-        estimates = {"is_heldout": Estimate(inception_score(self.logits("heldout")))}
-        if self.has("fake"):
-            estimates["is"] = Estimate(inception_score(self.logits("fake")))
+        estimates = {"is_heldout": Estimate(inception_score(sets["heldout"].logits))}
+        if "fake" in sets:
+            estimates["is"] = Estimate(inception_score(sets["fake"].logits))
         return estimates

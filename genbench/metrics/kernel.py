@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite, subset
 
 BLOCK = 2048  # a kernel matrix in memory is at most BLOCK x BLOCK
@@ -64,7 +64,6 @@ class KernelDistance(FeatureMetric):
     quantities = (Quantity("kid", ("fake", "real"), False),)
 
     def __init__(self, blocks: int = 10, max_images: int = 10_000, seed: int = 0) -> None:
-        super().__init__()
         self.blocks, self.max_images, self.seed = blocks, max_images, seed
 
     @property
@@ -79,9 +78,9 @@ class KernelDistance(FeatureMetric):
             "version": 1,
         }
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Estimate the squared distance."""
-        real = subset(self.features("real"), self.max_images, self.seed)
-        fake = subset(self.features("fake"), self.max_images, self.seed)
+        real = subset(sets["real"].features, self.max_images, self.seed)
+        fake = subset(sets["fake"].features, self.max_images, self.seed)
         error = standard_error(real, fake, self.blocks, self.seed)
         return {"kid": Estimate.within(kernel_distance(real, fake), error)}

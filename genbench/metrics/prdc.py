@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite, subset
 
 BLOCK = 2**24  # entries of a distance matrix that are in memory
@@ -95,7 +95,6 @@ class NeighbourScores(FeatureMetric):
     )
 
     def __init__(self, k: int = 5, max_images: int = 10_000, seed: int = 0) -> None:
-        super().__init__()
         self.k, self.max_images, self.seed = k, max_images, seed
         self.minimum = k + 1
 
@@ -110,9 +109,9 @@ class NeighbourScores(FeatureMetric):
             "version": 1,
         }
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Compare as many generated images as training images."""
-        real, fake = self.features("real"), self.features("fake")
+        real, fake = sets["real"].features, sets["fake"].features
         n = min(len(real), len(fake), self.max_images)
         found = prdc(subset(real, n, self.seed), subset(fake, n, self.seed), self.k)
         return {name: Estimate(value) for name, value in found._asdict().items()}
