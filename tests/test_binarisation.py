@@ -6,7 +6,7 @@ import torch
 
 from genbench.data.binarisation import STATIC_SEED, binarized, thresholds
 from genbench.data.images import Images
-from genbench.data.sources import Source
+from genbench.data.source import Source
 from genbench.errors import UserMistake
 
 TRAIN, VALIDATION, TEST = 30, 5, 9

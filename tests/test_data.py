@@ -15,8 +15,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from genbench.data import cache
 from genbench.data.folders import CelebA, Folder, Lsun
 from genbench.data.images import DecodedOnDemand, Images
-from genbench.data.sources import SPLITS, Cifar, Digits, Idx, Stl10, Svhn, set_aside
-from genbench.data.stream import Batch, ImageStream, Order, Plan
+from genbench.data.sources import Cifar, Digits, Idx, Stl10, Svhn
+from genbench.data.splits import SPLITS, set_aside
+from genbench.data.stream import Batch, ImageStream, Order, StreamPlan
 from genbench.errors import UserMistake
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -74,7 +75,7 @@ def write_idx(path, count, seed=0, size=28):
 
 def make_stream(images=10, flip=False, **plan):
     plan = {"seed": 0, "batch_size": 4, "pieces": 2, "steps": 9, "steps_per_batch": 2} | plan
-    return ImageStream(Plan(**plan), images, torch.from_numpy, flip=flip)
+    return ImageStream(StreamPlan(**plan), images, torch.from_numpy, flip=flip)
 
 
 def steps_of(stream):
