@@ -1,6 +1,6 @@
 """Whether generated images are copies of training images.
 
-Needed because a copy of the training set has a Frechet distance of 0 to it, the best there is.
+Needed because a copy of the training set has a Frechet distance of 0 to it, the best value.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantit
 from genbench.metrics.features import check_finite
 from genbench.metrics.prdc import squared_distances
 
-QUANTILE = 0.01
+QUANTILE = 0.01  # of held-out images that are as near to a training image as the threshold
 
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def nearest(x: Tensor, train: Tensor) -> Tensor:
 
 
 def copy_rate(fake: Tensor, train: Tensor, heldout: Tensor, quantile: float = QUANTILE) -> float:
-    """Share of `fake` that is as near to `train` as the nearest `quantile` of `heldout` is.
+    """Fraction of `fake` whose nearest row of `train` is within the `quantile` of `heldout`'s distances.
 
     From 0 to 1; about `quantile` for images of the same distribution. Raises ValueError for NaN.
     """
@@ -33,13 +33,13 @@ def copy_rate(fake: Tensor, train: Tensor, heldout: Tensor, quantile: float = QU
 
 
 class CopyRate(FeatureMetric):
-    """Share of generated images nearer to a training image than 99 % of held-out ones are."""
+    """Fraction of generated images nearer to a training image than 99 % of held-out images are."""
 
     quantities = (Quantity("copy_rate", ("fake", "heldout", "real"), False),)
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """The threshold."""
+        """The quantile of the threshold."""
         return {"quantile": QUANTILE, "version": 1}
 
     def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:

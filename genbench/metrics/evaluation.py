@@ -1,14 +1,12 @@
 """Scores of a model under one protocol: sample, extract features, compute metrics."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from genbench.data.contract import ImageData, Split
 from genbench.device import scoring_memory
@@ -19,6 +17,7 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
+from genbench.metrics.sampling import sampled_features
 from genbench.models.contract import GenerativeModel
 from genbench.runs.score import Score
 
@@ -186,25 +185,8 @@ class Evaluation:
     ) -> Features | None:
         """Features of generated images; None if one of these images is NaN or infinite."""
         latents = model.latents(num_samples, torch.Generator().manual_seed(seed))
-        parts = torch.split(latents, self.batch_size)
-        clock = _Clock(store.device)
-        finite = True
-
-        def batches() -> Iterator[Tensor]:
-            nonlocal finite
-            for number in store.workers.own(len(parts)):
-                z = parts[number]
-                with clock.timing(len(z)):
-                    images = model.sample(z.to(store.device))
-                finite = finite and bool(images.isfinite().all())
-                yield data.to_pixels(images)
-
-        own = store.extract(batches(), data.levels)
-        if not finite:  # pixels are clamped, so their features are finite even so
-            own.features.fill_(math.nan)
-        features = store.workers.gather("fake", own)
-        self.sample_images_per_second = clock.images_per_second
-        return features if bool(features.features.isfinite().all()) else None
+        features, self.sample_images_per_second = sampled_features(model, data, store, latents)
+        return features
 
     def _card(self, data: ImageData, averaging: Mapping[str, Any] | None) -> dict[str, Any]:
         """What defines the generated set."""
@@ -303,28 +285,3 @@ def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Ite
         torch.set_float32_matmul_precision(matmul)
         for module, training in modes:
             module.training = training
-
-
-class _Clock:
-    """Times sampling without extraction; leaves out the first batch (warm-up) if there are more."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.laps = device, list[tuple[int, float]]()
-
-    @contextmanager
-    def timing(self, images: int) -> Iterator[None]:
-        self._wait()
-        began = time.perf_counter()
-        yield
-        self._wait()
-        self.laps.append((images, time.perf_counter() - began))
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    @property
-    def images_per_second(self) -> float | None:
-        laps = self.laps[1:] or self.laps
-        seconds = sum(lap for _, lap in laps)
-        return sum(images for images, _ in laps) / seconds if seconds else None

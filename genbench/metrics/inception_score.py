@@ -1,8 +1,8 @@
-"""How sure a classifier is of each image, and how evenly its labels are spread: Salimans et al. 2016.
+"""Inception Score: confidence of a classifier and balance of its labels, Salimans et al. 2016.
 
-https://arxiv.org/abs/1606.03498, section 4. It never looks at real images and ranks noise above some
-damaged ones, so it stands beside the score of held-out images. In one split, in log space: with
-probabilities in float32 a missing class gives NaN.
+https://arxiv.org/abs/1606.03498, section 4. It ignores real images, and noise can score above damaged
+images: compare it with the score of held-out images. In one split, in log space: with probabilities in
+float32 a missing class gives NaN.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def inception_score(logits: Tensor) -> float:
 
 
 class InceptionScore(FeatureMetric):
-    """The score of generated images, and of held-out ones by the same classifier."""
+    """The score of generated images, and that of held-out images with the same classifier."""
 
     needs_labels = True
     quantities = (
@@ -36,7 +36,7 @@ class InceptionScore(FeatureMetric):
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """One split."""
+        """Number of splits."""
         return {"splits": 1, "version": 1}
 
     def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
