@@ -36,7 +36,7 @@ def show(scores: Sequence[Score]) -> None:
         print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}{doubt}".rstrip())
 
 
-def work_along(
+def run_feature_worker(
     directory: Path,
     evaluation: Evaluation,
     model: GenerativeModel,
@@ -44,9 +44,10 @@ def work_along(
     device: torch.device,
     argv: Sequence[str],
 ) -> None:
-    """Work as one of an evaluation's other processes: `argv` is RANK/WORLD FOLDER [WORD...].
+    """Extract features in one of an evaluation's other processes.
 
-    The words are the splits to extract, and AVERAGED to sample from the averaged weights.
+    `argv` is RANK/WORLD FOLDER [WORD...]: the splits to extract, and AVERAGED to sample from the
+    averaged weights.
     """
     die_with_the_first()
     rank, world = (int(number) for number in argv[0].split("/"))
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> int:
     evaluation.prepare(data)
     device = device_of(config["trainer"]["accelerator"])
     if len(argv) > 2:
-        work_along(directory, evaluation, model, data, device, argv[3:])
+        run_feature_worker(directory, evaluation, model, data, device, argv[3:])
         return DONE
     scores = evaluation(model.to(device), data, device, directory, protocol=path)
     averaging = loading.load_average(directory, model)

@@ -283,7 +283,7 @@ class Lsun(Source):
         if not (self.folder / "data.mdb").is_file():
             return (
                 f"LSUN {self.category} is not in {self.folder} (no data.mdb): download "
-                f"{self.category}_train_lmdb.zip with the makers' script "
+                f"{self.category}_train_lmdb.zip with the official script "
                 "(https://github.com/fyu/lsun, 43 GB for bedroom) and unzip it into "
                 f"{self.root}, or set paths.data to the folder that has it; reading it needs "
                 "`pip install lmdb`"

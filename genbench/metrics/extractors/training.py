@@ -1,13 +1,13 @@
 """Trains the small classifier of a dataset, once; afterwards its weights are fixed.
 
-    python -m genbench.metrics.extractors.training --dataset fashion-mnist
-    python -m genbench.metrics.extractors.training --dataset image-folder dataset.root=~/pictures
+    genbench extractor train --dataset fashion-mnist
+    genbench extractor train --dataset image-folder dataset.root=~/pictures
 
 write `<dataset>-lenet-<first digits of its sha256>.safetensors` and its card, a `.json`, into
-`<cache>/extractors`; give that file by `extractor=lenet extractor.path=FILE`. What genbench ships is
-made with a name:
+`<cache>/extractors`; use that file by `extractor=lenet extractor.path=FILE`. The shipped classifiers
+were made with a name:
 
-    python -m genbench.metrics.extractors.training lenet-mnist-v1 --data data --out folder
+    genbench extractor train lenet-mnist-v1 --data data --out folder
 
 One thread, one seed, and numpy's draws of initial weights and order make the file reproducible on the
 same machine. Other processors round differently and make another file, whose scores get columns of
