@@ -47,7 +47,7 @@ def make_setting(model, temperatures, **changes):
         pilot_chains=4,
         decoded_at_once=4096,
         device=CPU,
-        tell=lambda: None,
+        on_move=lambda: None,
     )
     return setting._replace(**changes)
 
@@ -101,7 +101,7 @@ def test_weights_are_unbiased_in_both_directions_even_with_two_temperatures():
     z, x = model_draws(model, 1)
     setting = make_setting(model, 4, leapfrogs=2)
     steps = torch.full((4, 1), 0.3)
-    forward = anneal(setting.prior(x, 40_000, generator(5)), setting.betas, steps, setting.tell)
+    forward = anneal(setting.prior(x, 40_000, generator(5)), setting.betas, steps, setting.on_move)
     exact = float(model.exact(x))
     assert float(mean_in_logs(forward)) == pytest.approx(exact, abs=0.05)
 
@@ -109,7 +109,7 @@ def test_weights_are_unbiased_in_both_directions_even_with_two_temperatures():
     mean = (x - model.b) @ model.W / 0.01 / precision
     posterior = mean + torch.randn(40_000, 2, generator=generator(6)) / precision.sqrt()
     chains = setting.start(x, posterior, generator(7))
-    backward = anneal(chains, setting.betas[::-1], steps, setting.tell)
+    backward = anneal(chains, setting.betas[::-1], steps, setting.on_move)
     assert -float(mean_in_logs(backward)) == pytest.approx(exact, abs=0.05)
 
 

@@ -140,7 +140,7 @@ class AnnealedImportance:
         with progress() as bar:
             moves = sum(part.moves for part in missing.values())
             work = bar.add_task("annealed importance sampling", total=moves)
-            annealer = annealer._replace(tell=lambda: bar.advance(work, 1))
+            annealer = annealer._replace(on_move=lambda: bar.advance(work, 1))
             results: dict[str, Tensor] = {}
             for name, part in parts.items():
                 results[name] = kept.get(name, partial(part.run, annealer))
@@ -164,7 +164,7 @@ class AnnealedImportance:
             pilot_chains=self.pilot_chains,
             decoded_at_once=request.batch_size,
             device=request.device,
-            tell=lambda: None,
+            on_move=lambda: None,
         )
 
     def _parts(self, request: LikelihoodRequest, count: int) -> dict[str, Part]:

@@ -116,10 +116,10 @@ def schedule(temperatures: int) -> list[float]:
     return betas
 
 
-def find_steps(chains: Chains, betas: list[float], tell: Callable[[], None]) -> Tensor:
+def find_steps(chains: Chains, betas: list[float], on_move: Callable[[], None]) -> Tensor:
     """Step sizes (T, N) for each temperature and image, adapted in a pilot run along `betas`.
 
-    `tell` is called after every move, here and below.
+    `on_move` is called after every move, here and below.
     """
     step = torch.full((chains.count,), FIRST_STEP, device=chains.z.device)
     path = [step]
@@ -127,11 +127,13 @@ def find_steps(chains: Chains, betas: list[float], tell: Callable[[], None]) -> 
         acceptance = chains.move(beta, step).mean(0)
         step = (step * (GAIN * (acceptance - ACCEPTANCE)).exp()).clamp(LEAST_STEP, LARGEST_STEP)
         path.append(step)
-        tell()
+        on_move()
     return torch.stack(path)
 
 
-def anneal(chains: Chains, betas: list[float], steps: Tensor, tell: Callable[[], None]) -> Tensor:
+def anneal(
+    chains: Chains, betas: list[float], steps: Tensor, on_move: Callable[[], None]
+) -> Tensor:
     """Log importance weights, float64 (M, N), of chains moved along `betas` with fixed `steps` (T, N).
 
     From the prior (betas 0 to 1) a weight's expectation is p(x); from the posterior (1 to 0), 1 / p(x).
@@ -140,7 +142,7 @@ def anneal(chains: Chains, betas: list[float], steps: Tensor, tell: Callable[[],
     for (before, beta), step in zip(pairwise(betas), steps[1:], strict=True):
         weights += (beta - before) * chains.log_prob()
         chains.move(beta, step)
-        tell()
+        on_move()
     return weights.view(chains.each, chains.count)
 
 
@@ -161,7 +163,7 @@ class Annealer(NamedTuple):
     pilot_chains: int
     decoded_at_once: int
     device: torch.device
-    tell: Callable[[], None]
+    on_move: Callable[[], None]
 
     def start(self, images: Tensor, z: Tensor, generator: torch.Generator) -> Chains:
         """Chains that start at latents (M N, d)."""
@@ -182,19 +184,21 @@ class Annealer(NamedTuple):
 
     def steps(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Step sizes (T, N) for images (N, D), by a pilot run."""
-        return find_steps(self.prior(images, self.pilot_chains, generator), self.betas, self.tell)
+        return find_steps(
+            self.prior(images, self.pilot_chains, generator), self.betas, self.on_move
+        )
 
     def forward(self, images: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
         """Lower estimate of log p(x), (N,)."""
         chains = self.prior(images, self.chains, generator)
-        return mean_in_logs(anneal(chains, self.betas, steps, self.tell))
+        return mean_in_logs(anneal(chains, self.betas, steps, self.on_move))
 
     def backward(
         self, images: Tensor, z: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Upper estimate of log p(x), (N,), from exact posterior samples z (N, d)."""
         chains = self.start(images, z.repeat(self.chains, 1), generator)
-        weights = anneal(chains, self.betas[::-1], steps.flip(0), self.tell)
+        weights = anneal(chains, self.betas[::-1], steps.flip(0), self.on_move)
         return -mean_in_logs(weights)
 
 
@@ -229,6 +233,6 @@ def fit_variance(annealer: Annealer, images: Tensor, generator: torch.Generator)
             error = (weights.softmax(0) * chains.error.double().view_as(weights)).sum(0).mean()
             chains.variance = max(LEAST_VARIANCE, float(error) / images.shape[1])
             found.append(chains.variance)
-        annealer.tell()
+        annealer.on_move()
     later = found[len(found) // 2 :]
     return sum(later) / len(later)
