@@ -39,7 +39,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from genbench.metrics.extractors.inception import Inception, Network
+from genbench.metrics.extractors.inception import Inception
+from genbench.metrics.extractors.inception_network import Network
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.inception_score import inception_score
 from genbench.metrics.kernel import kernel_distance

@@ -1,6 +1,6 @@
 """Scores of a model under one protocol. For a run that exists: `python -m genbench.evaluate RUN config.yaml`."""
 
-from genbench import work  # the first of all imports
+from genbench import work  # first, because it disables the garbage collector
 
 # isort: split
 
@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from genbench.data.contract import ImageData
 from genbench.device import another_gpu, device_of
 from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.metrics.evaluation import AVERAGED, Evaluation
-from genbench.metrics.feature_workers import Share
+from genbench.metrics.evaluation import AVERAGED, REPORTED, Evaluation
+from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.models.contract import GenerativeModel
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
@@ -26,7 +26,6 @@ from genbench.training import loading, trainer
 from genbench.training.ranks import die_with_the_first
 
 
-# --- a run that exists ------------------------------------------------------------------------
 def show(scores: Sequence[Score]) -> None:
     """Print a line for each score."""
     width = max([len(score.name) for score in scores], default=0)
@@ -37,7 +36,7 @@ def show(scores: Sequence[Score]) -> None:
         print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}{doubt}".rstrip())
 
 
-def help_out(
+def run_feature_worker(
     directory: Path,
     evaluation: Evaluation,
     model: GenerativeModel,
@@ -45,15 +44,20 @@ def help_out(
     device: torch.device,
     argv: Sequence[str],
 ) -> None:
-    """Be one of an evaluation's other processes: `RANK/WORLD FOLDER [ROLE...]`."""
+    """Extract features in one of an evaluation's other processes.
+
+    `argv` is RANK/WORLD FOLDER [WORD...]: the splits to extract, and AVERAGED to sample from the
+    averaged weights.
+    """
     die_with_the_first()
     rank, world = (int(number) for number in argv[0].split("/"))
     if device.type == "cuda":
         device = torch.device("cuda", another_gpu(rank))
     if AVERAGED in argv[2:]:
         loading.load_average(directory, model)
-    share = Share(rank, world, Path(argv[1]))
-    evaluation.contribute(model.to(device), data, device, share, argv[2:])
+    workers = FeatureWorkers(rank, world, Path(argv[1]))
+    splits = [split for split in REPORTED.values() if split in argv[2:]]
+    evaluation.contribute(model.to(device), data, device, workers, splits)
 
 
 def main(argv: list[str]) -> int:
@@ -69,13 +73,12 @@ def main(argv: list[str]) -> int:
     evaluation.prepare(data)
     device = device_of(config["trainer"]["accelerator"])
     if len(argv) > 2:
-        help_out(directory, evaluation, model, data, device, argv[3:])
+        run_feature_worker(directory, evaluation, model, data, device, argv[3:])
         return DONE
-    evaluation.protocol = path
-    scores = evaluation(model.to(device), data, device, directory)
+    scores = evaluation(model.to(device), data, device, directory, protocol=path)
     averaging = loading.load_average(directory, model)
     if averaging is not None:
-        scores += evaluation(model, data, device, directory, averaging=averaging)
+        scores += evaluation(model, data, device, directory, averaging, protocol=path)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"
     target = directory / "evaluations" / name

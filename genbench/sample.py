@@ -1,6 +1,6 @@
 """Images of a trained run, without training: `python -m genbench.sample RUN --num 64 --out grid.png`."""
 
-from genbench import work  # the first of all imports
+from genbench import work  # first, because it disables the garbage collector
 
 # isort: split
 
@@ -21,7 +21,7 @@ from genbench.training.pictures import save_grid
 
 
 def parser() -> argparse.ArgumentParser:
-    """Say what can be asked for."""
+    """The options of `genbench sample`."""
     result = argparse.ArgumentParser(prog="genbench sample RUN", description=__doc__.split(",")[0])
     result.add_argument("run", type=Path, help="a run directory")
     result.add_argument("--num", type=int, default=64, help="number of images (default 64)")

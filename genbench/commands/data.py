@@ -19,7 +19,7 @@ from rich.table import Table
 from genbench.data import cache
 from genbench.data.contract import Split
 from genbench.data.images import Images
-from genbench.data.sources import SPLITS
+from genbench.data.splits import SPLITS
 from genbench.errors import DONE, MISTAKE, GenbenchError, UserMistake
 from genbench.launch import mistakes, settings
 

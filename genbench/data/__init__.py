@@ -1,1 +1,1 @@
-"""Datasets: where pixels come from, the decoded cache, the order in which training sees them."""
+"""Datasets: where pictures come from, the cache of decoded ones, the order of training."""

@@ -1,9 +1,9 @@
-"""Images of two levels out of grey ones: a pixel is one with the probability of its grey value.
+"""Binarisation of grey images: a pixel is 1 with the probability of its grey value.
 
 Salakhutdinov and Murray 2008, "On the quantitative analysis of deep belief networks". Static: drawn
 once for every picture. Dynamic: drawn anew whenever a picture is shown in training (Burda et al.
-2016); what is scored stays the static one. Draws come from a hash of (seed, row, pixel), so they
-depend on no generator, no order, no device and no library version.
+2016), while scores use the static draw. Draws come from a hash of (seed, row, pixel), so that they do
+not depend on any generator, order, device or library version.
 """
 
 import torch
@@ -13,21 +13,17 @@ from genbench.errors import UserMistake
 
 KINDS = ("static", "dynamic")
 
-
 GREY_LEVELS = 256
 
+STATIC_SEED = 1_312  # of the static draw; part of its definition, never changed
 
-STATIC_SEED = 1_312  # the fixed binarisation: part of its definition
+DYNAMIC_KEY = 2_718  # makes the draws independent of permutations and flips of the same seed
 
-
-DYNAMIC_KEY = 2_718  # sets its randomness apart from the order's and the flips' of the same seed
-
-
-GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15  # increment of splitmix64: 2^64 / golden ratio
 
 
 def check(kind: str | None, levels: int) -> None:
-    """Refuse an unknown kind, and levels that do not go with it. Raises UserMistake."""
+    """Refuse an unknown kind, or levels other than 2 with binarisation. Raises UserMistake."""
     if kind is None:
         return
     if kind not in KINDS:
@@ -37,15 +33,16 @@ def check(kind: str | None, levels: int) -> None:
 
 
 def binarized(pixels: Tensor, seed: int, rows: Tensor) -> Tensor:
-    """Draw 0 or 1 for each pixel: (N, C, H, W) uint8 of 256 levels, `rows` (N,) the draws' names."""
+    """Draw 0 or 1 for pixels (N, C, H, W) uint8 of 256 levels; `rows` (N,) int64 number the draws."""
     drawn = thresholds(seed, rows, pixels[0].numel()).view_as(pixels)
     return (drawn < pixels).to(torch.uint8)
 
 
 def thresholds(seed: int, rows: Tensor, columns: int) -> Tensor:
-    """Draw 0 .. 254 uniformly for every (row, column): (N, columns) uint8, by splitmix64 twice.
+    """Draw 0 .. 254 uniformly for every (row, column): (N, columns) uint8.
 
-    Steele et al. 2014. A grey value v is above v of these 255, so it is one with probability v / 255.
+    By splitmix64 (Steele et al. 2014) on rows, then columns. A grey value v is greater than v of these
+    255 thresholds, so that the pixel is 1 with probability v / 255.
     """
     key = _mixed(rows.long() * _signed(GOLDEN) + _signed(seed * GOLDEN + DYNAMIC_KEY))
     column = torch.arange(1, columns + 1, device=rows.device)
@@ -54,14 +51,14 @@ def thresholds(seed: int, rows: Tensor, columns: int) -> Tensor:
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """Splitmix64's finish, on int64 that wraps around."""
+    """The finalizer of splitmix64, on int64 with wrap-around."""
     x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
     return x ^ _shifted(x, 31)
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:
-    """Shift right as unsigned numbers do."""
+    """Logical (unsigned) right shift of int64."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 

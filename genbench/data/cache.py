@@ -1,8 +1,8 @@
 """Decoded pictures on disk: one folder per split with `pixels.npy` (N, C, H, W) and `card.json`.
 
-A folder appears whole or not at all: it is built beside its place and renamed. Two processes that
-want the same one wait for each other where the file system has locks, and otherwise the first to
-finish wins and the other uses its work.
+A folder is created atomically: it is built under a temporary name and renamed. If two processes need
+the same one, the second waits for the first. On a file system without locks both build it, and the
+second uses what the first has renamed.
 """
 
 import errno
@@ -27,34 +27,23 @@ from genbench.errors import GenbenchError, UserMistake
 
 VERSION = 1  # of the layout and of what `Transform` computes: a change rebuilds every cache
 
+VERIFIED_BYTES = 64 << 20  # smaller files are hashed whenever they are opened: 0.1 s at most
 
-VERIFIED_BYTES = 64 << 20  # up to here the pixels are hashed on every opening; 0.1 s at most
+BLOCK = 4096  # pictures decoded between two updates of the progress bar
 
+PORTION = 64  # pictures per task of a thread: starting a task costs as much as one small picture
 
-BLOCK = 4096  # pictures decoded between two updates of the bar
-
-
-PORTION = 64  # pictures decoded by a thread at a time: its own cost is that of a small picture
-
-
-ABANDONED_SECONDS = 86_400
-
+ABANDONED_SECONDS = 86_400  # age from which a temporary folder is taken for that of a killed build
 
 Shape = tuple[int, int, int, int]
 
 
 class Damaged(Exception):
-    """A cache folder that is not what its card says."""
-
-
-def digest(content: Any) -> str:
-    """Hash plain data: 16 hex digits of the sha256 of its sorted JSON."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """A cache folder whose content does not match its card."""
 
 
 def say(text: str) -> None:
-    """Tell the user what takes time, on stderr."""
+    """Print a message about slow work to stderr."""
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
 
 
@@ -63,8 +52,8 @@ def read(
 ) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
     """Open a cache folder: memory-mapped pixels and card; None if there is none.
 
-    `verify` compares the pixels with the card's sha256; None does so where it is cheap. Raises
-    Damaged if something is missing, cut off or altered.
+    `verify` compares the pixels with the card's sha256; None does so for small files only. Raises
+    Damaged if something is missing, truncated or altered, UserMistake if reading is not permitted.
     """
     if not folder.is_dir():
         return None
@@ -85,7 +74,7 @@ def read(
 
 
 def read_or_none(folder: Path) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-    """Open a cache folder if it is there and whole; say so if it is damaged."""
+    """Open a cache folder; None if it is not there or damaged, which is reported on stderr."""
     try:
         return read(folder)
     except Damaged as error:
@@ -96,7 +85,11 @@ def read_or_none(folder: Path) -> tuple[NDArray[np.uint8], dict[str, Any]] | Non
 def build(
     folder: Path, shape: Shape, decode: Callable[[int], NDArray[np.uint8]], label: str
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Make a cache folder from `decode(0 .. N - 1)`, unless another process has just done so."""
+    """Make a cache folder from `decode(0)` .. `decode(N - 1)`, unless another process just did.
+
+    Returns memory-mapped pixels and card. Raises GenbenchError or UserMistake if the disk is full or
+    read-only.
+    """
     with _disk_troubles(folder, int(np.prod(shape))):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_suffix(".lock")):
@@ -118,7 +111,7 @@ def _build(
         fingerprint = _decode_all(partial / "pixels.npy", shape, decode, label)
         card = {"fingerprint": fingerprint, "shape": list(shape), "version": VERSION}
         (partial / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-        partial.chmod(0o755)  # mkdtemp's 0700 would lock out the others who share a cache
+        partial.chmod(0o755)  # mkdtemp's 0700 would lock out others who share the cache
         try:
             partial.rename(folder)
         except OSError as error:
@@ -134,7 +127,7 @@ def _build(
 def _decode_all(
     path: Path, shape: Shape, decode: Callable[[int], NDArray[np.uint8]], label: str
 ) -> str:
-    """Decode into `path`, with all cores; return the sha256 of the pixels in index order."""
+    """Decode into `path` with all cores; returns the sha256 of the pixels in index order."""
 
     def decode_portion(rows: range) -> NDArray[np.uint8]:
         return np.ascontiguousarray(np.stack([decode(i) for i in rows]))
@@ -157,7 +150,7 @@ def _decode_all(
 
 
 def progress() -> Progress:
-    """Make a bar for a terminal; elsewhere it draws nothing."""
+    """A progress bar on stderr; draws nothing if that is no terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("  {task.description}"),
@@ -171,13 +164,14 @@ def progress() -> Progress:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Clear away what a killed build left; a living one is younger."""
+    """Remove temporary folders of killed builds; those of running ones are younger."""
     for partial in parent.glob(".partial-*"):
         if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _ask_for_room(parent: Path, size: int) -> None:
+    """Raise UserMistake if fewer than `size` bytes are free."""
     free = shutil.disk_usage(parent).free
     if size > free:
         raise UserMistake(
@@ -188,6 +182,7 @@ def _ask_for_room(parent: Path, size: int) -> None:
 
 @contextmanager
 def _disk_troubles(folder: Path, size: int) -> Iterator[None]:
+    """Turn a full or read-only disk into an error with a remedy; `size` is in bytes."""
     try:
         yield
     except OSError as error:
@@ -206,10 +201,10 @@ def _disk_troubles(folder: Path, size: int) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; it falls with the process that holds it."""
+    """Hold an exclusive lock between processes; it is released when the process ends."""
     try:
         import fcntl
-    except ImportError:  # no such locks here, and none needed: folders appear by rename
+    except ImportError:  # not POSIX; safe without, because folders are renamed into place
         yield
         return
     with path.open("w") as file:

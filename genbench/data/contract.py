@@ -24,8 +24,7 @@ class ImageData(ABC):
     channels: int
     levels: int  # 256 for 8-bit images, 17 for digits
 
-    @abstractmethod
-    def prepare_data(self) -> None:
+    def prepare_data(self) -> None:  # noqa: B027
         """Fetch and decode what is missing; raises UserMistake for what cannot be had."""
 
     @abstractmethod
@@ -54,18 +53,19 @@ class ImageData(ABC):
         images shown reach a multiple of one of `stops`.
         """
 
-    @abstractmethod
     def train_dataloader(
         self, rank: int = 0, ranks: int = 1, device: torch.device | None = None
     ) -> Iterable[Any]:
         """What is left of the plan, as batches for one DDP rank that trains on `device`.
 
-        The loader is stateful (`state_dict`, `load_state_dict`), so that a run can be resumed.
+        The loader is stateful (`state_dict`, `load_state_dict`), so that a run can be resumed. Data
+        that is only scored has none.
         """
+        raise NotImplementedError(f"{type(self).__name__} can be scored, not trained on")
 
-    @abstractmethod
     def training_images(self, batch: Any) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of a batch that has arrived on the device."""
+        return self.to_images(batch)
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """Level indices to float images in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""Pictures in files of their own: a user's folder, CelebA, LSUN."""
+"""Datasets with one file or database entry per picture: a user's folder, CelebA, LSUN."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genbench.data.cache import say
 from genbench.data.contract import Split
-from genbench.data.sources import SPLITS, Parts, Source, part_sizes, set_aside, signs
+from genbench.data.source import Source, signatures
+from genbench.data.splits import SPLITS, SplitIndices, part_sizes, set_aside
 from genbench.data.transform import Picture
 from genbench.errors import UserMistake
 
@@ -28,7 +29,7 @@ OWN_SPLITS: dict[str, Split] = {
 
 
 def open_picture(file: str | io.BytesIO, label: str, hint: str) -> Image.Image:
-    """Decode a picture whole, turned as its EXIF says; `hint` says how to find all bad ones."""
+    """Decode a picture, rotated by its EXIF orientation. Raises UserMistake, which ends with `hint`."""
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -48,14 +49,15 @@ def open_picture(file: str | io.BytesIO, label: str, hint: str) -> Image.Image:
 class Folder(Source):
     """A user's own pictures below `root`, in any format that PIL reads.
 
-    Subfolders train, validation and test, where they exist, are the splits. What is not given so
-    is set aside from train, by the hash of each picture's name: adding pictures later moves few.
+    If a subfolder train exists, subfolders named after splits are the splits. Other splits are set
+    aside from train in the order of the hash of each picture's name, so that pictures added later move
+    few others to another split.
     """
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
         self._files: list[str] | None = None
-        self._parts: Parts | None = None
+        self._parts: SplitIndices | None = None
 
     @property
     def place(self) -> str:
@@ -63,7 +65,7 @@ class Folder(Source):
         return str(self.given_root) if self.given_root else "dataset.root=..."
 
     def missing(self) -> str | None:
-        """Look for the folder and for pictures in it."""
+        """Check the folder and that it has pictures."""
         if self.given_root is None:
             return "dataset=image-folder needs dataset.root=...: the folder with your pictures"
         if not self.root.is_dir():
@@ -76,13 +78,13 @@ class Folder(Source):
         return None
 
     def prepare(self) -> None:
-        """There is no address to download from."""
+        """Check only: there is nothing to download from. Raises UserMistake."""
         problem = self.missing()
         if problem is not None:
             raise UserMistake(problem)
 
     def files(self) -> list[str]:
-        """Every picture by its path below the root, with forward slashes, sorted."""
+        """Paths of all pictures relative to the root, with forward slashes, sorted."""
         if self._files is None:
             Image.init()
             known = Image.registered_extensions()
@@ -96,21 +98,21 @@ class Folder(Source):
         return self._files
 
     def identity(self) -> Any:
-        """Names, sizes and times of the files."""
+        """Signatures of all files."""
         try:
-            return signs(self.files(), self.root)
+            return signatures(self.files(), self.root)
         except OSError as error:
             raise UserMistake(
                 f"{error.filename} cannot be read ({error.strerror}): restore or remove it"
             ) from None
 
     def split(self, split: Split) -> NDArray[np.int64]:
-        """By subfolder, the rest by hash."""
+        """By subfolder, otherwise by hash."""
         if self._parts is None:
             self._parts = self._split()
         return self._parts[split]
 
-    def _split(self) -> Parts:
+    def _split(self) -> SplitIndices:
         names = self.files()
         given: dict[Split, list[int]] = {split: [] for split in SPLITS}
         if (self.root / "train").is_dir():
@@ -132,7 +134,9 @@ class Folder(Source):
     def picture(self, number: int) -> Picture:
         """Decode a file."""
         hint = f"`genbench data check image-folder dataset.root={self.root}` finds all such files"
-        file = os.path.join(self.root, self.label(number))  # pathlib takes a tenth of the decoding
+        file = os.path.join(
+            self.root, self.label(number)
+        )  # pathlib would take a tenth of the time of decoding
         return open_picture(file, self.label(number), hint)
 
     def label(self, number: int) -> str:
@@ -145,10 +149,10 @@ def _hash(name: str) -> bytes:
 
 
 class CelebA(Source):
-    """CelebA, aligned: Liu et al. 2015; 202 599 faces of 178 x 218 in the makers' three splits.
+    """CelebA, aligned: Liu et al. 2015; 202 599 faces of 178 x 218 in the official splits.
 
-    Two things are needed in `<root>/celeba`: the folder img_align_celeba and
-    list_eval_partition.txt, or the .csv of that name which Kaggle's copy has.
+    Reads `<root>/celeba`: the folder img_align_celeba, and list_eval_partition.txt or the .csv of that
+    name in Kaggle's copy.
     """
 
     MANUALLY = (
@@ -176,13 +180,13 @@ class CelebA(Source):
 
     @property
     def pictures(self) -> Path:
-        """The folder with the pictures; Kaggle's copy has one of the same name in it."""
+        """The folder with the pictures; in Kaggle's copy it is nested in one of the same name."""
         outer = self.folder / "img_align_celeba"
         inner = outer / "img_align_celeba"
         return inner if inner.is_dir() else outer
 
     def missing(self) -> str | None:
-        """Look for both, and for every picture that the list names."""
+        """Check the list, the folder and every picture that the list names."""
         manually = self.MANUALLY.format(folder=self.folder)
         if self._list() is None:
             return f"CelebA is not in {self.folder} (no list_eval_partition.txt): {manually}"
@@ -201,11 +205,12 @@ class CelebA(Source):
         return None
 
     def _list(self) -> Path | None:
+        """The file that assigns pictures to splits, if there is one."""
         places = [self.folder / f"list_eval_partition.{ending}" for ending in ("txt", "csv")]
         return next((place for place in places if place.is_file()), None)
 
     def names(self) -> list[str]:
-        """File names in the list's order."""
+        """File names in the order of the list. Raises UserMistake if it is damaged."""
         if self._names is None:
             listed = self._list()
             assert listed is not None
@@ -219,20 +224,20 @@ class CelebA(Source):
         return self._names
 
     def fetch(self) -> None:
-        """Ask torchvision, which asks Google Drive."""
+        """Download by torchvision from Google Drive."""
         from torchvision.datasets import CelebA as Torchvision
 
         say(f"downloading CelebA (1.4 GB) to {self.folder}")
         Torchvision(self.root, download=True)
 
     def identity(self) -> Any:
-        """Names, sizes and times of the list and the folder; 200 000 files would take seconds."""
+        """Signatures of the list and the folder alone: those of 200 000 files would take seconds."""
         listed = self._list()
         assert listed is not None
-        return [*signs([listed.name, "img_align_celeba"], self.folder), len(self.names())]
+        return [*signatures([listed.name, "img_align_celeba"], self.folder), len(self.names())]
 
     def split(self, split: Split) -> NDArray[np.int64]:
-        """The makers' splits."""
+        """The official splits."""
         self.names()
         assert self._splits is not None
         return np.flatnonzero(self._splits == SPLITS.index(split)).astype(np.int64)
@@ -251,19 +256,21 @@ class CelebA(Source):
 class Lsun(Source):
     """A category of LSUN: Yu et al. 2015; an LMDB of WebP pictures, shorter side 256.
 
-    The makers' validation part has 300 pictures, too few for a Frechet distance: validation and
-    test are set aside from their training part.
+    The official validation set has 300 pictures, too few for a Frechet distance: validation and test
+    are set aside from the official training set.
     """
 
     def __init__(self, category: str, **shared: Any) -> None:
         super().__init__(**shared)
         self.category = category
         self._keys: list[bytes] | None = None
-        self._open: tuple[int, Any] | None = None  # by process: LMDB must not cross a fork
+        self._open: tuple[int, Any] | None = (
+            None  # process id and database: LMDB must not be used across a fork
+        )
 
     @property
     def folder(self) -> Path:
-        """Where the makers' script unpacks it."""
+        """Where the official script unpacks it."""
         return self.root / f"{self.category}_train_lmdb"
 
     @property
@@ -272,11 +279,11 @@ class Lsun(Source):
         return str(self.folder)
 
     def missing(self) -> str | None:
-        """Look for the database and for the package that reads it."""
+        """Check the database and the package that reads it."""
         if not (self.folder / "data.mdb").is_file():
             return (
                 f"LSUN {self.category} is not in {self.folder} (no data.mdb): download "
-                f"{self.category}_train_lmdb.zip with the makers' script "
+                f"{self.category}_train_lmdb.zip with the official script "
                 "(https://github.com/fyu/lsun, 43 GB for bedroom) and unzip it into "
                 f"{self.root}, or set paths.data to the folder that has it; reading it needs "
                 "`pip install lmdb`"
@@ -286,12 +293,13 @@ class Lsun(Source):
         return None
 
     def prepare(self) -> None:
-        """Nobody offers a download that a program may take."""
+        """Check only: there is no automatic download. Raises UserMistake."""
         problem = self.missing()
         if problem is not None:
             raise UserMistake(problem)
 
     def _database(self) -> Any:
+        """The open database of this process. Raises UserMistake."""
         if self._open is None or self._open[0] != os.getpid():
             lmdb = importlib.import_module("lmdb")
             try:
@@ -311,15 +319,15 @@ class Lsun(Source):
         return self._keys
 
     def identity(self) -> Any:
-        """Size and time of the database."""
-        return signs(["data.mdb"], self.folder)
+        """Signature of the database file."""
+        return signatures(["data.mdb"], self.folder)
 
     def split(self, split: Split) -> NDArray[np.int64]:
         """By the fixed permutation."""
         return set_aside(len(self.keys()), self.validation or 0, self.test or 0)[split]
 
     def picture(self, number: int) -> Picture:
-        """Decode a value."""
+        """Decode an entry."""
         with self._database().begin() as transaction:
             content: bytes = transaction.get(self.keys()[number])
         hint = "`genbench data check lsun` finds all such pictures"

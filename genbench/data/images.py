@@ -13,25 +13,26 @@ from torch import Tensor
 
 from genbench.data import binarisation, cache
 from genbench.data.contract import ImageData, Split
-from genbench.data.sources import SPLITS, Share, Source
-from genbench.data.stream import Batch, ImageStream, Indices, Plan
+from genbench.data.source import Source
+from genbench.data.splits import SPLITS, Amount
+from genbench.data.stream import Batch, ImageStream, Indices, StreamPlan
 from genbench.data.transform import Transform
 from genbench.errors import UserMistake
+from genbench.runs.score import digest
 
-RESIDENT_SHARE = 0.25  # of the device's free memory that a dataset may take
+RESIDENT_FRACTION = 0.25  # of a GPU's free memory that a dataset may take
 
-
-PROBED = 64  # pictures tried before training where not all are decoded beforehand
+PROBED = 64  # pictures decoded before training if a split is too large to decode all
 
 
 class Images(ImageData):
     """Images of one source, decoded once into `<cache>/data` and mapped into memory from there.
 
-    A split above `cache_gb` is decoded while it is used, by `workers` processes in training.
-    `device_resident`: true, false, or auto for when it takes less than a quarter of the free memory
-    of a GPU. `flip` mirrors training images left to right with probability 1/2; nothing else sees
-    it. `binarize` turns grey pictures into ones of 2 levels: see `binarisation`. The other arguments
-    are those of `Source` and `Transform`.
+    A split above `cache_gb` is decoded on demand, by `workers` processes in training.
+    `device_resident` keeps the training images on the device: true, false, or auto for a GPU if they
+    take less than a quarter of its free memory. `flip` mirrors training images left to right with
+    probability 1/2; metrics see none of it. `binarize` turns grey pictures into 2 levels: see
+    `binarisation`. The other arguments are those of `Source` and `Transform`.
     """
 
     def __init__(
@@ -41,8 +42,8 @@ class Images(ImageData):
         source: Callable[..., Source],
         root: str | None,
         download: bool,
-        validation: Share | None,
-        test: Share | None,
+        validation: Amount | None,
+        test: Amount | None,
         image_size: int,
         channels: int,
         levels: int,
@@ -70,12 +71,12 @@ class Images(ImageData):
             validation=validation,
             test=test,
         )
-        self.shares = (validation, test)
+        self.set_aside = (validation, test)
         self.flip = flip
         self.cache_folder = Path(cache).expanduser() / "data"
         self.cache_bytes = cache_gb * 1e9
         self.device_resident, self.workers = _resident(device_resident), workers
-        self._plan: Plan | None = None
+        self._plan: StreamPlan | None = None
         self._splits: dict[Split, tuple[NDArray[np.uint8], str | None]] = {}
         self._grey: NDArray[np.uint8] | None = None
         self._identity: Any = None
@@ -84,7 +85,7 @@ class Images(ImageData):
     # --- pixels ---------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
-        """Fetch what is missing and decode what is not cached; every mistake is found here."""
+        """Download what is missing and decode what is not cached. Raises UserMistake."""
         for split in SPLITS:
             self.pixels(split)
         self._shown()
@@ -96,8 +97,8 @@ class Images(ImageData):
     def card(self, split: Split) -> dict[str, Any]:
         """What defines the split.
 
-        `fingerprint` is the sha256 of the pixels in index order; null where the split is above
-        `cache_gb` and nobody has seen all of it.
+        `fingerprint` is the sha256 of the pixels in index order; None for a split above `cache_gb`,
+        which is never decoded as a whole here.
         """
         pixels, fingerprint = self._opened(split)
         card = {
@@ -110,12 +111,12 @@ class Images(ImageData):
             "transform": self.transform.card(),
             "fingerprint": fingerprint,
         }
-        if self.binarize:  # in what is scored; training may see other draws
+        if self.binarize:  # the draws that are scored; training may use others
             card["binarisation"] = {"seed": binarisation.STATIC_SEED, "training": self.binarize}
         return card
 
     def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
-        """Read picture i of a split from its source and transform it: (C, H, W).
+        """A function from i to picture i of a split, read and transformed: (C, H, W) uint8.
 
         `grey` leaves out the binarisation.
         """
@@ -129,14 +130,14 @@ class Images(ImageData):
         return decode
 
     def folder(self, split: Split, grey: bool = False) -> Path:
-        """Where a split is cached: named by everything that its pixels depend on."""
+        """Where a split is cached: a name with a digest of everything that its pixels depend on."""
         if self._identity is None:
             self.source.prepare()
             self._identity = json.loads(json.dumps(self.source.identity()))
-        parts = [cache.VERSION, self._identity, split, self.shares, self.transform.card()]
+        parts = [cache.VERSION, self._identity, split, self.set_aside, self.transform.card()]
         if self.binarize and not grey:
             parts.append({"binarised": binarisation.STATIC_SEED})
-        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{cache.digest(parts)}"
+        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{digest(parts, 16)}"
 
     def _opened(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
         if split not in self._splits:
@@ -144,7 +145,7 @@ class Images(ImageData):
         return self._splits[split]
 
     def _shown(self) -> NDArray[np.uint8]:
-        """What training draws from: grey pictures where they are binarised at each showing."""
+        """What training draws from: grey pictures if they are binarised anew at every showing."""
         if self.binarize != "dynamic":
             return self.pixels("train")
         if self._grey is None:
@@ -153,7 +154,7 @@ class Images(ImageData):
 
     def _open(self, split: Split, grey: bool = False) -> tuple[NDArray[np.uint8], str | None]:
         folder = self.folder(split, grey)
-        if self.cache_bytes and folder.is_dir():  # its source need not even be read
+        if self.cache_bytes and folder.is_dir():  # then the source is not read at all
             found = cache.read_or_none(folder)
             if found is not None:
                 return found[0], found[1]["fingerprint"]
@@ -184,7 +185,7 @@ class Images(ImageData):
         stops: Sequence[int] = (),
     ) -> None:
         """Fix the training order before `train_dataloader`; see `stream`."""
-        self._plan = Plan(seed, batch_size, pieces, steps, steps_per_batch, tuple(stops))
+        self._plan = StreamPlan(seed, batch_size, pieces, steps, steps_per_batch, tuple(stops))
 
     def train_dataloader(
         self, rank: int = 0, ranks: int = 1, device: torch.device | None = None
@@ -196,7 +197,7 @@ class Images(ImageData):
         if isinstance(pixels, DecodedOnDemand):
             read, workers = _read_slowly(pixels), min(self.workers, os.cpu_count() or 1)
         else:
-            self._resident = self._on_device(pixels, device)
+            self._resident = _on_device(pixels, device, self.device_resident)
             read = torch.from_numpy if self._resident is not None else _reader(pixels, device)
             workers = 0
         return ImageStream(
@@ -210,9 +211,9 @@ class Images(ImageData):
         )
 
     def training_images(self, batch: Batch) -> Tensor:
-        """On the device: gather if the dataset is there, flip, binarise, and scale to [-1, 1]."""
+        """On the device: look up resident images, flip, binarise, scale to [-1, 1]: (N, C, H, W)."""
         pixels = batch.content if self._resident is None else self._resident[batch.content]
-        if batch.flips is not None:  # by rows: on a CPU five times as fast as torch.where
+        if batch.flips is not None:  # by index: on a CPU five times as fast as torch.where
             own = torch.arange(len(pixels), device=pixels.device)
             mirrored = torch.cat([pixels, pixels.flip(-1)])
             pixels = mirrored.index_select(0, own + len(pixels) * batch.flips)
@@ -221,14 +222,17 @@ class Images(ImageData):
             pixels = binarisation.binarized(pixels, self._plan.seed, batch.positions)
         return self.to_images(pixels)
 
-    def _on_device(self, pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
-        wanted = self.device_resident
-        if wanted == "auto":
-            wanted = (
-                device.type == "cuda"
-                and pixels.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
-            )
-        return torch.from_numpy(np.array(pixels)).to(device) if wanted else None
+
+def _on_device(
+    pixels: NDArray[np.uint8], device: torch.device, wanted: bool | str
+) -> Tensor | None:
+    """A copy of all pixels on the device, if that is wanted."""
+    if wanted == "auto":
+        wanted = (
+            device.type == "cuda"
+            and pixels.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
+        )
+    return torch.from_numpy(np.array(pixels)).to(device) if wanted else None
 
 
 def _resident(value: bool | str) -> bool | str:
@@ -245,12 +249,14 @@ def _binarized(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
 
 
 def _reader(pixels: NDArray[np.uint8], device: torch.device) -> Callable[[Indices], Tensor]:
-    pin = device.type == "cuda"  # a pinned batch is copied while the device computes
+    pin = device.type == "cuda"  # copied asynchronously from pinned memory
     stored = np.asarray(pixels)
 
     def read(indices: Indices) -> Tensor:
         batch = torch.empty((len(indices), *stored.shape[1:]), dtype=torch.uint8, pin_memory=pin)
-        np.take(stored, indices, axis=0, out=batch.numpy(), mode="clip")  # unbuffered, unlike raise
+        np.take(
+            stored, indices, axis=0, out=batch.numpy(), mode="clip"
+        )  # mode="raise" would buffer
         return batch
 
     return read
@@ -261,7 +267,7 @@ def _read_slowly(pixels: "DecodedOnDemand") -> Callable[[Indices], Tensor]:
 
 
 class DecodedOnDemand:
-    """A split that is too large for the cache, to be read by slices like an array."""
+    """A split too large for the cache: indexed like an array, each picture decoded on access."""
 
     dtype, ndim = np.dtype(np.uint8), 4
 

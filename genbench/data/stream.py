@@ -1,9 +1,9 @@
-"""The training order, and the loader that reads it: a function of the seed and the position alone.
+"""The training order, and the loader that follows it: a function of seed and position alone.
 
-Every epoch is a permutation; positions run on across epochs, so that no image is dropped. Step s
-takes the positions [s * pieces * B, (s + 1) * pieces * B), and each rank its slice of every piece.
-Neither workers, ranks, resuming nor the number of steps per batch change which image is at which
-position, or whether it is flipped.
+Every epoch is a permutation of the images; positions count on across epochs, so that no image is
+dropped. Step s takes the positions [s * pieces * B, (s + 1) * pieces * B) for batches of B images, and
+each rank its slice of every piece. Which image is at a position, and whether it is flipped, does not
+depend on workers, ranks, resuming or the number of steps per batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,50 +22,50 @@ from genbench.errors import UserMistake
 Indices = NDArray[np.int64]
 
 
-ORDER, FLIP = 1_618, 3_141  # set the permutations' randomness apart from the flips'
+ORDER, FLIP = 1_618, 3_141  # make permutations and flips of one seed independent
 
 
 class Batch(NamedTuple):
-    """What travels to the device: pixels, or indices where the dataset lies there already."""
+    """What is copied to the device: pixels, or indices if the dataset is there already."""
 
     content: Tensor  # (N, C, H, W) uint8, or (N,) int64
-    flips: Tensor | None  # (N,) bool, which ones to mirror
-    positions: Tensor | None = None  # (N,) int64, where a draw is made for each showing
+    flips: Tensor | None  # (N,) bool, which images to mirror
+    positions: Tensor | None = None  # (N,) int64, if images are binarised anew at every position
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much training there is, and in what portions."""
+class StreamPlan:
+    """How many steps there are, how many images each takes, and how steps are grouped in batches."""
 
     seed: int
     batch_size: int  # images of one piece, over all ranks
     pieces: int
     steps: int
     steps_per_batch: int
-    stops: Sequence[int] = ()  # in images shown: no portion goes past a multiple of one of these
+    stops: Sequence[int] = ()  # in images: no batch goes past a multiple of one of these
     rank: int = 0
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse a batch that cannot be split."""
+        """Refuse a batch size that the ranks do not divide. Raises UserMistake."""
         if self.batch_size % self.world_size:
             raise UserMistake(
                 f"budget.batch_size={self.batch_size} cannot be split over {self.world_size} "
                 "devices: choose a multiple"
             )
 
-    def of_rank(self, rank: int, world_size: int) -> "Plan":
-        """The same plan as one of several processes sees it."""
+    def of_rank(self, rank: int, world_size: int) -> "StreamPlan":
+        """The same plan for one of several ranks."""
         return replace(self, rank=rank, world_size=world_size)
 
     def end(self, start: int) -> int:
-        """Step before which the portion that begins with `start` ends."""
+        """The step after the last one of the batch that begins with step `start`."""
         shown = start * self.batch_size
         due = [-(-(shown // images + 1) * images // self.batch_size) for images in self.stops]
         return min(start + self.steps_per_batch, self.steps, *due)
 
     def positions(self, start: int, stop: int) -> Indices:
-        """Positions of this rank in the steps start .. stop - 1: by step, piece, image."""
+        """Positions of this rank in the steps start .. stop - 1, (N,), by step, piece, image."""
         local = self.batch_size // self.world_size
         pieces = np.arange(start * self.pieces, stop * self.pieces, dtype=np.int64)
         within = self.rank * local + np.arange(local, dtype=np.int64)
@@ -73,20 +73,20 @@ class Plan:
 
 
 class Order:
-    """Which image is at a position, and whether it is flipped."""
+    """Which image is at a position, and whether it is mirrored."""
 
     def __init__(self, images: int, seed: int) -> None:
         self.images, self.seed = images, seed
         self._permutation = lru_cache(maxsize=2)(self._permute)
 
     def _permute(self, epoch: int) -> Indices:
-        # RandomState: the one generator whose stream NumPy has promised never to change
+        # RandomState, because NumPy guarantees that its stream never changes
         seed = self.seed % 2**64
         words = [ORDER, seed % 2**32, seed >> 32, epoch]
         return np.random.RandomState(words).permutation(self.images).astype(np.int64)
 
     def indices(self, positions: Indices) -> Indices:
-        """Image numbers at positions, both (N,)."""
+        """Indices of the images at positions, both (N,)."""
         epochs, offsets = np.divmod(positions, self.images)
         first, last = int(epochs.min()), int(epochs.max())
         if first == last:
@@ -98,7 +98,7 @@ class Order:
         return found
 
     def flips(self, positions: Indices) -> NDArray[np.bool_]:
-        """Toss a fair coin for every position: one bit of splitmix64, Steele et al. 2014."""
+        """Flip each position with probability 1/2, by one bit of splitmix64 (Steele et al. 2014)."""
         key = (self.seed * 0x9E3779B97F4A7C15 + FLIP) % 2**64
         x = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x ^= np.uint64(key)
@@ -109,14 +109,15 @@ class Order:
 
 
 class ImageStream:
-    """A loader of one epoch that holds the whole plan, and knows where it stands.
+    """A resumable loader whose single epoch is the whole plan.
 
-    Its state counts steps, so that a run may be resumed with other `steps_per_batch` or devices.
+    Its state is the number of steps done, so that a run may be resumed with another
+    `steps_per_batch` or number of devices.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plan: StreamPlan,
         images: int,
         read: Callable[[Indices], Tensor],
         *,
@@ -128,10 +129,10 @@ class ImageStream:
         self.plan, self.read, self.flip, self.numbered = plan, read, flip, numbered
         self.workers, self.pin_memory = workers, pin_memory
         self.order = Order(images, plan.seed)
-        self.steps = 0  # done
+        self.steps = 0  # done so far
 
     def batch(self, start: int) -> Batch:
-        """Read the portion of steps that begins with `start`."""
+        """Read the batch of steps that begins with step `start`."""
         stop = self.plan.end(start)
         positions = self.plan.positions(start, stop)
         flips = torch.from_numpy(self.order.flips(positions)) if self.flip else None
@@ -150,7 +151,7 @@ class ImageStream:
         starts = self._starts(self.steps)
         batches = self._with_workers(starts) if self.workers else map(self.batch, starts)
         for start, batch in zip(self._starts(self.steps), batches, strict=True):
-            # moved on before the batch is out: a checkpoint is written after its steps
+            # counted before the batch is trained on, because checkpoints are written after that
             self.steps = self.plan.end(start)
             yield batch
 
@@ -166,21 +167,21 @@ class ImageStream:
             sampler=starts,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
-            generator=torch.Generator(),  # its own, so that the run's randomness is left alone
+            generator=torch.Generator(),  # its own, so that the global generator is left as it is
         )
         return iter(loader)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands."""
+        """The number of steps done."""
         return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand there again."""
+        """Continue after that step."""
         self.steps = state["steps"]
 
 
 class _Batches(Dataset[Batch]):
-    """A stream as PyTorch's workers see it: batches by the step they begin with."""
+    """A stream as a map-style dataset for PyTorch's workers: batches by their first step."""
 
     def __init__(self, stream: ImageStream) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""From a picture of any kind to square level indices: channels, crop, resize, each as declared."""
+"""From any picture to square level indices: convert channels, crop, resize."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,12 +23,12 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Transform:
-    """What is done to every picture of a dataset, once, before anything else sees it.
+    """What is done to every picture of a dataset, once, before it is cached.
 
     `crop`: side of the centre crop in source pixels, None for the largest centred square.
     `resize`: one of KERNELS, as PIL computes them (antialiased when it shrinks).
-    `convert`: turn grey into colour and colour into grey, lay transparent pictures over white;
-    without it such a picture is an error. `upscale`: the same for enlarging.
+    `convert`: convert between grey and colour, and compose transparent pictures over white; otherwise
+    such a picture is an error. `upscale`: permit enlarging; otherwise a smaller picture is an error.
     """
 
     image_size: int
@@ -40,7 +40,7 @@ class Transform:
     upscale: bool
 
     def __post_init__(self) -> None:
-        """Refuse what no picture could satisfy."""
+        """Refuse settings that cannot work. Raises UserMistake."""
         for name in ("image_size", "crop"):
             value = getattr(self, name)
             if name == "crop" and value is None:
@@ -57,11 +57,14 @@ class Transform:
             raise UserMistake(f"dataset.resize={self.resize!r} is not one of {', '.join(KERNELS)}")
 
     def card(self) -> dict[str, Any]:
-        """Say what is done, for the record."""
+        """All settings, for the card of a split."""
         return asdict(self)
 
     def __call__(self, picture: Picture, name: str) -> NDArray[np.uint8]:
-        """Turn a picture into (C, image_size, image_size); `name` is for the sentence of an error."""
+        """A picture as level indices (C, image_size, image_size) uint8.
+
+        Raises UserMistake, with `name` in it, if the settings do not permit this picture.
+        """
         if isinstance(picture, np.ndarray):
             if self._fits(picture):
                 return picture.reshape(*picture.shape[:2], -1).transpose(2, 0, 1)
@@ -70,7 +73,7 @@ class Transform:
         pixels: NDArray[np.uint8] = np.asarray(picture).reshape(
             self.image_size, self.image_size, -1
         )
-        pixels = np.minimum(pixels, np.uint8(self.levels - 1))  # bicubic overshoots
+        pixels = np.minimum(pixels, np.uint8(self.levels - 1))  # resizing may overshoot
         return pixels.transpose(2, 0, 1)
 
     def _fits(self, picture: NDArray[np.uint8]) -> bool:

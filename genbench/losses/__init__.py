@@ -1,1 +1,1 @@
-"""One formula, once, cited."""
+"""Loss terms: each formula is implemented once, with its citation."""

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, high for real. Each is a pair: what D minimises, what G minimises."""
+"""Adversarial losses on logits, high for real: each has a loss for D and one for G, both minimised."""
 
 from typing import Protocol
 
@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 
 class AdversarialLoss(Protocol):
-    """A game on logits (N,)."""
+    """A pair of losses on logits (N,)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the discriminator minimises, a scalar."""
+        """Loss of the discriminator, a scalar."""
         ...
 
     def generator(self, fake: Tensor) -> Tensor:
-        """What the generator minimises, a scalar."""
+        """Loss of the generator, a scalar."""
         ...
 
 
@@ -31,7 +31,7 @@ class NonSaturating:
 
 
 class Minimax(NonSaturating):
-    """The zero-sum form of the same paper: its gradient vanishes where D is sure of a fake."""
+    """The zero-sum game of the same paper; its gradient vanishes for confidently detected fakes."""
 
     def generator(self, fake: Tensor) -> Tensor:
         """+log(1 - D(G(z)))."""

@@ -1,6 +1,6 @@
 """Observation models p(x | decoder output), in nats per image, summed over pixels, in float32.
 
-The choice fixes what an ELBO means: numbers under different tags are never comparable.
+ELBOs under different likelihoods are not comparable; the tag tells which one a score belongs to.
 """
 
 import math
@@ -16,16 +16,16 @@ from genbench.errors import UserMistake
 class Likelihood(nn.Module, ABC):
     """An observation model p(x | decoder output)."""
 
-    tag: str  # names the likelihood in scores: numbers with different tags are not comparable
-    discrete: bool  # a probability of the stored levels, not a density
+    tag: str  # part of the names of scores under this likelihood
+    discrete: bool  # True: a probability of the stored levels; False: a density
 
     @abstractmethod
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        """Log p(images | raw decoder output), both (N, C, H, W), in nats per image, (N,)."""
+        """log p(images | output) in nats per image, (N,), for images and decoder output (N, C, H, W)."""
 
     @abstractmethod
     def image(self, output: Tensor) -> Tensor:
-        """Mean image in [-1, 1] of raw decoder output."""
+        """Mean image in [-1, 1] for decoder output (N, C, H, W)."""
 
 
 def _positive(name: str, value: float) -> float:
@@ -35,11 +35,11 @@ def _positive(name: str, value: float) -> float:
 
 
 class DiscretizedLogistic(Likelihood):
-    """Logistic of one learned scale, integrated over the bins of the stored levels.
+    """Logistic distribution with one learned scale, integrated over the bins of the stored levels.
 
-    A probability of the image as it is stored, hence comparable between models and turned into bits
-    per dimension: Kingma et al. 2016, https://arxiv.org/abs/1606.04934. The edge bins are open, so
-    that a mean beyond the range costs nothing.
+    A probability of the stored image, hence comparable between models and convertible to bits per
+    dimension: Kingma et al. 2016, https://arxiv.org/abs/1606.04934. The bins at both ends extend to
+    infinity, so that a mean outside of the range costs nothing.
     """
 
     discrete = True
@@ -51,11 +51,11 @@ class DiscretizedLogistic(Likelihood):
         self.log_scale = nn.Parameter(torch.tensor(math.log(_positive("scale", scale))))
 
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        """Sum of log [F(x + h) - F(x - h)], F the logistic's distribution function."""
+        """Sum of log [F(x + h) - F(x - h)]; F is the logistic CDF, h half a bin."""
         centred, half = images.float() - output.float(), self.half_bin
         inverse_scale = (-self.log_scale.clamp_min(-7)).exp()
         upper, lower = (centred + half) * inverse_scale, (centred - half) * inverse_scale
-        # log(sigmoid(u) - sigmoid(l)) without cancellation
+        # log(sigmoid(upper) - sigmoid(lower)) without cancellation
         middle = (
             F.logsigmoid(upper)
             + F.logsigmoid(-lower)
@@ -68,15 +68,15 @@ class DiscretizedLogistic(Likelihood):
         return log_mass.flatten(1).sum(1)
 
     def image(self, output: Tensor) -> Tensor:
-        """Clamp the mean to the range of images."""
+        """The output clamped to [-1, 1]."""
         return output.clamp(-1, 1)
 
 
 class Gaussian(Likelihood):
     """N(output, sigma^2), one sigma for all pixels: sigma-VAE, Rybkin et al. 2021.
 
-    https://arxiv.org/abs/2006.13202. A learned sigma should start large: the path from there anneals
-    the reconstruction term.
+    https://arxiv.org/abs/2006.13202. A learned sigma should start large, so that the weight of the
+    reconstruction term grows during training.
     """
 
     discrete = False
@@ -88,22 +88,22 @@ class Gaussian(Likelihood):
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=learned)
 
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        """-|x - m|^2 / 2 sigma^2 - D log sigma - D/2 log 2 pi."""
+        """-|x - output|^2 / (2 sigma^2) - D log sigma - D/2 log(2 pi), D pixels times channels."""
         log_sigma = self.log_sigma.clamp_min(-6)
         error = (images.float() - output.float()) * (-log_sigma).exp()
         per_pixel = -0.5 * error.square() - log_sigma - 0.5 * math.log(2 * math.pi)
         return per_pixel.flatten(1).sum(1)
 
     def image(self, output: Tensor) -> Tensor:
-        """Clamp the mean to the range of images."""
+        """The output clamped to [-1, 1]."""
         return output.clamp(-1, 1)
 
 
 class Bernoulli(Likelihood):
-    """Independent coins: a likelihood of images with two levels only.
+    """Independent Bernoulli pixels: a likelihood of images with two levels only.
 
-    On grey images its cross-entropy is a loss and no likelihood (the constant of the continuous
-    Bernoulli is missing), so it refuses them.
+    For grey images the cross-entropy is not a likelihood (it lacks the normalising constant of the
+    continuous Bernoulli), so that other levels raise UserMistake.
     """
 
     discrete = True
@@ -124,5 +124,5 @@ class Bernoulli(Likelihood):
         return -losses.flatten(1).sum(1)
 
     def image(self, output: Tensor) -> Tensor:
-        """Twice the probability of a one, less one."""
+        """2 sigmoid(output) - 1."""
         return 2 * torch.sigmoid(output) - 1

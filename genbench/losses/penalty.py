@@ -1,6 +1,6 @@
-"""Gradient penalties on a discriminator, in float32 whatever the precision of the run.
+"""Gradient penalties on a discriminator, in float32 at every precision of the run.
 
-The gradient is per image only if the discriminator treats images apart: no BatchNorm in it.
+They assume that a logit depends on its own image alone: no BatchNorm in the discriminator.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Discriminator = Callable[[Tensor], Tensor]
 
 
 def input_gradient(discriminator: Discriminator, images: Tensor) -> Tensor:
-    """Gradient of D at `images`, flattened to (N, pixels); differentiable in D's parameters."""
+    """Gradient of D at `images` (N, C, H, W) as (N, C H W); differentiable in D's parameters."""
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         images = images.detach().float().requires_grad_(True)
         logits = discriminator(images).sum()
@@ -31,8 +31,8 @@ def zero_centered(discriminator: Discriminator, images: Tensor) -> Tensor:
 def one_centered(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E (|grad D(x^)| - 1)^2, x^ between real and fake; Gulrajani et al. 2017, eq. 3.
 
-    `mix` is U(0, 1) of shape (N, 1, 1, 1): one value per image. `vector_norm` has a gradient at zero,
-    the square root of a sum has none. https://arxiv.org/abs/1704.00028
+    `mix` is drawn from U(0, 1), one value per image: (N, 1, 1, 1). `vector_norm`, because the square
+    root of a sum of squares has no finite gradient at 0. https://arxiv.org/abs/1704.00028
     """
     between = torch.lerp(fake.detach().float(), real.float(), mix)
     norm: Tensor = torch.linalg.vector_norm(input_gradient(discriminator, between), dim=1)

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-    """Turn noise ~ N(0, I) into z ~ N(mu, exp(logvar)); gradients reach mu and logvar."""
+    """z = mu + exp(logvar / 2) noise, ~ N(mu, exp(logvar)) for noise ~ N(0, I), all (N, d)."""
     return mu + noise * (0.5 * logvar).exp()
 
 

@@ -1,5 +1,5 @@
-"""What a metric is here: quantities estimated from features of real, held-out and generated images.
+"""Metrics: quantities estimated from features of real, held-out and generated images.
 
-One metric, one file: a pure function in float64, and a class that gathers what it is fed. To add a
-metric, write such a file and name its class in a config of `configs/evaluation`.
+Each metric is one file: pure functions in float64, and a `FeatureMetric` that calls them. To add one,
+write such a file and name its class in a config of `configs/evaluation`.
 """

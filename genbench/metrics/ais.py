@@ -1,4 +1,4 @@
-"""`nll_ais`: one likelihood for every decoder, a GAN's too, with the error beside it.
+"""`nll_ais`: one likelihood for every decoder, a GAN's too, with a bound of its error.
 
 Wu, Burda, Salakhutdinov and Grosse 2017, https://arxiv.org/abs/1611.04273; see `annealing`.
 """
@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from genbench.data.cache import progress
+from genbench.data.cache import progress, say
 from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
 from genbench.metrics.annealing import (
     FIRST_VARIANCE,
     FIT_ROUNDS,
+    Annealer,
     Decode,
-    Setting,
     fit_variance,
     schedule,
     simulate,
 )
-from genbench.metrics.likelihood import Task
+from genbench.metrics.likelihood import LikelihoodRequest
 from genbench.models.contract import GenerativeModel
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
@@ -37,43 +36,42 @@ from genbench.runs.score import Score, digest
 log = logging.getLogger("genbench")
 
 
-BLOCK = 50  # images whose chains run together; also what is lost when a run is cut off
+BLOCK = 50  # images whose chains run together; an interrupted run repeats at most one block
+
+FIT_IMAGES = 50  # validation images that the variance is fitted to
+
+WIDEST_GAP = 3.0  # nats; a larger gap makes models incomparable
 
 
-FIT_IMAGES = 50
-
-
-WIDEST_GAP = 3.0  # nats; above, models are not to be compared
-
-
-class Job(NamedTuple):
-    """A part of the work: the moves that it takes, of how many images, and how it is done."""
+class Part(NamedTuple):
+    """A piece of the work whose result is kept: its number of moves and images, and what runs it."""
 
     moves: int
     images: int
-    run: Callable[[Setting], Tensor | float]
+    run: Callable[[Annealer], Tensor | float]
 
 
 class Estimates(NamedTuple):
-    """What all chains gave, in nats per image, density on [0, 1]."""
+    """Estimates of log p(x) from all chains, in nats per image, for densities on [0, 1]."""
 
     variance: float
-    test: Tensor  # (N,) from below
+    test: Tensor  # (N,) test images, from below
     below: Tensor  # (S,) of simulated images, from below
-    above: Tensor  # (S,) of the same, from above
+    above: Tensor  # (S,) the same images, from above
 
     @property
     def gap(self) -> float:
-        """Mean distance of both estimates on simulated images."""
+        """Mean difference between the two estimates of simulated images."""
         return float((self.above - self.below).mean())
 
 
 class AnnealedImportance:
     """`nll_ais`: -log p(x) of test images under a Gaussian around the decoder's image.
 
-    Opt-in, by `enabled`. `images` of the test split and as many `simulated` ones; `variance` null
-    for the one that suits the validation images. The work is about
-    temperatures * leapfrogs * chains * (images + 2 * simulated) decodings with gradient.
+    Off unless `enabled`. Scores the first `images` of the test split, and `simulated` images of the
+    model's own, which bound the error. `variance` is that of the pixels; None fits it to validation
+    images. The cost is about temperatures * leapfrogs * chains * (images + 2 * simulated) decodings
+    with gradient.
     """
 
     def __init__(
@@ -103,7 +101,7 @@ class AnnealedImportance:
 
     @property
     def estimator(self) -> dict[str, Any]:
-        """What defines the estimate, for its card; the variance is the model's own."""
+        """What defines the estimate, for its card; a fitted variance differs between models."""
         return {
             "chains": self.chains,
             "pilot_chains": self.pilot_chains,
@@ -115,134 +113,142 @@ class AnnealedImportance:
             "version": 1,
         }
 
-    def __call__(self, task: Task) -> list[Score]:
-        """Score any model whose prior is N(0, I), if this is enabled; nothing otherwise."""
-        if not self.enabled or type(task.model).latents is not GenerativeModel.latents:
+    def __call__(self, request: LikelihoodRequest) -> list[Score]:
+        """Score any model whose prior is N(0, I); no scores for others, or unless enabled."""
+        if not self.enabled or type(request.model).latents is not GenerativeModel.latents:
             return []
-        count = min(self.images, len(task.data.pixels("test")))
+        count = min(self.images, len(request.data.pixels("test")))
         card = {
             "likelihood": "gaussian-ais",
             "density": {"range": [0, 1], "dequantised": True},
             "estimator": self.estimator,
-            "heldout": {**task.data.card("test"), "first": count},
-            "seed": task.seed,
-            "weights": task.weights,
+            "heldout": {**request.data.card("test"), "first": count},
+            "seed": request.seed,
+            "weights": request.weights,
         }
-        found = self.estimate(task, count, card)
+        found = self.estimate(request, count, card)
         return _scores(found, card)
 
-    def estimate(self, task: Task, count: int, card: dict[str, Any]) -> Estimates:
-        """Run all chains, or those that are missing in the state of an earlier call."""
-        state, setting = State(task, card), self._setting(task)
-        jobs = self._jobs(task, count)
-        missing = {name: job for name, job in jobs.items() if name not in state}
+    def estimate(self, request: LikelihoodRequest, count: int, card: dict[str, Any]) -> Estimates:
+        """Run all chains, except those whose results an earlier call has kept."""
+        kept, annealer = KeptResults(request, card), self._annealer(request)
+        parts = self._parts(request, count)
+        missing = {name: part for name, part in parts.items() if name not in kept}
         if missing:
-            sizes = {name: job.images for name, job in missing.items()}
-            self._announce(setting, sizes, len(jobs), task)
+            sizes = {name: part.images for name, part in missing.items()}
+            self._announce(annealer, sizes, len(parts), request)
         with progress() as bar:
-            moves = sum(job.moves for job in missing.values())
+            moves = sum(part.moves for part in missing.values())
             work = bar.add_task("annealed importance sampling", total=moves)
-            setting = setting._replace(tell=lambda: bar.advance(work, 1))
-            parts: dict[str, Tensor] = {}
-            for name, job in jobs.items():
-                parts[name] = state.get(name, partial(job.run, setting))
-                if name == "variance":  # comes first; all else is under it
-                    setting = setting._replace(variance=float(parts[name]))
+            annealer = annealer._replace(on_move=lambda: bar.advance(work, 1))
+            results: dict[str, Tensor] = {}
+            for name, part in parts.items():
+                results[name] = kept.get(name, partial(part.run, annealer))
+                if name == "variance":  # comes first, because the chains need it
+                    annealer = annealer._replace(variance=float(results[name]))
 
         def joined(kind: str) -> Tensor:
-            return torch.cat([part for name, part in parts.items() if name.startswith(kind)], 1)
+            return torch.cat([part for name, part in results.items() if name.startswith(kind)], 1)
 
         below, above = joined("simulated")
-        return Estimates(setting.variance, joined("test")[0], below, above)
+        return Estimates(annealer.variance, joined("test")[0], below, above)
 
-    def _setting(self, task: Task) -> Setting:
-        return Setting(
-            decode=unit_means(task.model, task.data.levels),
-            latent_dim=task.model.latent_dim,
+    def _annealer(self, request: LikelihoodRequest) -> Annealer:
+        return Annealer(
+            decode=unit_means(request.model, request.data.levels),
+            latent_dim=request.model.latent_dim,
             variance=self.variance or FIRST_VARIANCE,
             leapfrogs=self.leapfrogs,
             betas=schedule(self.temperatures),
             chains=self.chains,
             pilot_chains=self.pilot_chains,
-            decoded_at_once=task.batch_size,
-            device=task.device,
-            tell=lambda: None,
+            decoded_at_once=request.batch_size,
+            device=request.device,
+            on_move=lambda: None,
         )
 
-    def _jobs(self, task: Task, count: int) -> dict[str, Job]:
-        """What is to be done, by name."""
+    def _parts(self, request: LikelihoodRequest, count: int) -> dict[str, Part]:
+        """All parts of the work, by name."""
         moves = self.temperatures - 1
-        jobs: dict[str, Job] = {}
+        parts: dict[str, Part] = {}
         if self.variance is None:
-            jobs["variance"] = Job(2 * FIT_ROUNDS, 0, partial(self._fit, task))
+            parts["variance"] = Part(2 * FIT_ROUNDS, 0, partial(self._fit, request))
         for block in _blocks(count):
-            run = partial(self._test, task, block)
-            jobs[f"test {block.start}"] = Job(2 * moves, len(block), run)
+            run = partial(self._test, request, block)
+            parts[f"test {block.start}"] = Part(2 * moves, len(block), run)
         for block in _blocks(self.simulated):
-            run = partial(self._simulated, task, block)
-            jobs[f"simulated {block.start}"] = Job(3 * moves, len(block), run)
-        return jobs
+            run = partial(self._simulated, request, block)
+            parts[f"simulated {block.start}"] = Part(3 * moves, len(block), run)
+        return parts
 
-    def _announce(self, setting: Setting, missing: dict[str, int], jobs: int, task: Task) -> None:
-        """Tell the cost before it is paid, from a few moves of one block; `missing` holds images."""
-        generator = _generator(task.seed, "probe")
-        block = range(min(BLOCK, len(task.data.pixels("test"))))
-        images = _dequantised(task.data, "test", block, generator).to(task.device)
-        chains = setting.prior(images, self.chains, generator)
-        step = torch.full((len(images),), 1e-3, device=task.device)
-        float(chains.move(0.5, step).sum())  # warms up; a number waits for the device
+    def _announce(
+        self, annealer: Annealer, missing: dict[str, int], parts: int, request: LikelihoodRequest
+    ) -> None:
+        """Print an estimate of the cost, timed on three moves of one block.
+
+        `missing` has the number of images of each missing part, `parts` the number of all parts.
+        """
+        generator = _generator(request.seed, "probe")
+        block = range(min(BLOCK, len(request.data.pixels("test"))))
+        images = _dequantised(request.data, "test", block, generator).to(request.device)
+        chains = annealer.prior(images, self.chains, generator)
+        step = torch.full((len(images),), 1e-3, device=request.device)
+        float(chains.move(0.5, step).sum())  # warm-up; float() waits for the GPU
         began = time.perf_counter()
         float(chains.move(0.5, step).sum() + chains.move(0.5, step).sum())
         seconds = (time.perf_counter() - began) / 2
-        share = self.pilot_chains / self.chains
-        runs = {"variance": 0.0, "test": 1 + share, "simulated": 2 + share}
-        paths = sum(runs[name.split()[0]] * count for name, count in missing.items())
-        moves = paths * (self.temperatures - 1) / len(images)  # of such blocks
+        pilot = self.pilot_chains / self.chains  # a pilot run in units of a whole run
+        runs = {"variance": 0.0, "test": 1 + pilot, "simulated": 2 + pilot}
+        image_runs = sum(runs[name.split()[0]] * count for name, count in missing.items())
+        moves = image_runs * (self.temperatures - 1) / len(images)  # of blocks like the timed one
         decodings = moves * self.leapfrogs * self.chains * len(images)
-        done = jobs - len(missing)
-        _say(
+        done = parts - len(missing)
+        line = (
             f"annealed importance sampling: {decodings:.2g} decodings with gradient, "
-            f"about {_time(moves * seconds)} on {task.device}"
-            + (f" ({done} of {jobs} parts are there already)" if done else "")
+            f"about {_time(moves * seconds)} on {request.device}"
+            + (f" ({done} of {parts} parts are there already)" if done else "")
         )
+        say(f"  {line}")
+        log.info(line)
 
-    def _fit(self, task: Task, setting: Setting) -> float:
-        generator = _generator(task.seed, "variance")
-        block = range(min(FIT_IMAGES, len(task.data.pixels("validation"))))
-        images = _dequantised(task.data, "validation", block, generator).to(task.device)
-        return fit_variance(setting, images, generator)
+    def _fit(self, request: LikelihoodRequest, annealer: Annealer) -> float:
+        """Fit the variance to validation images."""
+        generator = _generator(request.seed, "variance")
+        block = range(min(FIT_IMAGES, len(request.data.pixels("validation"))))
+        images = _dequantised(request.data, "validation", block, generator).to(request.device)
+        return fit_variance(annealer, images, generator)
 
-    def _test(self, task: Task, block: range, setting: Setting) -> Tensor:
-        """Estimate from below, (1, N)."""
-        generator = _generator(task.seed, f"test {block.start}")
-        images = _dequantised(task.data, "test", block, generator).to(task.device)
-        return setting.forward(images, setting.steps(images, generator), generator)[None]
+    def _test(self, request: LikelihoodRequest, block: range, annealer: Annealer) -> Tensor:
+        """Estimates of test images from below, (1, N)."""
+        generator = _generator(request.seed, f"test {block.start}")
+        images = _dequantised(request.data, "test", block, generator).to(request.device)
+        return annealer.forward(images, annealer.steps(images, generator), generator)[None]
 
-    def _simulated(self, task: Task, block: range, setting: Setting) -> Tensor:
-        """Estimate simulated images from below and from above, (2, N)."""
-        generator = _generator(task.seed, f"simulated {block.start}")
-        z, images = simulate(setting, len(block), generator)
-        steps = setting.steps(images, generator)
-        below = setting.forward(images, steps, generator)
-        return torch.stack([below, setting.backward(images, z, steps, generator)])
+    def _simulated(self, request: LikelihoodRequest, block: range, annealer: Annealer) -> Tensor:
+        """Estimates of simulated images from below and from above, (2, N)."""
+        generator = _generator(request.seed, f"simulated {block.start}")
+        z, images = simulate(annealer, len(block), generator)
+        steps = annealer.steps(images, generator)
+        below = annealer.forward(images, steps, generator)
+        return torch.stack([below, annealer.backward(images, z, steps, generator)])
 
 
-class State:
-    """What is already computed for these weights under this protocol, in the run's directory."""
+class KeptResults:
+    """Results for these weights under this protocol, as JSON in the run's directory if there is one."""
 
-    def __init__(self, task: Task, card: dict[str, Any]) -> None:
+    def __init__(self, request: LikelihoodRequest, card: dict[str, Any]) -> None:
         self.path: Path | None = None
-        self.content: dict[str, Any] = {"protocol": card, "weights": _weights(task.model)}
-        if task.directory is not None:
-            self.path = task.directory / "ais" / f"{digest(self.content, 16)}.json"
+        self.content: dict[str, Any] = {"protocol": card, "weights": _weights(request.model)}
+        if request.directory is not None:
+            self.path = request.directory / "ais" / f"{digest(self.content, 16)}.json"
             self.content = _read(self.path) or self.content
 
     def __contains__(self, name: str) -> bool:
-        """Whether this part is there already."""
+        """Whether the result of a part is there."""
         return name in self.content
 
     def get(self, name: str, compute: Callable[[], Tensor | float]) -> Tensor:
-        """Look a part up, or compute and keep it: float64, on the CPU."""
+        """The result of a part, computed and kept if it is not there: float64, on the CPU."""
         if name not in self.content:
             value = torch.as_tensor(compute()).double().cpu()
             self.content[name] = value.tolist()
@@ -253,7 +259,10 @@ class State:
 
 
 def unit_means(model: GenerativeModel, levels: int) -> Decode:
-    """The decoder's image as means of dequantised levels: the middle of each level in [0, 1]."""
+    """Decoder from latents (B, d) to means (B, D) on the scale of dequantised pixels, in [0, 1].
+
+    Level k of L covers [k / L, (k + 1) / L]; its mean is the middle.
+    """
 
     def decode(z: Tensor) -> Tensor:
         return ((model.sample(z).float().flatten(1) + 1) / 2 * (levels - 1) + 0.5) / levels
@@ -262,12 +271,13 @@ def unit_means(model: GenerativeModel, levels: int) -> Decode:
 
 
 def _dequantised(data: ImageData, split: Split, block: range, generator: torch.Generator) -> Tensor:
-    """Images of a split with uniform noise of one level, in [0, 1]: (N, D)."""
+    """Images `block` of a split plus uniform noise of one level, scaled to [0, 1]: (N, D)."""
     pixels = torch.from_numpy(data.pixels(split)[block.start : block.stop].copy()).flatten(1)
     return (pixels.float() + torch.rand(pixels.shape, generator=generator)) / data.levels
 
 
 def _generator(seed: int, what: str) -> torch.Generator:
+    """A generator for one part, so that its draws depend on no other part."""
     return torch.Generator().manual_seed(int(digest([seed, what], 15), 16))
 
 
@@ -276,7 +286,7 @@ def _blocks(count: int) -> list[range]:
 
 
 def _weights(model: GenerativeModel) -> str:
-    """Hash everything that a checkpoint holds."""
+    """sha256 over names, shapes, types and values of all parameters and buffers."""
     sha256 = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         sha256.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -285,7 +295,7 @@ def _weights(model: GenerativeModel) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A state that can be read, or none: then all is computed anew."""
+    """Kept results; None if there are none or the file is damaged."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -297,7 +307,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _scores(found: Estimates, card: dict[str, Any]) -> list[Score]:
-    """The value, between itself less the gap and itself, then the gap and the variance."""
+    """-log p(x) with the bounds [value - gap, value], the gap, and the variance."""
     value, gap = -float(found.test.mean()), found.gap
 
     def score(name: str, value: float, unit: str, better: bool | None, **rest: Any) -> Score:
@@ -316,13 +326,8 @@ def _scores(found: Estimates, card: dict[str, Any]) -> list[Score]:
     ]
 
 
-def _say(line: str) -> None:
-    """Tell what takes time, on the terminal and in the log."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"  {line}")
-    log.info(line)
-
-
 def _time(seconds: float) -> str:
+    """A duration in the largest unit of which there are two."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,10 +1,10 @@
 """Annealed importance sampling of log p(x) under a decoder, from below and from above.
 
 Wu, Burda, Salakhutdinov and Grosse 2017, https://arxiv.org/abs/1611.04273: p(x | z) is a Gaussian
-around the decoder's image, p(z) the prior, and log p(x) is estimated by moving chains from the prior
-to the posterior by Hamiltonian Monte Carlo (Neal 2001). Such an estimate is too low on average. On
-images simulated by the model itself, of which one exact posterior sample is known, chains also run
-backwards and give an estimate that is too high (BDMC: Grosse, Ghahramani and Adams 2015).
+around the decoder's image, p(z) the prior, and log p(x) is estimated by chains that Hamiltonian Monte
+Carlo moves from the prior to the posterior (Neal 2001). This underestimates log p(x) on average. For
+images simulated by the model itself an exact posterior sample is known, so that chains can also run
+backwards, which overestimates it (BDMC: Grosse, Ghahramani and Adams 2015).
 
 Step sizes come from a pilot run and are then frozen: adapting them while weights are collected, as
 the paper's code does, would void the bounds.
@@ -18,36 +18,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-STEEPNESS = 4.0  # of the sigmoid schedule
+STEEPNESS = 4.0  # of the sigmoid schedule of inverse temperatures
 
+ACCEPTANCE = 0.65  # target acceptance rate of the pilot run
 
-ACCEPTANCE = 0.65  # that the pilot aims at
+FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 1e-4, 0.5  # step sizes of the leapfrog integrator
 
+GAIN = 0.1  # change of the pilot's log step size per unit of acceptance
 
-FIRST_STEP, LEAST_STEP, LARGEST_STEP = 0.1, 1e-4, 0.5
+FIT_ROUNDS = 100  # EM rounds of the variance, after as many temperatures that anneal the chains
 
+FIT_CHAINS = 4  # chains per image in that fit
 
-GAIN = 0.1  # of the pilot's log step size, per unit of acceptance
+FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-5  # of pixels in [0, 1]: start and lower bound of the fit
 
-
-FIT_ROUNDS = 100  # of the search for the variance, after as many temperatures
-
-
-FIT_CHAINS = 4
-
-
-FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-5
-
-
-Decode = Callable[
-    [Tensor], Tensor
-]  # latents (B, d) to mean images (B, D) in [0, 1], differentiable
+# from latents (B, d) to mean images (B, D) in [0, 1]; differentiable
+Decode = Callable[[Tensor], Tensor]
 
 
 class Chains:
-    """M chains for each of N images: latents (M N, d), chain by chain, and where they stand.
+    """M chains for each of N images: latents (M N, d) in chain-major order, and their likelihoods.
 
-    `generator` is on the CPU, so that every device draws the same. `decoded_at_once` bounds memory.
+    `generator` is on the CPU, so that draws are the same on every device. `decoded_at_once` bounds
+    memory.
     """
 
     def __init__(
@@ -73,9 +66,9 @@ class Chains:
         return -0.5 * (self.error.double() / self.variance + constant)
 
     def move(self, beta: float, step: Tensor) -> Tensor:
-        """Move by Hamiltonian Monte Carlo, leaving p(z) p(x | z)^beta invariant: Neal 2011.
+        """One step of Hamiltonian Monte Carlo that leaves p(z) p(x | z)^beta invariant: Neal 2011.
 
-        `step` (N,) holds the step size of each image's chains. Returns acceptance probabilities (M, N).
+        `step` (N,) has the step size of each image's chains. Returns acceptance probabilities (M, N).
         """
         scale = 0.5 * beta / self.variance
         size = step.repeat(self.each).unsqueeze(1)
@@ -100,7 +93,7 @@ class Chains:
         return scale * error + 0.5 * (z.square().sum(1) + momentum.square().sum(1))
 
     def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """|x - decode(z)|^2 (B,) and its gradient by z (B, d)."""
+        """|x - decode(z)|^2, (B,), and its gradient with respect to z, (B, d)."""
         errors, slopes = [], []
         for some, images in zip(
             torch.split(z, self.decoded_at_once),
@@ -117,44 +110,49 @@ class Chains:
 
 
 def schedule(temperatures: int) -> list[float]:
-    """Inverse temperatures from 0 to 1: sigmoid(4 (2 t / T - 1)), rescaled."""
+    """Inverse temperatures from 0 to 1: sigmoid(4 (2 t / T - 1)) for T temperatures, rescaled."""
     t = torch.linspace(-STEEPNESS, STEEPNESS, temperatures, dtype=torch.float64).sigmoid()
     betas: list[float] = ((t - t[0]) / (t[-1] - t[0])).tolist()
     return betas
 
 
-def find_steps(chains: Chains, betas: list[float], tell: Callable[[], None]) -> Tensor:
-    """Run a pilot from prior to posterior that adapts step sizes: (T, N), one path for each image."""
+def find_steps(chains: Chains, betas: list[float], on_move: Callable[[], None]) -> Tensor:
+    """Step sizes (T, N) for each temperature and image, adapted in a pilot run along `betas`.
+
+    `on_move` is called after every move, here and below.
+    """
     step = torch.full((chains.count,), FIRST_STEP, device=chains.z.device)
     path = [step]
     for beta in betas[1:]:
         acceptance = chains.move(beta, step).mean(0)
         step = (step * (GAIN * (acceptance - ACCEPTANCE)).exp()).clamp(LEAST_STEP, LARGEST_STEP)
         path.append(step)
-        tell()
+        on_move()
     return torch.stack(path)
 
 
-def anneal(chains: Chains, betas: list[float], steps: Tensor, tell: Callable[[], None]) -> Tensor:
-    """Move through `betas`, with frozen steps (T, N); log weights, float64 (M, N).
+def anneal(
+    chains: Chains, betas: list[float], steps: Tensor, on_move: Callable[[], None]
+) -> Tensor:
+    """Log importance weights, float64 (M, N), of chains moved along `betas` with fixed `steps` (T, N).
 
-    From the prior, 0 to 1, a weight's mean is p(x); from the posterior, 1 to 0, it is 1 / p(x).
+    From the prior (betas 0 to 1) a weight's expectation is p(x); from the posterior (1 to 0), 1 / p(x).
     """
     weights = torch.zeros(len(chains.z), dtype=torch.float64, device=chains.z.device)
     for (before, beta), step in zip(pairwise(betas), steps[1:], strict=True):
         weights += (beta - before) * chains.log_prob()
         chains.move(beta, step)
-        tell()
+        on_move()
     return weights.view(chains.each, chains.count)
 
 
 def mean_in_logs(log_weights: Tensor) -> Tensor:
-    """log of the mean over chains: (M, N) to (N,)."""
+    """Log of the mean weight over chains: (M, N) to (N,)."""
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
-class Setting(NamedTuple):
-    """One model's side of it: how it decodes, what it observes with, and what bounds the work."""
+class Annealer(NamedTuple):
+    """A model's decoder and observation variance, with the settings of the annealing."""
 
     decode: Decode
     latent_dim: int
@@ -165,10 +163,10 @@ class Setting(NamedTuple):
     pilot_chains: int
     decoded_at_once: int
     device: torch.device
-    tell: Callable[[], None]
+    on_move: Callable[[], None]
 
     def start(self, images: Tensor, z: Tensor, generator: torch.Generator) -> Chains:
-        """Put chains at latents (M N, d)."""
+        """Chains that start at latents (M N, d)."""
         return Chains(
             self.decode,
             images,
@@ -180,43 +178,46 @@ class Setting(NamedTuple):
         )
 
     def prior(self, images: Tensor, each: int, generator: torch.Generator) -> Chains:
-        """Put `each` chains per image at draws from the prior."""
+        """Chains that start at draws from the prior, `each` per image."""
         z = torch.randn(each * len(images), self.latent_dim, generator=generator)
         return self.start(images, z.to(self.device), generator)
 
     def steps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Find the step sizes for images (N, D)."""
-        return find_steps(self.prior(images, self.pilot_chains, generator), self.betas, self.tell)
+        """Step sizes (T, N) for images (N, D), by a pilot run."""
+        return find_steps(
+            self.prior(images, self.pilot_chains, generator), self.betas, self.on_move
+        )
 
     def forward(self, images: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
-        """Estimate log p(x) from below, (N,)."""
+        """Lower estimate of log p(x), (N,)."""
         chains = self.prior(images, self.chains, generator)
-        return mean_in_logs(anneal(chains, self.betas, steps, self.tell))
+        return mean_in_logs(anneal(chains, self.betas, steps, self.on_move))
 
     def backward(
         self, images: Tensor, z: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Estimate log p(x) from above, (N,), z (N, d) being exact posterior samples."""
+        """Upper estimate of log p(x), (N,), from exact posterior samples z (N, d)."""
         chains = self.start(images, z.repeat(self.chains, 1), generator)
-        weights = anneal(chains, self.betas[::-1], steps.flip(0), self.tell)
+        weights = anneal(chains, self.betas[::-1], steps.flip(0), self.on_move)
         return -mean_in_logs(weights)
 
 
-def simulate(setting: Setting, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw latents (N, d) from the prior and images (N, D) of them from the model, noise included."""
-    z = torch.randn(count, setting.latent_dim, generator=generator).to(setting.device)
+def simulate(annealer: Annealer, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw latents (N, d) from the prior, and images (N, D) from p(x | z), noise included."""
+    z = torch.randn(count, annealer.latent_dim, generator=generator).to(annealer.device)
     with torch.no_grad():
-        images = setting.decode(z)
-    noise = torch.randn(images.shape, generator=generator).to(setting.device)
-    return z, images + math.sqrt(setting.variance) * noise
+        images = annealer.decode(z)
+    noise = torch.randn(images.shape, generator=generator).to(annealer.device)
+    return z, images + math.sqrt(annealer.variance) * noise
 
 
-def fit_variance(setting: Setting, images: Tensor, generator: torch.Generator) -> float:
-    """Find the variance under which images (N, D) are most likely, by EM with chains as its E step.
+def fit_variance(annealer: Annealer, images: Tensor, generator: torch.Generator) -> float:
+    """Fit the variance to images (N, D) by EM, with annealed chains as the E step.
 
-    Whatever it finds is a likelihood; a better one is only a better choice.
+    Mean of the last half of the rounds. Any variance gives a valid likelihood, so that an imprecise
+    fit costs tightness, not correctness.
     """
-    start = setting._replace(variance=FIRST_VARIANCE, betas=schedule(FIT_ROUNDS))
+    start = annealer._replace(variance=FIRST_VARIANCE, betas=schedule(FIT_ROUNDS))
     chains = start.prior(images, FIT_CHAINS, generator)
     step = torch.full((chains.count,), FIRST_STEP, device=chains.z.device)
     weights = torch.zeros(FIT_CHAINS, chains.count, dtype=torch.float64, device=chains.z.device)
@@ -232,6 +233,6 @@ def fit_variance(setting: Setting, images: Tensor, generator: torch.Generator) -
             error = (weights.softmax(0) * chains.error.double().view_as(weights)).sum(0).mean()
             chains.variance = max(LEAST_VARIANCE, float(error) / images.shape[1])
             found.append(chains.variance)
-        setting.tell()
+        annealer.on_move()
     later = found[len(found) // 2 :]
     return sum(later) / len(later)

@@ -1,6 +1,6 @@
 """Whether generated images are copies of training images.
 
-Needed because a copy of the training set has a Frechet distance of 0 to it, the best there is.
+Needed because a copy of the training set has a Frechet distance of 0 to it, the best value.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 from genbench.metrics.prdc import squared_distances
 
-QUANTILE = 0.01
+QUANTILE = 0.01  # of held-out images that are as near to a training image as the threshold
 
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def nearest(x: Tensor, train: Tensor) -> Tensor:
 
 
 def copy_rate(fake: Tensor, train: Tensor, heldout: Tensor, quantile: float = QUANTILE) -> float:
-    """Share of `fake` that is as near to `train` as the nearest `quantile` of `heldout` is.
+    """Fraction of `fake` whose nearest row of `train` is within the `quantile` of `heldout`'s distances.
 
     From 0 to 1; about `quantile` for images of the same distribution. Raises ValueError for NaN.
     """
@@ -33,16 +33,16 @@ def copy_rate(fake: Tensor, train: Tensor, heldout: Tensor, quantile: float = QU
 
 
 class CopyRate(FeatureMetric):
-    """Share of generated images nearer to a training image than 99 % of held-out ones are."""
+    """Fraction of generated images nearer to a training image than 99 % of held-out images are."""
 
     quantities = (Quantity("copy_rate", ("fake", "heldout", "real"), False),)
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """The threshold."""
+        """The quantile of the threshold."""
         return {"quantile": QUANTILE, "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
-        """Compare with the held-out images' own distances."""
-        rate = copy_rate(self.features("fake"), self.features("real"), self.features("heldout"))
-        return {"copy_rate": Estimate(rate)}
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
+        """Compare with the distances of the held-out images."""
+        fake, real, heldout = (sets[role].features for role in ("fake", "real", "heldout"))
+        return {"copy_rate": Estimate(copy_rate(fake, real, heldout))}

@@ -1,50 +1,47 @@
 """Scores of a model under one protocol: sample, extract features, compute metrics."""
 
-import hashlib
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from genbench.data.contract import ImageData, Split
 from genbench.device import scoring_memory
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Quantity, Role
-from genbench.metrics.feature_cache import load, save
-from genbench.metrics.feature_workers import Share, helped
+from genbench.metrics.feature_cache import FeatureCache
+from genbench.metrics.feature_store import FeatureStore
+from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import distance, moments
-from genbench.metrics.likelihood import LikelihoodMetric, Task
+from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
+from genbench.metrics.sampling import sampled_features
 from genbench.models.contract import GenerativeModel
-from genbench.runs.score import Score, digest
+from genbench.runs.score import Score
 
-SPLITS: dict[Role, Split] = {"real": "train", "heldout": "test"}
+REPORTED: dict[Role, Split] = {"real": "train", "heldout": "test"}  # splits that scores look at
 
+AVERAGED = "averaged"  # argument of a worker process: sample from the averaged weights
 
-INCEPTION = "6726825d"  # the weights whose Frechet distance is called FID, and on these inputs:
+# First hex digits of the sha256 of the only weights whose distances have the papers' names
+INCEPTION = "6726825d"
 
-
-AVERAGED = "averaged"  # tells another process which weights to sample
-
-
+# How images are resized for those weights, and what this adds to the papers' names
 RESERVED = {"tf1-bilinear": "", "pil-bicubic": "_clean"}
-
 
 PAPER_NAMES = {"fd": "fid", "kid": "kid", "is": "is"}
 
 
 class Evaluation:
-    """A protocol: so many samples from one seed, one extractor, and what is computed from it.
+    """A protocol: the number of samples, their seed, one extractor, and what is computed from it.
 
-    The real side is the whole training split, the held-out side the whole test split; their features
-    are kept under `cache`. `num_samples` images are generated from latents drawn at once on the CPU.
-    `batch_size` bounds memory and changes no number beyond float32 rounding. `devices` share the
-    features, and change no number either; likelihoods are the first one's work. A metric that is None
-    is left out.
+    The real set is the whole training split, the held-out set the whole test split; their features
+    are kept under `cache`. All latents of the `num_samples` images are drawn at once on the CPU.
+    `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
+    is shared by `devices` processes, with the same scores; likelihoods are computed by the first one.
+    A metric that is None is left out.
     """
 
     def __init__(
@@ -65,14 +62,12 @@ class Evaluation:
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.extractor, self.metrics = extractor, [m for m in metrics.values() if m is not None]
         self.likelihoods = [one for one in likelihoods.values() if one is not None]
-        self.cache = Path(cache).expanduser() / "features"
+        self.cache = FeatureCache(Path(cache).expanduser() / "features", extractor)
         self.devices = devices
-        self.protocol: Path | None = None  # a file with this protocol, if not in the run's config
-        self.sample_images_per_second: float | None = None  # of one device
-        self._share = Share()
+        self.sample_images_per_second: float | None = None  # of one process
 
     def prepare(self, data: ImageData) -> None:
-        """Find before training what would fail after it. Raises UserMistake."""
+        """Check before training that scoring can work. Raises UserMistake."""
         for what, count in {
             f"evaluation.num_samples={self.num_samples}": self.num_samples,
             f"the training split of {data.name}": len(data.pixels("train")),
@@ -102,177 +97,108 @@ class Evaluation:
         device: torch.device,
         directory: Path | None = None,
         averaging: Mapping[str, Any] | None = None,
+        protocol: Path | None = None,
     ) -> list[Score]:
-        """Score the model as it is; afterwards its mode and all global random states are as before.
+        """Score the model as it is; its mode and all global random states are restored.
 
-        `directory` is the run's: what takes long leaves its state there, and is taken up again.
-        `averaging` is the card of averaged weights, if these are in the decoder: then only what
-        samples alone decide is scored, for the encoder was not averaged.
+        `directory` is the run's: slow likelihoods keep intermediate results there and continue from
+        them. `averaging` is the card of averaged weights, if the decoder has these: then only scores
+        that depend on samples alone are computed, since the encoder was not averaged. `protocol` is
+        the file of this protocol for the other processes, if it is not that of the run's config.
         """
         with scoring_memory(self.batch_size), _undisturbed(model, device, self.seed):
-            self.extractor.to(device)
-            cards: dict[Role, dict[str, Any]] = {}
             sets: dict[Role, Features] = {}
-            wanted = self._missing(data) + ([AVERAGED] if averaging is not None else [])
-            with helped(self.devices, directory, self.protocol, wanted) as share:
-                self._share = share
-                for role in SPLITS:
-                    sets[role], cards[role] = self._stored(data, role, device)
-                fake = self._generated(model, data, device, self.num_samples, self.seed)
-                self._share = Share()
+            cards: dict[Role, Mapping[str, Any]] = {}
+            arguments = self._missing(data) + ([] if averaging is None else [AVERAGED])
+            with start_workers(self.devices, directory, protocol, arguments) as workers:
+                store = self._store(device, workers)
+                for role, split in REPORTED.items():
+                    sets[role], cards[role] = store.of(data, split)
+                fake = self._generated(model, data, store, self.num_samples, self.seed)
             if fake is not None:
                 sets["fake"] = fake
-            cards["fake"] = {
-                "dataset": data.name,
-                "n": self.num_samples,
-                "seed": self.seed,
-                "latents": "prior",
-                "weights": "raw" if averaging is None else "ema",
-                **({} if averaging is None else {"averaging": dict(averaging)}),
-                "quantisation": {"round": "nearest", "levels": data.levels},
-            }
+            cards["fake"] = self._card(data, averaging)
             scores = self._scores(sets, cards, device)
             if averaging is not None:
                 return [score for score in scores if "fake" in score.card]
-            task = Task(model, data, device, self.seed, self.batch_size, directory=directory)
-            return scores + [one for metric in self.likelihoods for one in metric(task)]
+            request = LikelihoodRequest(
+                model, data, device, self.seed, self.batch_size, directory=directory
+            )
+            return scores + [one for metric in self.likelihoods for one in metric(request)]
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
     ) -> float | None:
-        """Frechet distance to the validation split, to choose by; None if a sample is not finite.
+        """Frechet distance to the validation split, for model selection; None if a sample is NaN.
 
-        Nothing that is reported is seen: neither the test images nor the latents of `seed`.
+        Independent of everything that is reported: neither the test images nor the latents of
+        `evaluation.seed` are used.
         """
         self.check_seed(seed)
-        device = model.device
-        with scoring_memory(self.batch_size), _undisturbed(model, device, seed):
-            self.extractor.to(device)
-            real, _ = self._split_features(data, "validation", "validation", device)
-            fake = self._generated(model, data, device, num_samples, seed)
+        with scoring_memory(self.batch_size), _undisturbed(model, model.device, seed):
+            store = self._store(model.device, ALONE)
+            real, _ = store.of(data, "validation")
+            fake = self._generated(model, data, store, num_samples, seed)
             if fake is None:
                 return None
             return distance(moments(real.features), moments(fake.features))
 
     def check_seed(self, seed: int) -> None:
-        """Refuse to choose by the latents that are scored."""
+        """Refuse to select by the latents that are scored. Raises UserMistake."""
         if seed == self.seed:
             raise UserMistake(f"selection.seed={seed} is evaluation.seed: choose another one")
-
-    # --- features -------------------------------------------------------------------------------
 
     def contribute(
         self,
         model: GenerativeModel,
         data: ImageData,
         device: torch.device,
-        share: Share,
-        roles: Sequence[str],
+        workers: FeatureWorkers,
+        splits: Sequence[Split],
     ) -> None:
-        """Extract a share of the features for another process, which computes the scores."""
+        """In a worker process: extract its batches of `splits` and of the generated images."""
         with scoring_memory(self.batch_size), _undisturbed(model, device, self.seed):
-            self.extractor.to(device)
-            self._share = share
-            for role, split in SPLITS.items():
-                if role in roles:
-                    self._seen(data, split, role, device)
-            self._generated(model, data, device, self.num_samples, self.seed)
+            store = self._store(device, workers)
+            for split in splits:
+                store.contribute(data, split)
+            self._generated(model, data, store, self.num_samples, self.seed)
+
+    def _store(self, device: torch.device, workers: FeatureWorkers) -> FeatureStore:
+        return FeatureStore(
+            self.extractor, self.cache, workers, batch_size=self.batch_size, device=device
+        )
 
     def _missing(self, data: ImageData) -> list[str]:
-        """Splits whose features have to be extracted, and whose pixels somebody has seen before."""
+        """Splits that workers have to extract: not cached, and with a fingerprint to cache by."""
         if self.devices == 1:
             return []
-        known = [r for r, split in SPLITS.items() if data.card(split)["fingerprint"] is not None]
-        return [role for role in known if not self._kept(data, SPLITS[role], role)]
-
-    def _place(self, data: ImageData, split: Split, role: str) -> tuple[Path, dict[str, Any]]:
-        """Where features of a split are kept, and what identifies them."""
-        identity = {"extractor": dict(self.extractor.card), "data": data.card(split), "role": role}
-        name = f"{self.extractor.name}-{data.name}-{role}-{digest(identity, 24)}.safetensors"
-        return self.cache / name, identity
-
-    def _kept(self, data: ImageData, split: Split, role: str) -> Features | None:
-        """Features of a split from the disk."""
-        return load(*self._place(data, split, role), data.card(split)["n"])
-
-    def _stored(
-        self, data: ImageData, role: Role, device: torch.device
-    ) -> tuple[Features, dict[str, Any]]:
-        """Features of a split and its card; from the disk if these very pixels were seen before."""
-        return self._split_features(data, SPLITS[role], role, device)
-
-    def _split_features(
-        self, data: ImageData, split: Split, role: str, device: torch.device
-    ) -> tuple[Features, dict[str, Any]]:
-        card = data.card(split)
-        if card["fingerprint"] is not None:
-            kept = self._kept(data, split, role)
-            if kept is not None:
-                return kept, card
-        features, sha256 = self._seen(data, split, role, device)
-        if card["fingerprint"] is None:  # nobody had seen all of it until now
-            return features, {**card, "fingerprint": sha256}
-        save(*self._place(data, split, role), features)
-        return features, card
-
-    def _seen(
-        self, data: ImageData, split: Split, role: str, device: torch.device
-    ) -> tuple[Features, str]:
-        """Features of a split's images, and the sha256 of those that this process has seen."""
-        pixels, sha256 = data.pixels(split), hashlib.sha256()
-        # a split without a fingerprint gets it from one process that sees all of it
-        share = self._share if data.card(split)["fingerprint"] is not None else Share()
-        starts = range(0, len(pixels), self.batch_size)
-
-        def batches() -> Iterator[Tensor]:
-            for number in share.of(len(starts)):
-                batch = pixels[starts[number] : starts[number] + self.batch_size].copy()
-                sha256.update(batch.data)
-                yield torch.from_numpy(batch)
-
-        features = self._extract(batches(), data.levels, device)
-        return share.gather(role, features), sha256.hexdigest()
+        known = [s for s in REPORTED.values() if data.card(s)["fingerprint"] is not None]
+        return [split for split in known if self.cache.load(data, split) is None]
 
     def _generated(
         self,
         model: GenerativeModel,
         data: ImageData,
-        device: torch.device,
+        store: FeatureStore,
         num_samples: int,
         seed: int,
     ) -> Features | None:
-        """Features of generated images; None if one of these is not finite."""
+        """Features of generated images; None if one of these images is NaN or infinite."""
         latents = model.latents(num_samples, torch.Generator().manual_seed(seed))
-        parts = torch.split(latents, self.batch_size)
-        clock = _Clock(device)
-        finite = True
+        features, self.sample_images_per_second = sampled_features(model, data, store, latents)
+        return features
 
-        def batches() -> Iterator[Tensor]:
-            nonlocal finite
-            for number in self._share.of(len(parts)):
-                z = parts[number]
-                with clock.timing(len(z)):
-                    images = model.sample(z.to(device))
-                finite = finite and bool(images.isfinite().all())
-                yield data.to_pixels(images)
-
-        own = self._extract(batches(), data.levels, device)
-        if not finite:  # features of clamped pixels are finite
-            own.features.fill_(math.nan)
-        features = self._share.gather("fake", own)
-        self.sample_images_per_second = clock.images_per_second
-        return features if bool(features.features.isfinite().all()) else None
-
-    def _extract(self, batches: Iterator[Tensor], levels: int, device: torch.device) -> Features:
-        found = [self.extractor(pixels.to(device), levels) for pixels in batches]
-        if not found:
-            return Features(torch.empty(0, 0), torch.empty(0, 0))
-        return Features(
-            torch.cat([batch.features.float().cpu() for batch in found]),
-            torch.cat([batch.logits.float().cpu() for batch in found]),
-        )
-
-    # --- scores ---------------------------------------------------------------------------------
+    def _card(self, data: ImageData, averaging: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What defines the generated set."""
+        return {
+            "dataset": data.name,
+            "n": self.num_samples,
+            "seed": self.seed,
+            "latents": "prior",
+            "weights": "raw" if averaging is None else "ema",
+            **({} if averaging is None else {"averaging": dict(averaging)}),
+            "quantisation": {"round": "nearest", "levels": data.levels},
+        }
 
     def _scores(
         self,
@@ -280,7 +206,7 @@ class Evaluation:
         cards: Mapping[Role, Mapping[str, Any]],
         device: torch.device,
     ) -> list[Score]:
-        where = torch.device("cpu") if device.type == "mps" else device  # it has no float64
+        where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         moved = {
             role: Features(part.features.to(where), part.logits.to(where))
             for role, part in sets.items()
@@ -290,47 +216,42 @@ class Evaluation:
         for metric in self.metrics:
             if metric.needs_labels and not labelled:
                 continue
-            metric.reset()
-            for role, part in moved.items():
-                metric.update(part, role)
-            known = any(set(q.sets) <= set(sets) for q in metric.quantities)
-            estimates: Mapping[str, Estimate] = metric.compute() if known else {}
-            metric.reset()
+            known = any(set(quantity.sets) <= set(moved) for quantity in metric.quantities)
+            estimates: Mapping[str, Estimate] = metric(moved) if known else {}
             for quantity in metric.quantities:
-                scores.append(self._score(quantity, estimates.get(quantity.name), metric, cards))
+                card: dict[str, Any] = {
+                    "quantity": quantity.name,
+                    "estimator": {"name": type(metric).__name__, **metric.estimator},
+                    "extractor": dict(self.extractor.card),
+                    **{role: dict(cards[role]) for role in quantity.sets},
+                }
+                name = score_name(quantity.name, self.extractor)
+                scores.append(_score(name, quantity, estimates.get(quantity.name), card))
         return scores
 
-    def _score(
-        self,
-        quantity: Quantity,
-        estimate: Estimate | None,
-        metric: FeatureMetric,
-        cards: Mapping[Role, Mapping[str, Any]],
-    ) -> Score:
-        card: dict[str, Any] = {
-            "quantity": quantity.name,
-            "estimator": {"name": type(metric).__name__, **metric.estimator},
-            "extractor": dict(self.extractor.card),
-        }
-        card.update({role: dict(cards[role]) for role in quantity.sets})
-        if estimate is not None and not math.isfinite(estimate.value):
-            estimate = None
-        return Score(
-            name=score_name(quantity.name, self.extractor),
-            value=estimate.value if estimate else None,
-            unit=quantity.unit,
-            higher_is_better=quantity.higher_is_better,
-            card=card,
-            low=estimate.low if estimate else None,
-            high=estimate.high if estimate else None,
-            status="ok" if estimate else "nonfinite",
-        )
+
+def _score(
+    name: str, quantity: Quantity, estimate: Estimate | None, card: Mapping[str, Any]
+) -> Score:
+    """A score of an estimate; without a value if there is none, or NaN, or infinity."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return Score(name, None, quantity.unit, quantity.higher_is_better, card, status="nonfinite")
+    return Score(
+        name,
+        estimate.value,
+        quantity.unit,
+        quantity.higher_is_better,
+        card,
+        low=estimate.low,
+        high=estimate.high,
+    )
 
 
 def score_name(quantity: str, extractor: Extractor) -> str:
-    """Name a quantity by its extractor; the names of the papers are for the papers' features.
+    """Name a quantity by its extractor: `fd_lenet-digits-v1`.
 
-    `fid`, `kid` and `is` need the 2015 Inception with its own resizing, `fid_clean` that of Pillow.
+    The papers' names are reserved for the papers' features: `fid`, `kid` and `is` for the 2015
+    Inception with its own resizing, `fid_clean` and so on for the same with Pillow's.
     """
     card = extractor.card
     family, _, rest = quantity.partition("_")
@@ -343,7 +264,7 @@ def score_name(quantity: str, extractor: Extractor) -> str:
 
 @contextmanager
 def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Iterator[None]:
-    """Eval mode, no gradients, full float32, random draws of its own; everything restored."""
+    """Eval mode, no gradients, no TF32, the global generators seeded; all restored on leaving."""
     modes = [(module, module.training) for module in model.modules()]
     matmul = torch.get_float32_matmul_precision()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
@@ -364,28 +285,3 @@ def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Ite
         torch.set_float32_matmul_precision(matmul)
         for module, training in modes:
             module.training = training
-
-
-class _Clock:
-    """Time of generation alone; the first batch, which warms up, counts only if there is no other."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.laps = device, list[tuple[int, float]]()
-
-    @contextmanager
-    def timing(self, images: int) -> Iterator[None]:
-        self._wait()
-        began = time.perf_counter()
-        yield
-        self._wait()
-        self.laps.append((images, time.perf_counter() - began))
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    @property
-    def images_per_second(self) -> float | None:
-        laps = self.laps[1:] or self.laps
-        seconds = sum(lap for _, lap in laps)
-        return sum(images for images, _ in laps) / seconds if seconds else None

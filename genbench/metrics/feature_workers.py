@@ -1,7 +1,7 @@
-"""Features of one evaluation, extracted by several processes; what they find goes through files.
+"""Features of one evaluation extracted by several processes, which exchange them through files.
 
-Every process takes a run of whole batches, the very ones that a single process would have, and the
-first puts the features together in order: so the scores are those of one device.
+Each process takes consecutive whole batches, the same ones that a single process would make, and the
+first process joins the results in order: the scores are bit for bit those of one process.
 """
 
 import os
@@ -24,45 +24,52 @@ POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which part of the batches is this process's: that of `rank` out of `world`."""
+class FeatureWorkers:
+    """The processes of an evaluation, as process `rank` of `world` sees them.
+
+    Rank 0 computes the scores; it alone has `processes`, the handles of the ranks 1 .. world - 1,
+    which it started. Features travel through `folder`.
+    """
 
     rank: int = 0
     world: int = 1
     folder: Path = Path()
-    helpers: tuple["subprocess.Popen[bytes]", ...] = ()
+    processes: tuple["subprocess.Popen[bytes]", ...] = ()
 
-    def of(self, batches: int) -> range:
-        """Numbers of this process's batches."""
+    def own(self, batches: int) -> range:
+        """Numbers of this process's batches, out of 0 .. batches - 1."""
         return range(self.rank * batches // self.world, (self.rank + 1) * batches // self.world)
 
-    def gather(self, role: str, own: Features) -> Features:
-        """All processes' features in order; in a helper, which hands its own over, those alone."""
+    def gather(self, name: str, own: Features) -> Features:
+        """On rank 0: the features `name` of all ranks, in order. Elsewhere: write `own` for rank 0.
+
+        Raises GenbenchError if a process has ended without writing its features.
+        """
         if self.rank:
-            target = self._file(role, self.rank)
+            target = self._file(name, self.rank)
             partial = target.with_suffix(".partial")
             save_file({k: v.contiguous() for k, v in own._asdict().items()}, partial)
             os.replace(partial, target)
             return own
         found = [own]
         for rank in range(1, self.world):
-            self._wait_for(role, rank)
-            tensors = load_file(self._file(role, rank))
+            self._wait_for(name, rank)
+            tensors = load_file(self._file(name, rank))
             found.append(Features(tensors["features"], tensors["logits"]))
-        found = [part for part in found if len(part.features)]  # more devices than batches
+        found = [part for part in found if len(part.features)]  # more processes than batches
         if len(found) == 1:
             return found[0]
         return Features(
             torch.cat([part.features for part in found]), torch.cat([part.logits for part in found])
         )
 
-    def _file(self, role: str, rank: int) -> Path:
-        return self.folder / f"{role}-{rank}.safetensors"
+    def _file(self, name: str, rank: int) -> Path:
+        return self.folder / f"{name}-{rank}.safetensors"
 
-    def _wait_for(self, role: str, rank: int) -> None:
-        while not self._file(role, rank).exists():
-            code = self.helpers[rank - 1].poll()
-            if code is not None and not self._file(role, rank).exists():
+    def _wait_for(self, name: str, rank: int) -> None:
+        while not self._file(name, rank).exists():
+            code = self.processes[rank - 1].poll()
+            if code is not None and not self._file(name, rank).exists():
                 raise GenbenchError(
                     f"the evaluation's process {rank} of {self.world} ended with code {code}: see "
                     "its message above, or set evaluation.devices=1"
@@ -70,24 +77,32 @@ class Share:
             time.sleep(POLL_SECONDS)
 
 
+ALONE = FeatureWorkers()
+
+
 @contextmanager
-def helped(
-    devices: int, directory: Path | None, protocol: Path | None, roles: Sequence[str]
-) -> Iterator[Share]:
-    """Start `devices - 1` processes that extract their shares of `roles` of a run's last weights."""
+def start_workers(
+    devices: int, directory: Path | None, protocol: Path | None, arguments: Sequence[str]
+) -> Iterator[FeatureWorkers]:
+    """Start `devices - 1` processes of `genbench.evaluate` for the final weights of a run.
+
+    `arguments` are the splits to extract and other words that `genbench.evaluate` knows. Without
+    a run directory there are no weights to load, so this process works alone. On leaving, the
+    processes are killed: what they had to do is done, or is not wanted any more.
+    """
     if devices == 1 or directory is None:
-        yield Share()
+        yield ALONE
         return
     with tempfile.TemporaryDirectory(prefix="genbench-shares-") as name:
         config = protocol or directory / "config.yaml"
         command = [sys.executable, "-m", "genbench.evaluate", str(directory), str(config)]
-        helpers = tuple(
-            subprocess.Popen([*command, "--share", f"{rank}/{devices}", name, *roles])
+        processes = tuple(
+            subprocess.Popen([*command, "--share", f"{rank}/{devices}", name, *arguments])
             for rank in range(1, devices)
         )
         try:
-            yield Share(0, devices, Path(name), helpers)
+            yield FeatureWorkers(0, devices, Path(name), processes)
         finally:
-            for helper in helpers:
-                helper.kill()
-                helper.wait()
+            for process in processes:
+                process.kill()
+                process.wait()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def check_finite(features: Tensor) -> None:
-    """Refuse fewer than two rows, and NaN or infinity: no distance exists. Raises ValueError."""
+    """Raise ValueError unless features are (N, D), N >= 2, without NaN or infinity."""
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features of shape {tuple(features.shape)}: at least two rows are needed")
     if not bool(features.isfinite().all()):
@@ -13,7 +13,7 @@ def check_finite(features: Tensor) -> None:
 
 
 def subset(features: Tensor, count: int, seed: int) -> Tensor:
-    """Choose `count` rows by a permutation that depends on the seed and the number of rows alone."""
+    """Choose `count` rows by a permutation that depends only on seed and number of rows; all if fewer."""
     if count >= len(features):
         return features
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))

@@ -1,6 +1,6 @@
 """Frechet distance between Gaussians fitted to two sets of features, Heusel et al. 2017.
 
-https://arxiv.org/abs/1706.08500, section 3. Called FID only in the features of the 2015 Inception.
+https://arxiv.org/abs/1706.08500, section 3. Called FID only for features of the 2015 Inception.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 
-BLOCK = 4096  # rows that are in float64 at a time
+BLOCK = 4096  # rows converted to float64 at a time
 
 
 class Moments(NamedTuple):
@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
 
 def moments(features: Tensor, counts: Tensor | None = None) -> Moments:
-    """Fit a Gaussian to rows (N, D), row i taken counts[i] times; the mean goes off first.
+    """Fit a Gaussian to rows (N, D), row i repeated counts[i] times; two passes, for precision.
 
     Raises ValueError for NaN, infinity and N < 2.
     """
@@ -44,7 +44,7 @@ def moments(features: Tensor, counts: Tensor | None = None) -> Moments:
 
 
 def _gram(rows: Tensor) -> Tensor:
-    """X^T X of (N, D); numpy's BLAS computes one half of it, PyTorch's both."""
+    """X^T X of (N, D), by numpy on a CPU: it computes half of the symmetric result, PyTorch all."""
     if rows.device.type == "cpu":
         array = rows.numpy()
         return torch.from_numpy(array.T @ array)
@@ -53,7 +53,7 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def factor(covariance: Tensor) -> Tensor:
-    """Find a matrix F with F F^T = S: Cholesky's, or by eigenvectors where S has no full rank."""
+    """A matrix F with F F^T = S: Cholesky's, or by eigenvectors if S is singular."""
     root: Tensor
     root, failed = torch.linalg.cholesky_ex(covariance)
     if bool(failed):
@@ -65,8 +65,8 @@ def factor(covariance: Tensor) -> Tensor:
 def distance(a: Moments, b: Moments) -> float:
     """|m - n|^2 + Tr(S + T - 2 (S T)^(1/2)), by the eigenvalues of F^T T F, where F F^T = S.
 
-    S T and F^T T F have the same eigenvalues. Not clipped: where covariances have no full rank it may
-    be below 0 by about 1e-6.
+    S T and F^T T F have the same eigenvalues. Not clipped: for singular covariances rounding may make
+    it negative, by about 1e-6.
     """
     inner = _between(factor(a.covariance), b.covariance)
     cross = torch.linalg.eigvalsh(inner).clamp_min(0).sqrt().sum()
@@ -75,15 +75,15 @@ def distance(a: Moments, b: Moments) -> float:
 
 
 def _between(root: Tensor, covariance: Tensor) -> Tensor:
-    """Compute the lower half of F^T T F: on a CPU by LAPACK, which needs a third of the time.
+    """The lower triangle of F^T T F: on a CPU by LAPACK's dsygst, in a third of the time.
 
-    Its dsygst knows that F is triangular and the result symmetric; PyTorch has no such function.
+    It exploits that F is triangular and the result symmetric; PyTorch has no such function.
     """
     triangular = not bool(root.triu(1).any())
     if root.device.type == "cpu" and triangular:
-        from scipy.linalg.lapack import dsygst  # late: whoever trains does not need it
+        from scipy.linalg.lapack import dsygst  # imported late: not needed for training
 
-        # Fortran's order is the transpose of ours: with U = F^T it is U T U^T that we ask for
+        # Fortran order is the transpose of ours: with U = F^T this computes U T U^T
         inner, problem = dsygst(covariance.numpy().T, root.numpy().T, itype=2, lower=0)
         assert problem == 0, f"dsygst: argument {-problem}"
         return torch.from_numpy(inner.T)
@@ -92,10 +92,10 @@ def _between(root: Tensor, covariance: Tensor) -> Tensor:
 
 
 def resampled_distances(a: Tensor, b: Tensor, times: int, seed: int) -> list[float]:
-    """Distances after both sets are drawn anew with replacement, by a generator of their own.
+    """Distances between bootstrap samples of both sets, drawn by a generator of their own.
 
-    Their quantiles bound nothing: resampling adds the bias of N once more (use their mean and
-    standard deviation).
+    Use their mean and standard deviation. Their quantiles are no confidence bounds, because
+    resampling adds the bias of finite N a second time.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -109,10 +109,9 @@ def resampled_distances(a: Tensor, b: Tensor, times: int, seed: int) -> list[flo
 class FrechetDistance(FeatureMetric):
     """Distance to the training images, its bias-corrected form, and the same to held-out ones.
 
-    The plain value is biased by about c / N, with a c of the generator's own. `fd_bc` takes the bias
-    off as far as resampling shows it, which is nearly all of it from N = 10 D images on: 2 fd - mean
-    of `bootstrap` resampled distances. The floor is the distance of the training images to the
-    held-out ones.
+    The plain value `fd` is biased by about c / N, and c differs between generators. `fd_bc` subtracts
+    the bootstrap estimate of the bias, which is nearly all of it for N >= 10 D: 2 fd - mean of
+    `bootstrap` resampled distances. `fd_floor` is the distance of training to held-out images.
     """
 
     quantities = (
@@ -123,28 +122,27 @@ class FrechetDistance(FeatureMetric):
     )
 
     def __init__(self, bootstrap: int = 30, seed: int = 0) -> None:
-        super().__init__()
         self.bootstrap, self.seed = bootstrap, seed
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """Unbiased covariances; the bootstrap's size."""
+        """Unbiased covariances; number and seed of the bootstrap samples."""
         return {"ddof": 1, "bootstrap": self.bootstrap, "bootstrap_seed": self.seed, "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Estimate the four distances; without generated images the floor alone."""
-        real, heldout = moments(self.features("real")), moments(self.features("heldout"))
+        real, heldout = moments(sets["real"].features), moments(sets["heldout"].features)
         estimates = {"fd_floor": Estimate(distance(real, heldout))}
-        if not self.has("fake"):
+        if "fake" not in sets:
             return estimates
-        fake = moments(self.features("fake"))
+        fake = moments(sets["fake"].features)
         plain = distance(real, fake)
         estimates["fd"] = Estimate(plain)
         estimates["fd_heldout"] = Estimate(distance(heldout, fake))
         if self.bootstrap > 1:
             drawn = torch.tensor(
                 resampled_distances(
-                    self.features("real"), self.features("fake"), self.bootstrap, self.seed
+                    sets["real"].features, sets["fake"].features, self.bootstrap, self.seed
                 ),
                 dtype=torch.float64,
             )

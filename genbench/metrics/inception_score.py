@@ -1,8 +1,8 @@
-"""How sure a classifier is of each image, and how evenly its labels are spread: Salimans et al. 2016.
+"""Inception Score: confidence of a classifier and balance of its labels, Salimans et al. 2016.
 
-https://arxiv.org/abs/1606.03498, section 4. It never looks at real images and ranks noise above some
-damaged ones, so it stands beside the score of held-out images. In one split, in log space: with
-probabilities in float32 a missing class gives NaN.
+https://arxiv.org/abs/1606.03498, section 4. It ignores real images, and noise can score above damaged
+images: compare it with the score of held-out images. In one split, in log space: with probabilities in
+float32 a missing class gives NaN.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
 
 
@@ -26,7 +26,7 @@ def inception_score(logits: Tensor) -> float:
 
 
 class InceptionScore(FeatureMetric):
-    """The score of generated images, and of held-out ones by the same classifier."""
+    """The score of generated images, and that of held-out images with the same classifier."""
 
     needs_labels = True
     quantities = (
@@ -36,12 +36,12 @@ class InceptionScore(FeatureMetric):
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """One split."""
+        """Number of splits."""
         return {"splits": 1, "version": 1}
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Score held-out images, and generated ones if there are any."""
-        estimates = {"is_heldout": Estimate(inception_score(self.logits("heldout")))}
-        if self.has("fake"):
-            estimates["is"] = Estimate(inception_score(self.logits("fake")))
+        estimates = {"is_heldout": Estimate(inception_score(sets["heldout"].logits))}
+        if "fake" in sets:
+            estimates["is"] = Estimate(inception_score(sets["fake"].logits))
         return estimates

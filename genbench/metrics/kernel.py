@@ -1,7 +1,7 @@
 """Kernel distance between two sets of features, Binkowski et al. 2018.
 
-https://arxiv.org/abs/1801.01401, section 4: squared MMD with the kernel (x.y / D + 1)^3. Unbiased at
-every number of images, hence about 0, on both sides of it, for equal distributions.
+https://arxiv.org/abs/1801.01401, section 4: squared MMD with the kernel (x.y / D + 1)^3. Unbiased for
+any number of images, so that for equal distributions it scatters around 0 and may be negative.
 """
 
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite, subset
 
-BLOCK = 2048  # a kernel matrix in memory is at most BLOCK x BLOCK
+BLOCK = 2048  # rows and columns of a kernel matrix in memory
 
 
 def kernel_sum(x: Tensor, y: Tensor, *, same: bool = False) -> float:
-    """Sum of (x.y / D + 1)^3 over all pairs of rows; `same` leaves a row's pair with itself out."""
+    """Sum of (x.y / D + 1)^3 over all pairs of rows; `same` (x is y) leaves out the diagonal."""
     total = x.new_zeros((), dtype=torch.float64)
     for i, rows in enumerate(torch.split(x, BLOCK)):
         for j, columns in enumerate(torch.split(y, BLOCK)):
@@ -37,9 +37,9 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 def standard_error(x: Tensor, y: Tensor, blocks: int, seed: int) -> float | None:
-    """Standard error from disjoint blocks of both sets; too wide where the distance is nearly 0.
+    """Standard error from disjoint blocks of both sets; too large if the distance is nearly 0.
 
-    None where the sets do not fill two blocks of two rows each.
+    None if the sets do not fill two blocks of two rows each.
     """
     blocks = min(blocks, len(x) // 2, len(y) // 2)
     if blocks < 2:
@@ -50,7 +50,7 @@ def standard_error(x: Tensor, y: Tensor, blocks: int, seed: int) -> float | None
 
 
 def subset_blocks(rows: Tensor, blocks: int, seed: int) -> tuple[Tensor, ...]:
-    """Cut rows, in an order that depends on the seed, into blocks of nearly equal size."""
+    """Rows in an order that depends on the seed, split into blocks of nearly equal size."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return torch.tensor_split(rows[order.to(rows.device)], blocks)
 
@@ -58,18 +58,17 @@ def subset_blocks(rows: Tensor, blocks: int, seed: int) -> tuple[Tensor, ...]:
 class KernelDistance(FeatureMetric):
     """Distance to the training images, with a standard error from `blocks` disjoint blocks.
 
-    More than `max_images` of a set are thinned at random: the estimate stays unbiased.
+    Of a larger set a random subset of `max_images` is used: the estimate stays unbiased.
     """
 
     quantities = (Quantity("kid", ("fake", "real"), False),)
 
     def __init__(self, blocks: int = 10, max_images: int = 10_000, seed: int = 0) -> None:
-        super().__init__()
         self.blocks, self.max_images, self.seed = blocks, max_images, seed
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """The kernel, and what is drawn."""
+        """Kernel, statistic, blocks and subsets."""
         return {
             "kernel": "(x.y / D + 1)^3",
             "statistic": "U",
@@ -79,9 +78,9 @@ class KernelDistance(FeatureMetric):
             "version": 1,
         }
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Estimate the squared distance."""
-        real = subset(self.features("real"), self.max_images, self.seed)
-        fake = subset(self.features("fake"), self.max_images, self.seed)
+        real = subset(sets["real"].features, self.max_images, self.seed)
+        fake = subset(sets["fake"].features, self.max_images, self.seed)
         error = standard_error(real, fake, self.blocks, self.seed)
         return {"kid": Estimate.within(kernel_distance(real, fake), error)}

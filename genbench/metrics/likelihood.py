@@ -1,8 +1,8 @@
 """How well a model predicts held-out images: bounds on log p(x), in nats per image, at beta = 1.
 
-For models with an encoder. Every name carries the likelihood's tag: numbers under different tags
-measure different things. A model without a pixel likelihood of its own gets bounds `posthoc`, under
-a Gaussian whose variance is the error of its reconstructions of validation images.
+For models with an encoder. Every name contains the likelihood's tag, because values under different
+likelihoods are not comparable. A model with an encoder but without a pixel likelihood gets `posthoc`
+bounds, under a Gaussian whose variance is its mean squared reconstruction error on validation images.
 """
 
 import math
@@ -22,18 +22,15 @@ from genbench.runs.score import Score
 
 SPLIT: Split = "test"
 
+IMAGES_AT_ONCE = 32  # images whose importance draws are in memory together
 
-IMAGES_AT_ONCE = 32  # whose draws are in memory together
-
-
-SMALLEST_VARIANCE = 1e-8  # of a model that reconstructs without any error
-
+SMALLEST_VARIANCE = 1e-8  # for a model that reconstructs without error
 
 POSTHOC = "gaussian-posthoc"
 
 
-class Task(NamedTuple):
-    """What is to be scored, and how: `batch_size` bounds memory and changes no number."""
+class LikelihoodRequest(NamedTuple):
+    """What is to be scored, and how; `batch_size` bounds memory and changes no score."""
 
     model: GenerativeModel
     data: ImageData
@@ -41,26 +38,26 @@ class Task(NamedTuple):
     seed: int
     batch_size: int
     weights: str = "raw"
-    directory: Path | None = None  # of the run, for what is to be taken up again later
+    directory: Path | None = None  # of the run, to keep intermediate results in
 
 
 class LikelihoodMetric(Protocol):
-    """Numbers that need the model itself, not only its images."""
+    """Scores that need the model itself, not only its images."""
 
-    def __call__(self, task: Task) -> list[Score]:
-        """Score the model; nothing if it has no such number."""
+    def __call__(self, request: LikelihoodRequest) -> list[Score]:
+        """Score the model; an empty list if these scores are not defined for it."""
         ...
 
 
 class Bound(NamedTuple):
-    """What is known of each image, float64 (N,) in nats; log p(x) >= -(rate + distortion)."""
+    """Rate and distortion of each image, float64 (N,) in nats: log p(x) >= -(rate + distortion)."""
 
     rate: Tensor
     distortion: Tensor
 
 
 class Observer(NamedTuple):
-    """An encoder and an observation model: all that a bound needs."""
+    """The encoder and the observation model of a bound."""
 
     posterior: Callable[[Tensor], tuple[Tensor, Tensor]]  # mean and log variance, (N, d) each
     log_prob: Callable[[Tensor, Tensor], Tensor]  # log p(images | z), (N,)
@@ -80,8 +77,8 @@ def importance_bound(
 ) -> Tensor:
     """log 1/k sum_k p(x, z_k) / q(z_k | x), Burda et al. 2016, eq. 8: float64 (N,).
 
-    `noise` (k, N, d) makes the draws; they are summed up in a stream of portions, which do not
-    change the result.
+    `noise` (k, N, d) has the k draws of each image. At most about `decoded_at_once` images are
+    decoded at a time; this does not change the result beyond rounding.
     """
     mu, logvar = (part.double() for part in observer.posterior(images))
     total = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
@@ -103,15 +100,15 @@ def gaussian_log_prob(images: Tensor, means: Tensor, variance: float) -> Tensor:
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:
-    """Turn -log P of a discrete image, in nats, into bits per pixel and channel."""
+    """Convert -log P of a discrete image from nats to bits per pixel and channel."""
     return nats / (dimensions * math.log(2))
 
 
 class Bounds:
-    """The evidence lower bound with its halves, and the tighter one of importance sampling.
+    """The ELBO with its two terms, and the tighter importance-weighted bound (IWAE).
 
-    `posterior_draws` per image in the first; `importance_draws` in the second, 0 for none, on the
-    first `max_images` of the test split (null: all of them).
+    The ELBO takes `posterior_draws` draws per test image. IWAE takes `importance_draws` (0: leave it
+    out) on the first `max_images` of the test split (None: all of them).
     """
 
     def __init__(
@@ -127,31 +124,39 @@ class Bounds:
         self.posterior_draws, self.importance_draws = posterior_draws, importance_draws
         self.max_images = max_images
 
-    def __call__(self, task: Task) -> list[Score]:
-        """Score a model that has an encoder; nothing for any other."""
-        model = task.model
+    def __call__(self, request: LikelihoodRequest) -> list[Score]:
+        """Score a model that has an encoder; an empty list for others."""
+        model = request.model
         if isinstance(model, HasLikelihood):
             own = Observer(model.posterior, model.log_prob)
             tag, discrete = model.likelihood.tag, model.likelihood.discrete
-            return self._scores(task, own, tag, discrete, "")
+            return self._scores(request, own, tag, discrete, "")
         if isinstance(model, HasPosterior):
-            observer, variance = posthoc(task, model)
-            scores = self._scores(task, observer, POSTHOC, False, "_posthoc")
-            card = {"quantity": "posthoc_variance", "weights": task.weights, "seed": task.seed}
-            card["validation"] = task.data.card("validation")
+            observer, variance = posthoc(request, model)
+            scores = self._scores(request, observer, POSTHOC, False, "_posthoc")
+            card = {
+                "quantity": "posthoc_variance",
+                "weights": request.weights,
+                "seed": request.seed,
+            }
+            card["validation"] = request.data.card("validation")
             return [*scores, _score("posthoc_variance", variance, "", None, card)]
         return []
 
     def _scores(
-        self, task: Task, observer: Observer, tag: str, discrete: bool, suffix: str
+        self, request: LikelihoodRequest, observer: Observer, tag: str, discrete: bool, suffix: str
     ) -> list[Score]:
-        """Both bounds under one observation model, whose tag their names carry."""
-        common: dict[str, Any] = {"likelihood": tag, "seed": task.seed, "weights": task.weights}
+        """Scores of both bounds under one observation model; `tag` and `suffix` go into their names."""
+        common: dict[str, Any] = {
+            "likelihood": tag,
+            "seed": request.seed,
+            "weights": request.weights,
+        }
         if not discrete:
             common["density"] = {"range": [-1, 1], "dequantised": False}
-        bound = self._elbo(task, observer)
+        bound = self._elbo(request, observer)
         estimator = {"beta": 1, "posterior_draws": self.posterior_draws, "version": 1}
-        card = {**common, "estimator": estimator, "heldout": task.data.card(SPLIT)}
+        card = {**common, "estimator": estimator, "heldout": request.data.card(SPLIT)}
         total = bound.rate + bound.distortion
         scores = [
             _mean(f"elbo{suffix}", tag, -total, "nats", True, card),
@@ -159,83 +164,87 @@ class Bounds:
             _mean(f"distortion{suffix}", tag, bound.distortion, "nats", False, card),
         ]
         if discrete:
-            dimensions = task.data.channels * task.data.image_size**2
+            dimensions = request.data.channels * request.data.image_size**2
             bits = total * bits_per_dimension(1, dimensions)
             scores.append(_mean("bits_per_dim", tag, bits, "bits", False, card))
         if self.importance_draws:
-            k, values = self.importance_draws, self._importance(task, observer)
-            heldout = {**task.data.card(SPLIT), "first": len(values)}
+            k, values = self.importance_draws, self._importance(request, observer)
+            heldout = {**request.data.card(SPLIT), "first": len(values)}
             card = {**common, "estimator": {"k": k, "version": 1}, "heldout": heldout}
             scores.append(_mean(f"iwae{suffix}", f"{k}_{tag}", values, "nats", True, card))
         return scores
 
-    def _elbo(self, task: Task, observer: Observer) -> Bound:
-        """Bound every held-out image; all noise is drawn at once."""
-        count = len(task.data.pixels(SPLIT))
-        generator = torch.Generator().manual_seed(task.seed)
-        shape = (self.posterior_draws, count, task.model.latent_dim)
+    def _elbo(self, request: LikelihoodRequest, observer: Observer) -> Bound:
+        """ELBO of every test image. All noise is drawn at once, so batches do not change it."""
+        count = len(request.data.pixels(SPLIT))
+        generator = torch.Generator().manual_seed(request.seed)
+        shape = (self.posterior_draws, count, request.model.latent_dim)
         noise = torch.randn(shape, generator=generator)
         parts = [
-            elbo(observer, images, noise[:, which].to(task.device))
-            for which, images in batches(task, SPLIT, count, task.batch_size)
+            elbo(observer, images, noise[:, which].to(request.device))
+            for which, images in batches(request, SPLIT, count, request.batch_size)
         ]
         rates, distortions = zip(*parts, strict=True)
         return Bound(torch.cat(rates).cpu(), torch.cat(distortions).cpu())
 
-    def _importance(self, task: Task, observer: Observer) -> Tensor:
-        """Bound the first images; every image has a generator of its own for its draws."""
-        there = len(task.data.pixels(SPLIT))
+    def _importance(self, request: LikelihoodRequest, observer: Observer) -> Tensor:
+        """IWAE of the first images. Each has its own generator, so batches do not change the draws."""
+        there = len(request.data.pixels(SPLIT))
         count = min(there, self.max_images or there)
-        size, values = min(IMAGES_AT_ONCE, task.batch_size), []
+        size, values = min(IMAGES_AT_ONCE, request.batch_size), []
         with progress() as bar:
             name = f"importance sampling, {self.importance_draws} draws an image"
             work = bar.add_task(name, total=count)
-            for which, images in batches(task, SPLIT, count, size):
-                noise = torch.stack([self._draws(task, i) for i in which_numbers(which)], 1)
+            for which, images in batches(request, SPLIT, count, size):
+                noise = torch.stack([self._draws(request, i) for i in which_numbers(which)], 1)
                 values.append(
-                    importance_bound(observer, images, noise.to(task.device), task.batch_size)
+                    importance_bound(observer, images, noise.to(request.device), request.batch_size)
                 )
                 bar.advance(work, len(images))
         return torch.cat(values).cpu()
 
-    def _draws(self, task: Task, image: int) -> Tensor:
-        generator = torch.Generator().manual_seed((task.seed * 1_000_003 + image) * 4_099 % 2**63)
-        return torch.randn(self.importance_draws, task.model.latent_dim, generator=generator)
+    def _draws(self, request: LikelihoodRequest, image: int) -> Tensor:
+        generator = torch.Generator().manual_seed(
+            (request.seed * 1_000_003 + image) * 4_099 % 2**63
+        )
+        return torch.randn(self.importance_draws, request.model.latent_dim, generator=generator)
 
 
-def posthoc(task: Task, model: HasPosterior) -> tuple[Observer, float]:
-    """Give a model with an encoder a Gaussian likelihood; its variance is the validation error.
+def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, float]:
+    """Observer with a Gaussian likelihood for a model that has an encoder only; and its variance.
 
-    The mean squared error of reconstructions from one posterior draw per validation image: that
-    variance maximises the bound on them, in closed form.
+    The variance is the mean squared error of reconstructions from one posterior draw per validation
+    image, which maximises the bound on these images.
     """
-    count = len(task.data.pixels("validation"))
-    generator = torch.Generator().manual_seed(task.seed + 1)
-    noise = torch.randn(count, task.model.latent_dim, generator=generator)
+    count = len(request.data.pixels("validation"))
+    generator = torch.Generator().manual_seed(request.seed + 1)
+    noise = torch.randn(count, request.model.latent_dim, generator=generator)
     error, values = 0.0, 0
-    for which, images in batches(task, "validation", count, task.batch_size):
-        z = reparameterize(*model.posterior(images), noise[which].to(task.device))
-        error += float((images - task.model.sample(z)).double().square().sum())
+    for which, images in batches(request, "validation", count, request.batch_size):
+        z = reparameterize(*model.posterior(images), noise[which].to(request.device))
+        error += float((images - request.model.sample(z)).double().square().sum())
         values += images.numel()
     variance = max(error / values, SMALLEST_VARIANCE)
 
     def log_prob(images: Tensor, z: Tensor) -> Tensor:
-        return gaussian_log_prob(images, task.model.sample(z), variance)
+        return gaussian_log_prob(images, request.model.sample(z), variance)
 
     return Observer(model.posterior, log_prob), variance
 
 
-def batches(task: Task, split: Split, count: int, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """The first `count` images of a split, in portions on the device, with where each belongs."""
-    pixels = task.data.pixels(split)
+def batches(
+    request: LikelihoodRequest, split: Split, count: int, size: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """The first `count` images of a split on the device, `size` at a time, each with its slice."""
+    pixels = request.data.pixels(split)
     for start in range(0, count, size):
         which = slice(start, min(start + size, count))
         part = torch.from_numpy(pixels[which].copy())
-        yield which, task.data.to_images(part.to(task.device))
+        yield which, request.data.to_images(part.to(request.device))
 
 
 def which_numbers(which: slice) -> range:
-    """The numbers that a slice stands for."""
+    """Indices that a slice selects."""
     return range(which.start, which.stop)
 
 
@@ -247,7 +256,7 @@ def _mean(
     better: bool | None,
     card: Mapping[str, Any],
 ) -> Score:
-    """Average over images, within 1.96 standard errors."""
+    """Score of a mean over images, with bounds of 1.96 standard errors."""
     mean = float(values.mean())
     error = 1.96 * float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return _score(f"{quantity}_{tag}", mean, unit, better, {"quantity": quantity, **card}, error)

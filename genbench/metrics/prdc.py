@@ -1,8 +1,8 @@
 """Fidelity and variety apart: precision and recall, density and coverage, by nearest neighbours.
 
 Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991, and Naeem et al. 2020,
-https://arxiv.org/abs/2002.09797. Precision alone is fooled: the mean image has precision 1. Sets of
-equal size give, for equal distributions, density 1 and coverage 1 - prod_i (N - i) / (2 N - i).
+https://arxiv.org/abs/2002.09797. Precision alone misleads: the mean image has precision 1. For equal
+distributions and sets of equal size the density is 1 and the coverage 1 - prod_i (N - i) / (2 N - i).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genbench.metrics.contract import Estimate, FeatureMetric, Quantity
+from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite, subset
 
-BLOCK = 2**24  # entries of a distance matrix that are in memory
+BLOCK = 2**24  # entries of a distance matrix in memory
 
-
-SAME = 1e-12  # share of |x|^2 + |y|^2 below which a squared distance is rounding
+SAME = 1e-12  # fraction of |x|^2 + |y|^2 below which a squared distance is a rounding error
 
 
 class PRDC(NamedTuple):
@@ -30,7 +29,10 @@ class PRDC(NamedTuple):
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows at a time of |x_i - y_j|^2 in float64, from where the middle of `y` is the origin."""
+    """|x_i - y_j|^2 in float64, a block of rows at a time with its slice.
+
+    Both sets are shifted by the mean of `y`, which reduces cancellation.
+    """
     middle = y.double().mean(0)
     y = y.double() - middle
     lengths = y.square().sum(1)
@@ -44,19 +46,19 @@ def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def radii(x: Tensor, k: int) -> Tensor:
-    """Squared distance of each row to its k-th neighbour among the others, (N,)."""
+    """Squared distance of each row to its k-th nearest neighbour among the others, (N,)."""
     found = []
     for which, block in squared_distances(x, x):
         rows = torch.arange(len(block), device=block.device)
-        block[rows, rows + which.start] = torch.inf  # not its own neighbour
+        block[rows, rows + which.start] = torch.inf  # a row is not its own neighbour
         found.append(block.kthvalue(k, dim=1).values)
     return torch.cat(found)
 
 
 def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
-    """Compare sets of features by balls around each row that reach to its k-th neighbour.
+    """Compare two sets by balls around each row with the radius of its k-th nearest neighbour.
 
-    Raises ValueError for NaN, infinity and sets of no more than k rows.
+    Raises ValueError for NaN, infinity and sets of k rows or fewer.
     """
     for rows in (real, fake):
         check_finite(rows)
@@ -83,8 +85,8 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
 class NeighbourScores(FeatureMetric):
     """Precision, recall, density and coverage of generated among training images.
 
-    All four depend on the sizes of the sets, so both are thinned at random to the smaller one, or to
-    `max_images`.
+    All four depend on the sizes of the sets: random subsets of equal size are used, that of the smaller
+    set or `max_images`.
     """
 
     quantities = (
@@ -95,13 +97,12 @@ class NeighbourScores(FeatureMetric):
     )
 
     def __init__(self, k: int = 5, max_images: int = 10_000, seed: int = 0) -> None:
-        super().__init__()
         self.k, self.max_images, self.seed = k, max_images, seed
         self.minimum = k + 1
 
     @property
     def estimator(self) -> Mapping[str, Any]:
-        """The neighbourhood, and what is drawn."""
+        """Number of neighbours, and subsets."""
         return {
             "k": self.k,
             "sizes": "equal",
@@ -110,9 +111,9 @@ class NeighbourScores(FeatureMetric):
             "version": 1,
         }
 
-    def compute(self) -> dict[str, Estimate]:
+    def __call__(self, sets: Mapping[Role, Features]) -> dict[str, Estimate]:
         """Compare as many generated images as training images."""
-        real, fake = self.features("real"), self.features("fake")
+        real, fake = sets["real"].features, sets["fake"].features
         n = min(len(real), len(fake), self.max_images)
         found = prdc(subset(real, n, self.seed), subset(fake, n, self.seed), self.k)
         return {name: Estimate(value) for name, value in found._asdict().items()}

@@ -1,1 +1,1 @@
-"""Modules without losses: the arena that all models share."""
+"""Network architectures, without losses: all models use the same ones."""

@@ -2,7 +2,7 @@
 
 Stages halve the image (rounding down) while it has 8 pixels or more a side, so that any square size
 from 8 on works: 8 -> 4, 28 -> 14 -> 7, 64 -> 32 -> 16 -> 8 -> 4. Stage i has width * min(2^i, 8)
-channels. All weights start at N(0, 0.02), biases at 0, norms at N(1, 0.02) and 0.
+channels. Weights are initialised by N(0, 0.02), biases by 0, norms by N(1, 0.02) and 0.
 """
 
 from typing import Any, Literal
@@ -15,8 +15,11 @@ from genbench.errors import UserMistake
 Norm = Literal["batch", "group", "none"]
 
 
-def plan(image_size: int) -> list[int]:
-    """Image sizes between the stages, from `image_size` down to a base of 4 to 7 pixels."""
+def stage_sizes(image_size: int) -> list[int]:
+    """Image sizes before, between and after the stages: from `image_size` down to 4 .. 7 pixels.
+
+    Raises UserMistake for sizes outside of 8 .. 1024.
+    """
     if not 8 <= image_size <= 1024:
         raise UserMistake(
             f"the conv network takes images of 8 pixels a side or more, not {image_size}: "
@@ -54,10 +57,10 @@ def _initialise(module: nn.Module) -> None:
 
 
 class _ChannelsLast(torch.autograd.Function):
-    """The same numbers, channels last in memory; and so their gradient.
+    """Convert an activation and its gradient to channels-last memory format.
 
-    Where a linear layer meets a stage, one side has its channels first. An activation whose value
-    and gradient differ in that takes up to ten times as long.
+    Between a linear layer and a channels-last convolution, value and gradient would differ in memory
+    format, which makes the backward pass up to ten times as slow.
     """
 
     @staticmethod
@@ -65,32 +68,34 @@ class _ChannelsLast(torch.autograd.Function):
         return hidden.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # differentiable itself
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # is differentiable again
         return gradients[0].contiguous(memory_format=torch.channels_last)
 
 
 def _like(convolution: nn.Module, hidden: Tensor) -> Tensor:
-    """Lay activations (N, C, H, W) out as the weights of the convolution beside them are."""
+    """Match the memory format (channels-last or contiguous) of the neighbouring convolution's weights."""
     weight = convolution.weight
     assert isinstance(weight, Tensor)
     if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-        laid: Tensor = _ChannelsLast.apply(hidden)
-        return laid
+        converted: Tensor = _ChannelsLast.apply(hidden)
+        return converted
     return hidden
 
 
 class ConvTrunk(nn.Module):
-    """Images to features: the body of encoder and discriminator."""
+    """Images to features: shared architecture of encoder and discriminator."""
 
     def __init__(self, image_size: int, channels: int, width: int, norm: Norm = "none") -> None:
         super().__init__()
-        sizes = plan(image_size)
+        sizes = stage_sizes(image_size)
         widths = _channels(width, len(sizes) - 1)
         self.stages = nn.ModuleList()
         for stage, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
-            normed: Norm = norm if stage else "none"  # none in the first stage, as DCGAN has it
+            normed: Norm = norm if stage else "none"  # none in the first stage, as in DCGAN
             convolution = nn.Conv2d(before, after, 4, stride=2, padding=1, bias=normed == "none")
-            activation = nn.LeakyReLU(0.2, inplace=True)  # what comes before needs no output
+            activation = nn.LeakyReLU(
+                0.2, inplace=True
+            )  # in place: no layer before needs its output
             self.stages.append(nn.Sequential(convolution, *_norm(normed, after), activation))
         self.feature_dim = widths[-1] * sizes[-1] ** 2
         self.apply(_initialise)
@@ -110,20 +115,20 @@ class ConvTrunk(nn.Module):
         return _like(last[0], self.features(images)[-1]).flatten(1)
 
     def head(self, outputs: int) -> nn.Linear:
-        """Build a linear layer for these features, initialised as the trunk is."""
+        """A linear layer for these features, initialised like the trunk."""
         head = nn.Linear(self.feature_dim, outputs)
         _initialise(head)
         return head
 
 
 class ConvDecoder(nn.Module):
-    """Latents to raw images: the decoder of a VAE and the generator of a GAN."""
+    """Latents to unbounded images: the decoder of a VAE and the generator of a GAN."""
 
     def __init__(
         self, image_size: int, channels: int, latent_dim: int, width: int, norm: Norm = "none"
     ) -> None:
         super().__init__()
-        sizes = plan(image_size)[::-1]
+        sizes = stage_sizes(image_size)[::-1]
         widths = _channels(width, len(sizes) - 1)[::-1]
         layers: list[nn.Module] = [
             nn.Linear(latent_dim, widths[0] * sizes[0] ** 2, bias=norm == "none"),
@@ -131,7 +136,7 @@ class ConvDecoder(nn.Module):
         ]
         for stage, after in enumerate([*widths[1:], channels]):
             last = stage == len(widths) - 1
-            # in place, but never on what `_like` may have passed on as it was
+            # in place, except on the output of `_like`, which may be its input
             layers += [*_norm(norm, widths[stage]), nn.ReLU(inplace=norm != "none" or stage > 0)]
             layers.append(
                 nn.ConvTranspose2d(
@@ -149,7 +154,7 @@ class ConvDecoder(nn.Module):
         self.apply(_initialise)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map (N, latent_dim) to a raw, unbounded (N, C, H, W)."""
+        """Map (N, latent_dim) to unbounded (N, C, H, W)."""
         begin, stages = self.layers[:2], self.layers[2:]
         first = next(layer for layer in stages if isinstance(layer, nn.ConvTranspose2d))
         images: Tensor = stages(_like(first, begin(z)))

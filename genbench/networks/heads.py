@@ -1,4 +1,4 @@
-"""What a trunk becomes: the encoder of a VAE or the discriminator of a GAN."""
+"""A trunk with a head: the encoder of a VAE or the discriminator of a GAN."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Trunk(Protocol):
-    """Any network with features and a matching head."""
+    """A network from images to features that can build heads for them."""
 
     feature_dim: int
 
@@ -15,11 +15,11 @@ class Trunk(Protocol):
         ...
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of every stage."""
+        """Activations of every stage, first to last."""
         ...
 
     def head(self, outputs: int) -> nn.Linear:
-        """Build a linear layer for the features."""
+        """A linear layer from the features to `outputs` values."""
         ...
 
 

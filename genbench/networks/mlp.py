@@ -1,4 +1,4 @@
-"""Fully connected networks: the best choice for 8x8 images, and per CPU second for 28x28 too."""
+"""Fully connected networks: best for 8 x 8 images, and per CPU second for 28 x 28 too."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class MLPTrunk(nn.Module):
-    """Images to features: the body of encoder and discriminator."""
+    """Images to features: shared architecture of encoder and discriminator."""
 
     def __init__(self, image_size: int, channels: int, width: int, depth: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class MLPTrunk(nn.Module):
         return self.features(images)[-1]
 
     def head(self, outputs: int) -> nn.Linear:
-        """Build a linear layer for these features, initialised as the trunk is."""
+        """A linear layer for these features, with PyTorch's initialisation like the trunk."""
         return nn.Linear(self.feature_dim, outputs)
 
 
 class MLPDecoder(nn.Module):
-    """Latents to raw images: the decoder of a VAE and the generator of a GAN."""
+    """Latents to unbounded images: the decoder of a VAE and the generator of a GAN."""
 
     def __init__(
         self, image_size: int, channels: int, latent_dim: int, width: int, depth: int
@@ -52,6 +52,6 @@ class MLPDecoder(nn.Module):
         self.latent_dim = latent_dim
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map (N, latent_dim) to a raw, unbounded (N, C, H, W)."""
+        """Map (N, latent_dim) to unbounded (N, C, H, W)."""
         images: Tensor = self.layers(z)
         return images

@@ -6,7 +6,7 @@ import torch
 
 from genbench.data.binarisation import STATIC_SEED, binarized, thresholds
 from genbench.data.images import Images
-from genbench.data.sources import Source
+from genbench.data.source import Source
 from genbench.errors import UserMistake
 
 TRAIN, VALIDATION, TEST = 30, 5, 9
@@ -72,7 +72,7 @@ def shown(data, steps=20, seed=0, steps_per_batch=1, batch_size=6):
     data.plan(
         seed=seed, batch_size=batch_size, pieces=1, steps=steps, steps_per_batch=steps_per_batch
     )
-    return torch.cat([data.on_after_batch_transfer(b, 0) for b in data.train_dataloader()])
+    return torch.cat([data.training_images(b) for b in data.train_dataloader()])
 
 
 def test_the_draws_are_these_on_every_machine_and_for_ever():
@@ -160,7 +160,7 @@ def test_dynamic_draws_depend_on_seed_and_position_alone(tmp_path):
     data.plan(seed=0, batch_size=6, pieces=1, steps=20, steps_per_batch=1)
     resumed = data.train_dataloader()
     resumed.load_state_dict({"steps": 13})
-    later = torch.cat([data.on_after_batch_transfer(b, 0) for b in resumed])
+    later = torch.cat([data.training_images(b) for b in resumed])
     assert torch.equal(later, reference[13 * 6 :])
 
 

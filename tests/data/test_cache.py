@@ -9,7 +9,7 @@ import pytest
 from fixtures.data import draw, make_digits, make_folder, make_images
 from genbench.data import cache
 from genbench.data.folders import Folder
-from genbench.data.sources import SPLITS
+from genbench.data.splits import SPLITS
 from genbench.errors import UserMistake
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fixtures.data import draw, make_folder, make_images
 from genbench.data.folders import Folder
-from genbench.data.sources import SPLITS
+from genbench.data.splits import SPLITS
 from genbench.errors import UserMistake
 
 

@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
 from fixtures.data import draw, make_digits, make_folder, make_images
 from genbench.data.folders import Folder
 from genbench.data.images import DecodedOnDemand
 from genbench.data.stream import Batch, Order
 from genbench.errors import UserMistake
+from genbench.models.noise import Noise
+from genbench.training.module import Pace, Training
 
 
 @pytest.mark.parametrize(
@@ -61,16 +63,18 @@ def test_every_level_survives_the_way_to_an_image_and_back(tmp_path, levels):
 # --- the loader in training -----------------------------------------------------------------------
 
 
-class Recorder(LightningModule):
+class Recorder(Training):
     """Keeps every batch that a Trainer hands to a training step."""
 
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
+    def __init__(self, data):
+        super().__init__(Noise(), data, Pace(8))
         self.seen = []
 
-    def configure_optimizers(self):
-        return []
+    def on_fit_start(self):
+        """No player, no seat."""
+
+    def on_train_start(self):
+        """Nothing to prepare."""
 
     def training_step(self, batch, batch_idx):
         assert batch.dtype == torch.float32
@@ -91,7 +95,7 @@ class SaveAfter(Callback):
 
 def fit(data, steps_per_batch, *callbacks, resume=None, steps=20):
     data.plan(seed=4, batch_size=8, pieces=2, steps=steps, steps_per_batch=steps_per_batch)
-    model = Recorder()
+    model = Recorder(data)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -102,7 +106,7 @@ def fit(data, steps_per_batch, *callbacks, resume=None, steps=20):
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(model, data, ckpt_path=resume, weights_only=None if resume is None else True)
+    trainer.fit(model, ckpt_path=resume, weights_only=None if resume is None else True)
     return torch.cat(model.seen)
 
 
@@ -171,4 +175,4 @@ def test_images_on_the_device_are_gathered_there(tmp_path):
     data.plan(seed=0, batch_size=4, pieces=1, steps=3, steps_per_batch=1)
     batch = next(iter(data.train_dataloader()))
     assert batch.content.dtype == torch.int64
-    assert data.on_after_batch_transfer(Batch(batch.content, None), 0).shape == (4, 1, 8, 8)
+    assert data.training_images(Batch(batch.content, None)).shape == (4, 1, 8, 8)

@@ -10,7 +10,8 @@ from PIL import Image
 from fixtures.data import draw, make_digits, make_images, write_idx
 from fixtures.places import ROOT
 from genbench.data.folders import CelebA, Lsun
-from genbench.data.sources import SPLITS, Cifar, Idx, Stl10, Svhn, set_aside
+from genbench.data.sources import Cifar, Idx, Stl10, Svhn
+from genbench.data.splits import SPLITS, set_aside
 from genbench.errors import UserMistake
 
 REAL = ROOT.parent / "shared" / "data"

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from genbench.data.stream import ImageStream, Order, Plan
+from genbench.data.stream import ImageStream, Order, StreamPlan
 from genbench.errors import UserMistake
 
 
 def make_stream(images=10, flip=False, **plan):
     plan = {"seed": 0, "batch_size": 4, "pieces": 2, "steps": 9, "steps_per_batch": 2} | plan
-    return ImageStream(Plan(**plan), images, torch.from_numpy, flip=flip)
+    return ImageStream(StreamPlan(**plan), images, torch.from_numpy, flip=flip)
 
 
 def steps_of(stream):

@@ -14,15 +14,15 @@ from genbench.losses.likelihood import DiscretizedLogistic
 from genbench.metrics import ais
 from genbench.metrics.ais import AnnealedImportance, unit_means
 from genbench.metrics.annealing import (
+    Annealer,
     Chains,
-    Setting,
     anneal,
     fit_variance,
     mean_in_logs,
     schedule,
     simulate,
 )
-from genbench.metrics.likelihood import Task
+from genbench.metrics.likelihood import LikelihoodRequest
 from genbench.models.gan import GAN
 from genbench.models.noise import Noise
 from genbench.networks.mlp import MLPDecoder
@@ -37,7 +37,7 @@ def decode(model, z):
 
 
 def make_setting(model, temperatures, **changes):
-    setting = Setting(
+    setting = Annealer(
         decode=partial(decode, model),
         latent_dim=model.latent_dim,
         variance=0.01,
@@ -47,7 +47,7 @@ def make_setting(model, temperatures, **changes):
         pilot_chains=4,
         decoded_at_once=4096,
         device=CPU,
-        tell=lambda: None,
+        on_move=lambda: None,
     )
     return setting._replace(**changes)
 
@@ -101,7 +101,7 @@ def test_weights_are_unbiased_in_both_directions_even_with_two_temperatures():
     z, x = model_draws(model, 1)
     setting = make_setting(model, 4, leapfrogs=2)
     steps = torch.full((4, 1), 0.3)
-    forward = anneal(setting.prior(x, 40_000, generator(5)), setting.betas, steps, setting.tell)
+    forward = anneal(setting.prior(x, 40_000, generator(5)), setting.betas, steps, setting.on_move)
     exact = float(model.exact(x))
     assert float(mean_in_logs(forward)) == pytest.approx(exact, abs=0.05)
 
@@ -109,7 +109,7 @@ def test_weights_are_unbiased_in_both_directions_even_with_two_temperatures():
     mean = (x - model.b) @ model.W / 0.01 / precision
     posterior = mean + torch.randn(40_000, 2, generator=generator(6)) / precision.sqrt()
     chains = setting.start(x, posterior, generator(7))
-    backward = anneal(chains, setting.betas[::-1], steps, setting.tell)
+    backward = anneal(chains, setting.betas[::-1], steps, setting.on_move)
     assert -float(mean_in_logs(backward)) == pytest.approx(exact, abs=0.05)
 
 
@@ -185,7 +185,7 @@ def make_metric(**changes):
 
 
 def score(model, data=None, folder=None, metric=None):
-    task = Task(model, data or Given(), CPU, 0, 256, directory=folder)
+    task = LikelihoodRequest(model, data or Given(), CPU, 0, 256, directory=folder)
     with torch.no_grad():
         scores = (metric or make_metric())(task)
     return {one.name: one for one in scores}
@@ -296,7 +296,7 @@ def test_other_weights_and_other_protocols_have_states_of_their_own(tmp_path):
 
 def test_estimates_of_the_first_images_do_not_depend_on_how_many_there_are(monkeypatch):
     monkeypatch.setattr(ais, "BLOCK", 3)
-    task = Task(make_gan(), Given(), CPU, 0, 16)
+    task = LikelihoodRequest(make_gan(), Given(), CPU, 0, 16)
     with torch.no_grad():
         few = make_metric(images=3).estimate(task, 3, {})
         more = make_metric(images=9).estimate(task, 9, {})

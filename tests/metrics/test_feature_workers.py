@@ -11,7 +11,7 @@ import torch
 from fixtures.places import ROOT
 from genbench.errors import GenbenchError
 from genbench.metrics.contract import Features
-from genbench.metrics.feature_workers import Share
+from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.runs.result import read_result
 
 
@@ -23,29 +23,31 @@ def rows(*numbers: int) -> Features:
 @pytest.mark.parametrize("batches", [0, 1, 2, 5, 7])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_batch_is_somebodys_and_in_order(batches, world):
-    taken = [number for rank in range(world) for number in Share(rank, world).of(batches)]
+    taken = [number for rank in range(world) for number in FeatureWorkers(rank, world).own(batches)]
     assert taken == list(range(batches))
 
 
 def test_shares_come_together_in_order(tmp_path):
-    Share(2, 3, tmp_path).gather("fake", rows(4))
-    Share(1, 3, tmp_path).gather("fake", rows(2, 3))
-    found = Share(0, 3, tmp_path).gather("fake", rows(0, 1))
+    FeatureWorkers(2, 3, tmp_path).gather("fake", rows(4))
+    FeatureWorkers(1, 3, tmp_path).gather("fake", rows(2, 3))
+    found = FeatureWorkers(0, 3, tmp_path).gather("fake", rows(0, 1))
     assert torch.equal(found.features, rows(0, 1, 2, 3, 4).features)
     assert torch.equal(found.logits, rows(0, 1, 2, 3, 4).logits)
 
 
 def test_a_process_without_a_batch_adds_nothing(tmp_path):
     empty = Features(torch.empty(0, 0), torch.empty(0, 0))
-    Share(1, 2, tmp_path).gather("fake", empty)
-    assert torch.equal(Share(0, 2, tmp_path).gather("fake", rows(5)).features, rows(5).features)
+    FeatureWorkers(1, 2, tmp_path).gather("fake", empty)
+    assert torch.equal(
+        FeatureWorkers(0, 2, tmp_path).gather("fake", rows(5)).features, rows(5).features
+    )
 
 
 def test_a_process_that_ended_is_not_waited_for(tmp_path):
     helper = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     helper.wait()
     with pytest.raises(GenbenchError, match="process 1 of 2 ended with code 3"):
-        Share(0, 2, tmp_path, (helper,)).gather("fake", rows(1))
+        FeatureWorkers(0, 2, tmp_path, (helper,)).gather("fake", rows(1))
 
 
 @pytest.mark.slow

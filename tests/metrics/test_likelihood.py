@@ -11,8 +11,8 @@ from genbench.losses.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
 from genbench.losses.variational import reparameterize
 from genbench.metrics.likelihood import (
     Bounds,
+    LikelihoodRequest,
     Observer,
-    Task,
     elbo,
     gaussian_log_prob,
     importance_bound,
@@ -100,7 +100,7 @@ class Blind(torch.nn.Module):
 def score(model, data, batch_size=16, **changes):
     arguments = {"posterior_draws": 2, "importance_draws": 30, "max_images": None} | changes
     with torch.no_grad():
-        scores = Bounds(**arguments)(Task(model, data, CPU, 0, batch_size))
+        scores = Bounds(**arguments)(LikelihoodRequest(model, data, CPU, 0, batch_size))
     return {one.name: one for one in scores}
 
 
@@ -182,7 +182,7 @@ def test_a_model_whose_error_is_measured_elsewhere_is_bounded_under_its_validati
 
 def test_the_posthoc_variance_is_the_one_that_fits_the_validation_images_best():
     model, data = make_vae_gan(), Given()
-    task = Task(model, data, CPU, 0, 16)
+    task = LikelihoodRequest(model, data, CPU, 0, 16)
     with torch.no_grad():
         _, variance = posthoc(task, model)
         images = data.to_images(torch.from_numpy(data.pixels("validation")))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genbench.errors import UserMistake
-from genbench.networks.conv import ConvDecoder, ConvTrunk, plan
+from genbench.networks.conv import ConvDecoder, ConvTrunk, stage_sizes
 from genbench.networks.heads import Discriminator, GaussianEncoder
 from genbench.networks.mlp import MLPDecoder, MLPTrunk
 
@@ -74,11 +74,11 @@ def test_conv_has_the_known_number_of_parameters_of_dcgan(
 
 
 def test_the_plan_halves_down_to_a_base_of_four_to_seven():
-    assert plan(28) == [28, 14, 7]
-    assert plan(64) == [64, 32, 16, 8, 4]
-    assert all(4 <= plan(size)[-1] <= 7 for size in range(8, 129))
+    assert stage_sizes(28) == [28, 14, 7]
+    assert stage_sizes(64) == [64, 32, 16, 8, 4]
+    assert all(4 <= stage_sizes(size)[-1] <= 7 for size in range(8, 129))
     with pytest.raises(UserMistake, match="not 7"):
-        plan(7)
+        stage_sizes(7)
 
 
 def test_a_discriminator_without_batch_norm_treats_images_apart():

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback
 
 from fixtures.trainers import FEW, engine, trained
 from fixtures.training import scores
-from genbench.data.stream import Plan
+from genbench.data.stream import StreamPlan
 from genbench.training.trainer import _steps_per_batch
 
 
@@ -34,7 +34,9 @@ def test_short_steps_are_taken_several_at_a_time(size, channels, batch, steps):
 @pytest.mark.parametrize("stops", [[], [64], [100], [1], [100, 77, 1000]])
 @pytest.mark.parametrize("portion", [1, 5, 16])
 def test_a_portion_ends_with_the_first_step_that_reaches_what_is_looked_at(stops, portion):
-    plan = Plan(seed=0, batch_size=16, pieces=3, steps=90, steps_per_batch=portion, stops=stops)
+    plan = StreamPlan(
+        seed=0, batch_size=16, pieces=3, steps=90, steps_per_batch=portion, stops=stops
+    )
     ends = [0]
     while ends[-1] < 90:
         ends.append(plan.end(ends[-1]))

@@ -1,8 +1,8 @@
 """DINOv2, Oquab et al. 2023, https://arxiv.org/abs/2304.07193: features for natural images.
 
 Stein et al. 2023, https://arxiv.org/abs/2306.04675, found the Frechet distance in its features closest
-to what people see. The image is resized to 224 pixels as they do it (Pillow, bicubic), the feature is
-the class token after the last norm. The network has no classes: scores that need labels stay away.
+to human judgement. As there, images are resized to 224 pixels (Pillow, bicubic), and the feature is the
+class token after the last norm. The network has no classes, so that scores of labels are left out.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.extractors import sha256_of
-from genbench.metrics.extractors.inception import bicubic
+from genbench.metrics.extractors.resizing import bicubic
 
 URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_{0}14/dinov2_{0}14_pretrain.pth"
 
@@ -28,18 +28,15 @@ ARCHITECTURES = {  # width, depth, heads
     "vitl": (1024, 24, 16),
 }
 
+PATCH, SIZE = 14, 224  # pixels a side of a patch and of the image
 
-PATCH, SIZE = 14, 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel in [0, 1]
 
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
-
-
-BATCH = 16
+BATCH = 16  # images at a time, to bound memory
 
 
 class Block(nn.Module):
-    """A transformer's block, its two branches scaled by what was learned."""
+    """A transformer block whose two branches have learned scales (LayerScale)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -55,7 +52,7 @@ class Block(nn.Module):
         self.ls2 = nn.ParameterDict({"gamma": torch.ones(width)})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend, then think: (N, tokens, width) to the same."""
+        """Attention, then MLP: (N, tokens, width) to the same shape."""
         n, tokens, width = x.shape
         qkv = self.attn["qkv"](self.norm1(x)).view(n, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -73,7 +70,9 @@ class Network(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid**2, width))
-        self.mask_token = nn.Parameter(torch.zeros(1, width))  # of the training; in the files
+        self.mask_token = nn.Parameter(
+            torch.zeros(1, width)
+        )  # used in training only; part of the files
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, stride=PATCH)})
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -90,7 +89,7 @@ class Network(nn.Module):
         return token
 
     def positions(self, grid: int) -> Tensor:
-        """Position embeddings for a grid of another size, stretched as the authors stretch them."""
+        """Position embeddings for a grid of another size, interpolated as the authors do."""
         own = math.isqrt(self.pos_embed.shape[1] - 1)
         if grid == own:
             return self.pos_embed
@@ -103,8 +102,8 @@ class Network(nn.Module):
 class DINOv2(Extractor):
     """Class tokens of DINOv2; weights are read from `path`, a file as its authors publish it.
 
-    Their digest is written into every card. No digest is pinned here, so give `sha256` where two
-    machines must agree: a file with another one is then refused.
+    The file's sha256 is written into every card. None is pinned here: give `sha256` to refuse files
+    with another one, so that two machines agree.
     """
 
     def __init__(self, *, architecture: str, path: str | None, sha256: str | None) -> None:
@@ -130,7 +129,7 @@ class DINOv2(Extractor):
     network: Network | None
 
     def prepare(self) -> None:
-        """Find the weights, check them, load them. Raises UserMistake."""
+        """Find the weights, check their sha256, load them. Raises UserMistake."""
         if self.network is not None:
             return
         url = URL.format(self.architecture)
@@ -152,10 +151,10 @@ class DINOv2(Extractor):
             raise UserMistake(f"{self.path} is not {self.name}: {error}") from error
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights as published; their number of positions says how large the training grid was."""
+        """Load the state dict as published; its number of positions gives the training grid."""
         width, depth, heads = ARCHITECTURES[self.architecture]
         grid = math.isqrt(state["pos_embed"].shape[1] - 1)
-        with torch.device("meta"):  # draws no weights, which would move the global generator
+        with torch.device("meta"):  # draws no initial weights from the global generator
             network = Network(width, depth, heads, grid)
         network.load_state_dict(dict(state), assign=True)
         self.network = network
@@ -163,7 +162,7 @@ class DINOv2(Extractor):
         self.eval()
 
     def forward(self, pixels: Tensor, levels: int) -> Features:
-        """Features of level indices (N, 1 or 3, H, W); logits (N, 0)."""
+        """Features of level indices (N, 1 or 3, H, W); logits (N, 0). Raises ValueError for others."""
         if self.network is None:
             self.prepare()
             self.to(pixels.device)
@@ -178,7 +177,7 @@ class DINOv2(Extractor):
         return Features(features, features.new_empty(len(features), 0))
 
     def normalised(self, pixels: Tensor, levels: int) -> Tensor:
-        """Resize to 224 and take ImageNet's mean and deviation off."""
+        """Resize to (N, 3, 224, 224) and normalise by ImageNet's mean and standard deviation."""
         images = bicubic(pixels.float() * (255 / (levels - 1)), SIZE) / 255
         mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
         return (images.expand(-1, 3, -1, -1) - mean) / std

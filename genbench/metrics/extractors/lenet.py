@@ -1,7 +1,7 @@
 """A small classifier of one dataset's small images, after LeNet-5: LeCun, Bottou, Bengio, Haffner 1998.
 
-Its penultimate layer gives the features: 64 of them, so that a few thousand images fix a covariance.
-`training.py` makes the weights.
+The features are its penultimate layer: only 64, so that a few thousand images determine their
+covariance. `training.py` makes the weights.
 """
 
 from pathlib import Path
@@ -15,10 +15,9 @@ from genbench.errors import UserMistake
 from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.extractors import SHIPPED, read_card, sha256_of
 
-WIDTH = 64
+WIDTH = 64  # features
 
-
-LARGE = 16  # images of this size and more are halved twice
+LARGE = 16  # pixels a side from which images are pooled twice
 
 
 class Network(nn.Module):
@@ -50,7 +49,7 @@ class Network(nn.Module):
 class LeNet(Extractor):
     """Shipped weights by name (`lenet-digits-v1`), or a .safetensors file with its card beside it.
 
-    `prepare` raises UserMistake where there is none, or not the one that its card describes.
+    `prepare` raises UserMistake if there is none, or if its sha256 is not that of its card.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -73,7 +72,7 @@ class LeNet(Extractor):
         }
 
     def prepare(self) -> None:
-        """Find the weights, check them, load them. Raises UserMistake."""
+        """Find the weights, check their sha256, load them. Raises UserMistake."""
         if self.network is not None:
             return
         path = self.path
@@ -95,7 +94,7 @@ class LeNet(Extractor):
                 f"{self.described['sha256'][:8]}...): it was changed or cut short; install genbench "
                 "again, or train it again"
             )
-        with torch.device("meta"):  # draws no weights, which would move the global generator
+        with torch.device("meta"):  # draws no initial weights from the global generator
             network = Network(self.image_size, self.channels, self.described["classes"])
         network.load_state_dict(load_file(path), assign=True)
         self.network = network
@@ -103,7 +102,7 @@ class LeNet(Extractor):
         self.eval()
 
     def forward(self, pixels: Tensor, levels: int) -> Features:
-        """Features of level indices (N, C, S, S); raises ValueError for other shapes."""
+        """Features (N, 64) and logits of level indices (N, C, S, S). Raises ValueError for other shapes."""
         if self.network is None:
             self.prepare()
             self.to(pixels.device)
@@ -117,6 +116,7 @@ class LeNet(Extractor):
 
 
 def _locate(path: str | None) -> Path | None:
+    """The file of weights: as given, or a shipped one by its name."""
     if path is None:
         return None
     given = Path(path).expanduser()
@@ -124,7 +124,7 @@ def _locate(path: str | None) -> Path | None:
 
 
 def _described(path: Path | None) -> dict[str, Any]:
-    """Read the card of the weights; {} where there is none that can be used."""
+    """The card of the weights; {} if there is none or it is incomplete."""
     try:
         card = read_card(path) if path else {}
     except (OSError, ValueError):

@@ -1,17 +1,17 @@
-"""How the weights of a small classifier are made; done once per dataset, and then they are fixed.
+"""Trains the small classifier of a dataset, once; afterwards its weights are fixed.
 
-    python -m genbench.metrics.extractors.training --dataset fashion-mnist
-    python -m genbench.metrics.extractors.training --dataset image-folder dataset.root=~/pictures
+    genbench extractor train --dataset fashion-mnist
+    genbench extractor train --dataset image-folder dataset.root=~/pictures
 
 write `<dataset>-lenet-<first digits of its sha256>.safetensors` and its card, a `.json`, into
-`<cache>/extractors`; give that file by `extractor=lenet extractor.path=FILE`. What genbench ships is
-made with a name:
+`<cache>/extractors`; use that file by `extractor=lenet extractor.path=FILE`. The shipped classifiers
+were made with a name:
 
-    python -m genbench.metrics.extractors.training lenet-mnist-v1 --data data --out folder
+    genbench extractor train lenet-mnist-v1 --data data --out folder
 
-One thread, one seed, and numpy draws the initial weights and the order, so that the same machine makes
-the same file again. Another processor rounds otherwise and makes another file, whose scores are in
-columns of their own: publish the file with the scores.
+One thread, one seed, and numpy's draws of initial weights and order make the file reproducible on the
+same machine. Other processors round differently and make another file, whose scores get columns of
+their own: publish the file with the scores.
 """
 
 import gzip
@@ -43,33 +43,25 @@ from genbench.runs.paths import config_root
 
 SEED = 0
 
-
 BATCH = 64
-
 
 LEARNING_RATE = 2e-3
 
-
 WEIGHT_DECAY = 1e-2
 
-
-IMAGES = 75_000  # at least so many, and at least EPOCHS times all of them
-
+IMAGES = 75_000  # images shown in training, unless EPOCHS passes are more
 
 EPOCHS = 6
 
-
-READ = 1000  # images at a time, where nothing is learnt
-
+READ = 1000  # images at a time without gradients
 
 Labels = NDArray[np.int64]
-
 
 Array = NDArray[np.float64]
 
 
 class Labelled(NamedTuple):
-    """Level indices (N, C, S, S) with a class each."""
+    """Level indices (N, C, S, S) uint8 with classes (N,) int64."""
 
     pixels: Tensor
     labels: Tensor
@@ -77,12 +69,12 @@ class Labelled(NamedTuple):
 
     @property
     def images(self) -> Tensor:
-        """As the network reads them: in [0, 1]."""
+        """The images as the network reads them: float32 in [0, 1]."""
         return self.pixels.float() / (self.levels - 1)
 
 
 def train(data: Labelled, classes: int, epochs: int) -> Network:
-    """Fit a network to labelled images; the same bits on the same machine."""
+    """Fit a network to labelled images; bit-identical on the same machine."""
     with _reproducible():
         return _train(data, classes, epochs)
 
@@ -93,7 +85,7 @@ def _reproducible() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     try:
-        with torch.random.fork_rng(devices=[]):  # constructors draw what is then overwritten
+        with torch.random.fork_rng(devices=[]):  # constructors draw weights, overwritten later
             yield
     finally:
         torch.set_num_threads(threads)
@@ -124,7 +116,7 @@ def _train(data: Labelled, classes: int, epochs: int) -> Network:
 
 
 def _initialise(network: nn.Module, draw: np.random.RandomState) -> None:
-    """He et al. 2015, https://arxiv.org/abs/1502.01852: normal, variance 2 / inputs; no bias."""
+    """He et al. 2015, https://arxiv.org/abs/1502.01852: N(0, 2 / inputs); biases 0."""
     for parameter in network.parameters():
         values = np.zeros(parameter.shape)
         if parameter.ndim > 1:
@@ -150,7 +142,7 @@ def compose_data(dataset: str, overrides: Sequence[str]) -> tuple[Any, Path]:
 
 
 def label(dataset: str, data: Any) -> dict[Split, Labelled]:
-    """The training and the test split with their classes. Raises UserMistake where none are known."""
+    """The training and the test split with their classes. Raises UserMistake if none are known."""
     labels = _labels(dataset, data)
     splits: tuple[Split, ...] = ("train", "test")
     return {
@@ -164,7 +156,7 @@ def label(dataset: str, data: Any) -> dict[Split, Labelled]:
 
 
 def _labels(dataset: str, data: Any) -> Labels:
-    """Classes of all pictures, in the order of the source's numbers."""
+    """Classes of all pictures, by their number in the source. Raises UserMistake."""
     if dataset == "digits":
         from sklearn.datasets import load_digits
 
@@ -181,14 +173,14 @@ def _labels(dataset: str, data: Any) -> Labels:
 
 
 def _labels_of_folders(data: Any) -> Labels:
-    """A picture's class is the folder that it lies in."""
+    """Classes by the folder that contains a picture."""
     names = [PurePosixPath(file).parent.name for file in data.source.files()]
     labels: Labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
     return labels
 
 
 def _labels_of_files(data: Any) -> Labels | None:
-    """What MNIST and its likes have beside their images."""
+    """Classes from the label files of MNIST and its likes; None if there are none."""
     folder: Path | None = getattr(data.source, "folder", None)
     files = [folder / f"{part}-labels-idx1-ubyte" for part in ("train", "t10k")] if folder else []
     if not files or not all(path.is_file() or _zipped(path).is_file() for path in files):
@@ -208,16 +200,16 @@ def _read_idx(path: Path) -> Labels:
 # --- the card ---------------------------------------------------------------------------------
 @torch.no_grad()
 def look(network: nn.Module, images: Tensor) -> Features:
-    """Features and logits of images in [0, 1]."""
+    """Features and logits of images (N, C, S, S) in [0, 1]."""
     parts = [network(rows) for rows in torch.split(images, READ)]
     return Features(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
 
 
 def goldens(network: nn.Module, data: dict[Split, Labelled]) -> dict[str, float]:
-    """Numbers that the weights must give again, by formulas that share nothing with the metrics.
+    """Reference values for these weights, by formulas independent of the metrics' code.
 
-    Distances to the training images of: test images, the same after a 3 x 3 mean rounded to levels,
-    and uniform noise.
+    Frechet distances of the training images to test images, to blurred test images and to uniform
+    noise, and the Inception Score of test images.
     """
     train, test = data["train"], data["test"]
     real = look(network, train.images).features
@@ -231,19 +223,19 @@ def goldens(network: nn.Module, data: dict[Split, Labelled]) -> dict[str, float]
 
 
 def blurred(data: Labelled) -> Tensor:
-    """Images after a 3 x 3 mean, rounded to levels, in [0, 1]."""
+    """Images after a 3 x 3 mean filter, rounded to levels, in [0, 1]."""
     mean = F.avg_pool2d(data.pixels.float(), 3, 1, padding=1, count_include_pad=False)
     return mean.round() / (data.levels - 1)
 
 
 def uniform(data: Labelled) -> Tensor:
-    """As many images of levels that are drawn evenly, in [0, 1]."""
+    """As many images of uniformly drawn levels, in [0, 1]."""
     drawn = np.random.RandomState(SEED).randint(0, data.levels, tuple(data.pixels.shape))
     return torch.from_numpy(drawn).float() / (data.levels - 1)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """Frechet distance by triangular factors of the covariances, S = R'R: no root of one is taken."""
+    """Frechet distance by triangular factors of the covariances, S = R^T R, without matrix roots."""
     x, y = a.double().numpy(), b.double().numpy()
     r, q = _factor(x), _factor(y)
     shift = x.mean(0) - y.mean(0)
@@ -252,6 +244,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def _factor(x: Array) -> Array:
+    """R with R^T R = covariance of the rows (N, D)."""
     factor: Array = np.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r")  # type: ignore[assignment]
     return factor
 
@@ -265,7 +258,7 @@ def _score(logits: Tensor) -> float:
 
 
 def accuracy(network: nn.Module, data: Labelled) -> float:
-    """Share of images whose class is found."""
+    """Fraction of images whose class is predicted correctly."""
     found = look(network, data.images).logits.argmax(1)
     return float((found == data.labels).double().mean())
 
@@ -277,9 +270,10 @@ def write(
     out: Path | None = None,
     epochs: int | None = None,
 ) -> Path:
-    """Train, save, describe; returns the path of the weights.
+    """Train a classifier, write weights and card; returns the path of the weights.
 
-    Without a `name` the sha256 gives one; without `out` the two files go to `<cache>/extractors`.
+    The default of `name` contains the sha256, that of `out` is `<cache>/extractors`, that of `epochs`
+    shows at least IMAGES images.
     """
     data, cache = compose_data(dataset, overrides)
     splits = label(dataset, data)

@@ -30,8 +30,9 @@ from genbench.metrics.extractors import (
     status,
     training,
 )
-from genbench.metrics.extractors.inception import Inception, pil_bicubic, tf1_bilinear
+from genbench.metrics.extractors.inception import Inception
 from genbench.metrics.extractors.lenet import LeNet
+from genbench.metrics.extractors.resizing import pil_bicubic, tf1_bilinear
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.inception_score import inception_score
 from genbench.runs.paths import config_root
