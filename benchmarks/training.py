@@ -317,6 +317,8 @@ def empty(barebones: bool) -> Lap:  # noqa: C901  (a class with six hooks)
     import torch
     from pytorch_lightning import Callback, LightningModule, Trainer
 
+    from genbench.training.module import Pace
+
     class Nothing(LightningModule):
         def __init__(self) -> None:
             super().__init__()

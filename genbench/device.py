@@ -76,15 +76,20 @@ def choose_threads(model: GenerativeModel, batch_size: int) -> None:
         torch.set_num_threads(1)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a GPU or of the machine."""
+    # PyTorch has no class for the latter
+    of_torch = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return of_torch or isinstance(error, MemoryError)
+
+
 @contextmanager
 def memory_for(doing: str, remedy: str) -> Iterator[None]:
     """Turn running out of memory, of a GPU or of the machine, into a sentence with the remedy."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
-            "DefaultCPUAllocator" not in str(error)  # PyTorch has no class of its own for it
-        ):
+        if not is_out_of_memory(error):
             raise
         raise GenbenchError(f"out of memory while {doing}: {remedy}") from error
 

@@ -81,7 +81,7 @@ def test_a_diverged_run_says_so_and_why(start, capsys):
     assert code == 1
     status = read_status(directory)
     assert status.status == "diverged"
-    assert "no longer a number" in status.reason
+    assert "is NaN or infinite" in status.reason
     assert "learning rate" in capsys.readouterr().err
     assert not (directory / "result.json").exists()
     assert read_result(directory).status == "diverged"

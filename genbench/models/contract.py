@@ -61,10 +61,11 @@ class GenerativeModel(nn.Module, ABC):
     discriminator_steps: int = 1  # `step` gets this many batches in one, each for a move of its own
     has_gradient_penalty: bool = False  # a loss contains a gradient, which torch.compile cannot do
 
+    track: Callable[[str, Tensor], None]  # `track(name, scalar)` in a loss: see `untracked`
+
     def __init__(self) -> None:
         super().__init__()
-        self.draws = Draws()  # whoever trains the model puts its own here,
-        self.track: Callable[[str, Tensor], None] = lambda name, value: None  # and here
+        self.draws, self.track = Draws(), untracked  # replaced while the model is in training
 
     @abstractmethod
     def players(self) -> dict[str, Player]:
@@ -110,6 +111,10 @@ class GenerativeModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its parameters are; the CPU if it has none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+
+def untracked(name: str, value: Tensor) -> None:
+    """Track a scalar by its name: during training its mean goes to the history and the loggers."""
 
 
 class Draws:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.drawing import evaluating
@@ -23,6 +24,8 @@ def check_fit(model: GenerativeModel, data: ImageData) -> None:
             with torch.enable_grad():  # a penalty differentiates
                 _try_step(model, images)
     except RuntimeError as error:
+        if is_out_of_memory(error):  # training will say what to do
+            return
         raise UserMistake(
             f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
             f"image_size, channels and latent_dim to the network group ({error})"

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
-from genbench.models.contract import Draws, GenerativeModel
+from genbench.models.contract import Draws, GenerativeModel, untracked
 from genbench.training.cuda_graph import Capture, make_capturable
 from genbench.training.guards import Skipped
 from genbench.training.means import RunningMeans
@@ -58,7 +58,6 @@ class Training(LightningModule):
         self._stepper: Stepper | None = None
         self._means = RunningMeans()
         self._loaded: dict[str, Any] = {}  # of a checkpoint, until there are seats for it
-        model.draws, model.track = Draws(pace.seed), self._track
 
     @property
     def images_shown(self) -> int:
@@ -90,6 +89,7 @@ class Training(LightningModule):
         pace, world = self.pace, self.trainer.world_size
         draws = self.model.draws = Draws(pace.seed, self.device)
         draws.share, draws.shares = self.trainer.global_rank * pace.parts, world * pace.parts
+        self.model.track = self._track
         self._means.to(self.device)
         made: Any = self.optimizers(use_pl_optimizer=False)
         self.seats = take_seats(
@@ -124,6 +124,10 @@ class Training(LightningModule):
         """Prepare the optimizers for a capture, once they have what a checkpoint holds."""
         optimizers = {name: seat.optimizer for name, seat in self.seats.items()}
         make_capturable(optimizers, self.pace.capture is not None)
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the model."""
+        self.model.draws, self.model.track = Draws(), untracked
 
     def _backward(self, value: Tensor, start: Tensor | None) -> None:
         self.manual_backward(value, gradient=start)

@@ -235,12 +235,12 @@ def test_a_requeued_command_of_a_study_finds_its_run(train, monkeypatch):
 DIES_ONCE = """
 import os, signal
 if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
-    from genbench.models.contract import GenerativeModel
-    def draw_from(self, step, before=GenerativeModel.draw_from):
+    from genbench.models.contract import Draws
+    def begin(self, step, before=Draws.begin):
         if step == 15 and os.path.exists("outputs/x/checkpoints/last.ckpt"):
             os.kill(os.getpid(), signal.SIGKILL)
         before(self, step)
-    GenerativeModel.draw_from = draw_from
+    Draws.begin = begin
 """
 
 

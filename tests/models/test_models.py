@@ -3,6 +3,7 @@
 import copy
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from genbench.models.vae import VAE
 from genbench.models.vae_gan import VAEGAN
 from genbench.networks.heads import Discriminator, GaussianEncoder
 from genbench.networks.mlp import MLPDecoder, MLPTrunk
+from genbench.training.module import Pace, Training
 
 LATENT, WIDTH, SIZE = 3, 16, 8
 SGD = partial(torch.optim.SGD, lr=0.01)
@@ -96,13 +98,12 @@ class Recorder(Callback):
         self.steps = []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        player = next(
-            name for name, own in pl_module._by_player.items() if own.optimizer is optimizer
-        )
+        player = next(name for name, seat in pl_module.seats.items() if seat.optimizer is optimizer)
+        model = pl_module.model
         gradients = {
-            name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None
+            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
         }
-        self.steps.append((player, parameters(pl_module), gradients))
+        self.steps.append((player, parameters(model), gradients))
 
 
 def parameters(model):
@@ -117,8 +118,12 @@ class Disturbance(Callback):
 
 
 def train(model: GenerativeModel, batches, batch_size=None, disturb=False) -> Recorder:
-    model.batch_size = batch_size or len(batches[0]) // model.discriminator_steps
+    """Train on batches as they are; what was recorded, with the training as `.training`."""
+    loader = DataLoader(batches, batch_size=None)
+    data = SimpleNamespace(train_dataloader=lambda *_: loader, training_images=lambda batch: batch)
+    pace = Pace(batch_size or len(batches[0]) // model.discriminator_steps)
     recorder = Recorder()
+    recorder.training = Training(model, data, pace)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Trainer(
@@ -129,7 +134,7 @@ def train(model: GenerativeModel, batches, batch_size=None, disturb=False) -> Re
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[recorder, *([Disturbance()] if disturb else [])],
-        ).fit(model, DataLoader(batches, batch_size=None))
+        ).fit(recorder.training)
     return recorder
 
 
@@ -157,8 +162,10 @@ def test_players_move_in_their_order_and_only_one_step_is_counted(make, images):
     expected = players[:-1] * model.discriminator_steps + players[-1:]
     assert [player for player, _, _ in recorder.steps] == 2 * expected
     assert players[-1] == model.counted
-    assert model.trainer.global_step == model.steps == 2
-    assert model.images_shown == 2 * len(images) // model.discriminator_steps
+    training = recorder.training
+    assert training.trainer.global_step == training.steps == 2
+    assert training.images_shown == 2 * len(images) // model.discriminator_steps
+    assert training.moves_made() == {name: 2 * expected.count(name) for name in players}
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -193,7 +200,7 @@ def test_the_vae_climbs_its_bound(images):
     model, reference = make_vae(beta=3.0), None
     reference = copy.deepcopy(model)
     ((_, _, gradients),) = train(model, [images]).steps
-    reference.draw_from(0)
+    reference.draws.begin(0)
     mu, logvar = reference.encoder(images)
     z = mu + reference.noise(len(images), LATENT) * (logvar / 2).exp()
     kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1).mean()
@@ -206,7 +213,7 @@ def test_each_gan_player_follows_its_own_loss(images):
     model = make_gan(r1_gamma=2.0)
     before = copy.deepcopy(model)
     (_, _, d_gradients), (_, middle, g_gradients) = train(model, [images]).steps
-    before.draw_from(0)
+    before.draws.begin(0)
     fake = torch.tanh(before.decoder(before.noise(len(images), LATENT)))
     real_logits, fake_logits = before.discriminator(images), before.discriminator(fake)
     cross_entropy = F.binary_cross_entropy_with_logits
@@ -217,7 +224,7 @@ def test_each_gan_player_follows_its_own_loss(images):
     )
     assert_gradients(d_gradients, gradients_of(d_loss, before, "discriminator"))
     before.load_state_dict(middle)  # the generator meets the discriminator that has just moved
-    before.draw_from(0)
+    before.draws.begin(0)
     fake = torch.tanh(before.decoder(before.noise(len(images), LATENT)))
     g_loss = cross_entropy(before.discriminator(fake), torch.ones(12))
     assert_gradients(g_gradients, gradients_of(g_loss, before, "decoder"))
@@ -231,7 +238,7 @@ def test_each_vae_gan_player_follows_the_gradients_of_larsen(images):
     cross_entropy, ones, zeros = F.binary_cross_entropy_with_logits, torch.ones(12), torch.zeros(12)
 
     def draw(model):
-        model.draw_from(0)
+        model.draws.begin(0)
         mu, logvar = model.encoder(images)
         z = mu + model.noise(12, LATENT) * (logvar / 2).exp()
         prior = torch.tanh(model.decoder(model.noise(12, LATENT)))
@@ -309,9 +316,9 @@ def test_several_steps_in_one_batch_are_the_same_steps(images):
     torch.manual_seed(0)
     apart = make_gan()
     together = copy.deepcopy(apart)
-    train(apart, [images[:4], images[4:8], images[8:]])
-    train(together, [images], batch_size=4)
-    assert together.steps == apart.steps == 3
+    one = train(apart, [images[:4], images[4:8], images[8:]]).training
+    other = train(together, [images], batch_size=4).training
+    assert one.steps == other.steps == 3
     for one, other in zip(apart.parameters(), together.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fixtures.trainers import FEW, machine, trained
+from fixtures.trainers import FEW, change_pace, engine, trained
 from genbench.errors import UserMistake
 from genbench.training import acceleration
 from genbench.training.callbacks.averaging import Averaging
@@ -16,11 +16,11 @@ GPU, CPU = torch.device("cuda"), torch.device("cpu")
 def test_a_replayed_step_is_the_step(tmp_path, cache, model):
     """On a CPU a replay is the step itself, on the buffer that a graph would read from."""
 
-    def replaying(model):
-        model.capture = Capture(record=lambda work, generator: work)
-
-    plain = trained(machine(tmp_path / "a", cache, f"model={model}"))
-    replayed = trained(machine(tmp_path / "b", cache, f"model={model}", precede=replaying))
+    settings = [f"model={model}"]
+    plain = trained(engine(tmp_path / "a", cache, *settings))
+    made = engine(tmp_path / "b", cache, *settings)
+    change_pace(made, capture=Capture(record=lambda work, generator: work))
+    replayed = trained(made)
     assert all(torch.equal(value, replayed[0][name]) for name, value in plain[0].items())
     assert plain[1:] == replayed[1:]
     assert len(plain[1]) >= 4 and plain[2] == FEW
@@ -31,7 +31,7 @@ def test_a_replayed_step_is_the_step(tmp_path, cache, model):
 def test_a_captured_run_has_the_numbers_of_an_eager_one(tmp_path, cache, model):
     runs = [
         trained(
-            machine(
+            engine(
                 tmp_path / str(graph),
                 cache,
                 f"model={model}",
@@ -55,16 +55,12 @@ def test_a_captured_run_has_the_numbers_of_an_eager_one(tmp_path, cache, model):
         ("the loss scale of 16-mixed", GPU, 1, 1, "16-mixed"),
     ],
 )
-def test_a_graph_is_refused_where_a_replay_is_not_the_step(
-    tmp_path, cache, words, device, ranks, parts, precision
-):
-    model = machine(tmp_path, cache, "model=vae").model
+def test_a_graph_is_refused_where_a_replay_is_not_the_step(words, device, ranks, parts, precision):
     with pytest.raises(UserMistake, match=f"{words}.*trainer.cuda_graph=false"):
-        acceleration.check_graph(model, device, ranks, parts, precision)
-    acceleration.check_graph(model, GPU, 1, 1, "bf16-mixed")
-    model.rate = lambda images: 0.5
+        acceleration.check_graph(device, ranks, parts, precision, scheduled=False)
+    acceleration.check_graph(GPU, 1, 1, "bf16-mixed", scheduled=False)
     with pytest.raises(UserMistake, match="schedule=constant"):
-        acceleration.check_graph(model, GPU, 1, 1, "bf16-mixed")
+        acceleration.check_graph(GPU, 1, 1, "bf16-mixed", scheduled=True)
 
 
 def test_optimizers_that_count_on_the_host_are_not_captured():
@@ -81,31 +77,34 @@ def test_optimizers_that_count_on_the_host_are_not_captured():
 def test_compiling_what_is_differentiated_twice_is_refused(tmp_path, cache):
     for model in ("wgan-gp", "gan"):
         with pytest.raises(UserMistake, match=r"differentiated twice.*trainer.compile=false"):
-            machine(tmp_path, cache, f"model={model}", "trainer.compile=true")
+            engine(tmp_path, cache, f"model={model}", "trainer.compile=true")
 
 
 @pytest.mark.slow
 def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, cache):
     """Traced as for any backend; what a compiler makes of it is its own affair."""
-    plain = machine(tmp_path / "a", cache, "model=gan", "model.r1_gamma=0")
-    counts, names = plain.model.parameter_counts(), [n for n, _ in plain.model.named_parameters()]
+    plain = engine(tmp_path / "a", cache, "model=gan", "model.r1_gamma=0")
+    counts, names = (
+        plain.training.model.parameter_counts(),
+        [n for n, _ in plain.training.model.named_parameters()],
+    )
     expected = trained(plain)[0]
-    made = machine(tmp_path / "b", cache, "model=gan", "model.r1_gamma=0")
+    made = engine(tmp_path / "b", cache, "model=gan", "model.r1_gamma=0")
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
-    with acceleration.compiling(made.model, True, backend):
-        assert made.model.parameter_counts() == counts
+    with acceleration.compiling(made.training.model, True, backend):
+        assert made.training.model.parameter_counts() == counts
         found = trained(made)[0]
     assert graphs
-    assert [n for n, _ in made.model.named_parameters()] == names
+    assert [n for n, _ in made.training.model.named_parameters()] == names
     assert found.keys() == expected.keys()
     assert all(torch.allclose(v, found[k], rtol=1e-4, atol=1e-5) for k, v in expected.items())
     seen = len(graphs)
-    made.model.sample(torch.zeros(3, made.model.latent_dim))
+    made.training.model.sample(torch.zeros(3, made.training.model.latent_dim))
     assert len(graphs) == seen  # scored as written
 
 
@@ -116,7 +115,7 @@ def test_an_average_of_compiled_networks_is_that_of_written_ones(tmp_path, cache
     found = []
     for compiled in (False, True):
         settings = ["model=vae", f"network={network}", "network.width=16"]
-        made = machine(tmp_path / str(compiled), cache, *settings)
+        made = engine(tmp_path / str(compiled), cache, *settings)
         averaging = Averaging("1k")
         made.trainer.callbacks.append(averaging)
         graphs: list[torch.fx.GraphModule] = []
@@ -125,13 +124,15 @@ def test_an_average_of_compiled_networks_is_that_of_written_ones(tmp_path, cache
             graphs.append(graph)
             return graph.forward
 
-        with acceleration.compiling(made.model, compiled, backend):
+        with acceleration.compiling(made.training.model, compiled, backend):
             trained(made)
         assert bool(graphs) == compiled
-        with averaging.applied(made.model):
-            sampled = made.model.sample(torch.zeros(3, made.model.latent_dim))
+        with averaging.applied(made.training.model):
+            sampled = made.training.model.sample(torch.zeros(3, made.training.model.latent_dim))
         found.append((averaging.state_dict()["average"], {"sample": sampled}))
-        assert not torch.equal(sampled, made.model.sample(torch.zeros(3, made.model.latent_dim)))
+        assert not torch.equal(
+            sampled, made.training.model.sample(torch.zeros(3, made.training.model.latent_dim))
+        )
     for written, compiled in zip(*found, strict=True):
         assert written.keys() == compiled.keys()
         for name, value in written.items():

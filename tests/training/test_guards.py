@@ -132,7 +132,7 @@ def test_a_run_of_bad_batches_has_diverged_and_names_the_player(start, capsys):
     assert code == 1
     status = read_status(directory)
     assert status.status == "diverged"
-    assert "the discriminator is no longer a number: its last 3 steps" in status.reason
+    assert "the discriminator is NaN or infinite: its last 3 steps" in status.reason
     assert "after 320 images" in status.reason
     assert "gradient_clip=1.0" in capsys.readouterr().err
 

@@ -5,16 +5,17 @@ from functools import partial
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 
-from fixtures.trainers import config
+from fixtures.trainers import config, engine_for
 from genbench.errors import UserMistake
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal
+from genbench.models.contract import Move
 from genbench.training import loading, precision
 from genbench.training import trainer as trainer_module
-from genbench.training.scaling import PlayerScaling
+from genbench.training.module import Pace, Training
+from genbench.training.precision import HalfPrecision
 
 CPU = torch.device("cpu")
 MODELS = ["vae", "gan", "wgan-gp", "vae-gan"]
@@ -26,12 +27,11 @@ def train(tmp_path, cache, model: str, precision: str, images: int = 1600):
     overrides = [f"model={model}", f"trainer.precision={precision}", f"budget.images={images}"]
     cfg = config(tmp_path, cache, 1, [*overrides, f"trainer.log_every_images={images}"])
     trained, data = loading.build(cfg)
+    engine = engine_for(cfg, trained, data, tmp_path / f"{model}-{precision}")
     means: dict[str, float] = {}
-    before = trained.means
-    trained.means = lambda: means.update(before()) or means
-    folder = tmp_path / f"{model}-{precision}"
-    make, budget = instantiate(cfg.trainer), instantiate(cfg.budget)
-    make(trained, data, folder, [], budget, None, []).fit(resume=False)
+    before = engine.training.means
+    engine.training.means = lambda: means.update(before()) or means
+    engine.fit(resume=False)
     return trained, data, means
 
 
@@ -96,35 +96,40 @@ class Overflow(Callback):
         self.player, self.backwards, self.seen = player, backwards, 0
 
     def setup(self, trainer, pl_module, stage):
-        update = pl_module.update
+        step = pl_module.model.step
 
-        def poisoned(player, loss):
-            bad = player == self.player and self.seen in self.backwards
-            self.seen += player == self.player
-            update(player, lambda: loss() * math.inf if bad else loss())
+        def poisoned(images):
+            for player, loss in step(images):
+                bad = player == self.player and self.seen in self.backwards
+                self.seen += player == self.player
+                yield Move(player, (lambda loss=loss: loss() * math.inf) if bad else loss)
 
-        pl_module.update = poisoned
+        pl_module.model.step = poisoned
 
 
 def halves(folder, cache, *callbacks, resume=None, make=None):
-    """A GAN in half precision on the CPU, where genbench refuses it: (trainer, model)."""
+    """A GAN in half precision on the CPU, where genbench refuses it: (trainer, training)."""
     trainer_module.quieten_lightning()
     cfg = config(folder, cache, 1, ["model=gan", "budget.images=160"])
     model, data = loading.build(cfg)
-    model.batch_size = 16
     data.plan(seed=0, batch_size=16, pieces=1, steps=10, steps_per_batch=1)
     make = make or partial(torch.amp.GradScaler, init_scale=1024.0, growth_interval=100)
+    training = Training(model, data, Pace(16, make_scaler=partial(make, "cpu")))
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
         callbacks=list(callbacks),
-        plugins=[PlayerScaling("cpu", make)],
+        plugins=[HalfPrecision("cpu")],
         **dict.fromkeys(
             ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False
         ),
     )
-    trainer.fit(model, data, ckpt_path=resume, weights_only=True)
-    return trainer, model
+    trainer.fit(training, ckpt_path=resume, weights_only=True)
+    return trainer, training
+
+
+def scalers(training):
+    return {name: seat.scaler for name, seat in training.seats.items()}
 
 
 def test_every_backward_of_half_precision_is_followed_by_its_own_step(tmp_path, cache):
@@ -146,25 +151,24 @@ def test_every_backward_of_half_precision_is_followed_by_its_own_step(tmp_path, 
             calls.append("update")
             super().update(new_scale)
 
-    trainer, model = halves(tmp_path, cache, make=Spy)
+    _, training = halves(tmp_path, cache, make=Spy)
     assert calls == ["scale", "step", "update"] * 20
-    scalers = trainer.precision_plugin.scalers
-    assert [*scalers] == ["discriminator", "generator"]
-    assert all(scaler.get_scale() == 1024 * 2**3 for scaler in scalers.values())
-    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert [*scalers(training)] == ["discriminator", "generator"]
+    assert all(scaler.get_scale() == 1024 * 2**3 for scaler in scalers(training).values())
+    assert all(value.isfinite().all() for value in training.state_dict().values())
 
 
 def test_an_overflow_of_one_player_lowers_its_own_scale_and_skips_its_own_step(tmp_path, cache):
-    trainer, model = halves(tmp_path, cache, Overflow("discriminator", range(3, 5)))
-    scales = {name: s.get_scale() for name, s in trainer.precision_plugin.scalers.items()}
+    trainer, training = halves(tmp_path, cache, Overflow("discriminator", range(3, 5)))
+    scales = {name: s.get_scale() for name, s in scalers(training).items()}
     assert scales == {"discriminator": 1024 / 4, "generator": 1024}
-    assert {name: skipped.total for name, skipped in model.skipped().items()} == {
+    assert {name: skipped.total for name, skipped in training.skipped().items()} == {
         "discriminator": 2,
         "generator": 0,
     }
     taken = [int(next(iter(o.state.values()))["step"]) for o in trainer.optimizers]
     assert taken == [8, 10]
-    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert all(value.isfinite().all() for value in training.state_dict().values())
 
 
 def test_a_resumed_run_takes_its_scales_up_again(tmp_path, cache):
@@ -173,20 +177,21 @@ def test_a_resumed_run_takes_its_scales_up_again(tmp_path, cache):
             if pl_module.steps == 4:
                 trainer.save_checkpoint(tmp_path / "half.ckpt")
 
-    once, expected = halves(tmp_path, cache, Overflow("generator", range(1, 2)), Save())
-    scales = once.precision_plugin.state_dict()
+    _, expected = halves(tmp_path, cache, Overflow("generator", range(1, 2)), Save())
+    scales = {name: scaler.state_dict() for name, scaler in scalers(expected).items()}
     assert scales["generator"]["scale"] == 512
     assert [s["_growth_tracker"] for s in scales.values()] == [10, 8]
-    again, model = halves(tmp_path, cache, resume=tmp_path / "half.ckpt")
-    assert again.precision_plugin.state_dict() == scales
-    assert model.steps == 10
+    _, training = halves(tmp_path, cache, resume=tmp_path / "half.ckpt")
+    assert {name: scaler.state_dict() for name, scaler in scalers(training).items()} == scales
+    assert training.steps == 10
     for name, value in expected.state_dict().items():
-        assert torch.equal(value, model.state_dict()[name])
+        assert torch.equal(value, training.state_dict()[name])
 
 
-def test_a_gpu_run_in_half_precision_scales_by_player():
+def test_a_gpu_run_in_half_precision_leaves_scaling_to_the_players():
     plugins = trainer_module._precision("16-mixed", torch.device("cpu"))["plugins"]
-    assert [type(plugin) for plugin in plugins] == [PlayerScaling]
+    assert [type(plugin) for plugin in plugins] == [HalfPrecision]
+    assert plugins[0].scaler is None
     assert trainer_module._precision("bf16-mixed", torch.device("cpu")) == {
         "precision": "bf16-mixed"
     }

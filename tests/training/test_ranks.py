@@ -69,12 +69,12 @@ def processes_of(folder: Path) -> list[int]:
 DIES = """
 import os
 if os.environ.get("LOCAL_RANK") == "1":
-    from genbench.models.contract import GenerativeModel
-    def draw_from(self, step, before=GenerativeModel.draw_from):
+    from genbench.models.contract import Draws
+    def begin(self, step, before=Draws.begin):
         if step == 30:
             raise ValueError("no more of this")
         before(self, step)
-    GenerativeModel.draw_from = draw_from
+    Draws.begin = begin
 """
 
 

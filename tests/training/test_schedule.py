@@ -5,29 +5,26 @@ from functools import partial
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from fixtures.trainers import BATCH, CASES, STEPS, config
+from fixtures.trainers import BATCH, CASES, STEPS, change_pace, config, engine_for
 from genbench.errors import UserMistake
 from genbench.runs.method import fingerprint
 from genbench.training import loading
 from genbench.training import trainer as trainer_module
-from genbench.training.scaling import PlayerScaling
+from genbench.training.precision import HalfPrecision
 from genbench.training.schedule import Schedule
 
 BATCH, STEPS = BATCH, STEPS
 
 
-def machine_for(folder, *overrides):
+def made_for(folder, *overrides):
     trainer_module.quieten_lightning()
     cfg = config(folder, folder / "cache", 1, list(overrides))
     model, data = loading.build(cfg)
-    arguments = model, data, folder / "run", [], instantiate(cfg.budget), None, []
-    schedule, clip = instantiate(cfg.schedule), cfg.gradient_clip
-    return instantiate(cfg.trainer)(*arguments, schedule, clip)
+    return engine_for(cfg, model, data, folder / "run")
 
 
 def rates_of(scheduler, steps):
@@ -82,10 +79,9 @@ def test_what_is_no_schedule_is_refused(change, sentence):
 
 def test_every_player_follows_the_schedule(tmp_path):
     settings = ["schedule=cosine", "schedule.warmup=160", "model.generator_optimizer.lr=0.002"]
-    machine = machine_for(tmp_path, "model=gan", *settings)
-    model, seen = machine.model, []
-    model.after_step = lambda m: seen.append(list(m.learning_rates().values()))
-    machine.fit(resume=False)
+    engine, seen = made_for(tmp_path, "model=gan", *settings), []
+    engine.training.after_step.append(lambda t: seen.append(list(t.learning_rates().values())))
+    engine.fit(resume=False)
     cosine = [0.5 * (1 + math.cos(math.pi * step / STEPS)) for step in range(STEPS)]
     expected = [0.002 * min(1, (i + 1) / 10) * c for i, c in enumerate(cosine)]
     assert [rate for _, rate in seen] == pytest.approx(expected)
@@ -94,12 +90,12 @@ def test_every_player_follows_the_schedule(tmp_path):
 
 @pytest.mark.parametrize("case", ["vae", "gan", "wgan-gp", "vae-gan"])
 def test_a_batch_in_parts_is_the_whole_batch(tmp_path, case):
-    whole = machine_for(tmp_path, *CASES[case])
-    parts = machine_for(tmp_path, *CASES[case], "trainer.accumulate=4")
+    whole = made_for(tmp_path, *CASES[case])
+    parts = made_for(tmp_path, *CASES[case], "trainer.accumulate=4")
     rows = [{}, {}]
-    for row, machine in zip(rows, (whole, parts), strict=True):
-        machine.fit(resume=False)
-        row.update(machine.model.state_dict())
+    for row, engine in zip(rows, (whole, parts), strict=True):
+        engine.fit(resume=False)
+        row.update(engine.training.state_dict())
     assert any(not torch.equal(rows[0][name], rows[1][name]) for name in rows[0])  # added otherwise
     for name, value in rows[0].items():
         torch.testing.assert_close(rows[1][name], value, rtol=0, atol=5e-5)
@@ -107,19 +103,20 @@ def test_a_batch_in_parts_is_the_whole_batch(tmp_path, case):
 
 def test_parts_are_refused_where_they_are_not_the_batch(tmp_path):
     with pytest.raises(UserMistake, match="normalises over its batch"):
-        machine_for(tmp_path, "model=gan", "network=conv", "trainer.accumulate=2")
+        made_for(tmp_path, "model=gan", "network=conv", "trainer.accumulate=2")
     with pytest.raises(
         UserMistake, match="batch_size=16 cannot be split over 1 devices in 3 parts"
     ):
-        machine_for(tmp_path, "model=gan", "trainer.accumulate=3")
+        made_for(tmp_path, "model=gan", "trainer.accumulate=3")
 
 
-def moves_of(machine, trainer):
+def moves_of(training, trainer):
     """How far each step of plain descent at rate 1 moves the players."""
     moves = []
 
-    def note(model):
-        now = {n: [p.detach().clone() for p in q.parameters()] for n, q in model.players().items()}
+    def note(training):
+        players = training.model.players()
+        now = {n: [p.detach().clone() for p in q.parameters()] for n, q in players.items()}
         if note.before:
             moves.append(
                 {n: math.dist(*(torch.cat([p.flatten() for p in x]).tolist() for x in (now[n], b)))
@@ -128,8 +125,8 @@ def moves_of(machine, trainer):
         note.before = now
 
     note.before = None
-    machine.model.after_step = note
-    trainer.fit(machine.model, machine.data)
+    training.after_step.append(note)
+    trainer.fit(training)
     return moves
 
 
@@ -141,14 +138,16 @@ def test_clipping_bounds_the_gradient_that_moves_a_player(tmp_path, half):
         "budget.images=160",
     ]
     clip = "gradient_clip={discriminator: 1e-3}"
-    machine = machine_for(tmp_path, "model=gan", *descent, clip)
-    make = partial(torch.amp.GradScaler, init_scale=1024.0)
-    plugins = [PlayerScaling("cpu", make)] if half else []
+    engine = made_for(tmp_path, "model=gan", *descent, clip)
+    make = partial(torch.amp.GradScaler, "cpu", init_scale=1024.0)
+    if half:
+        change_pace(engine, make_scaler=make)
+    plugins = [HalfPrecision("cpu")] if half else []
     quiet = dict.fromkeys(
         ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False
     )
     trainer = Trainer(max_epochs=1, accelerator="cpu", plugins=plugins, **quiet)
-    moves = moves_of(machine, trainer)
+    moves = moves_of(engine.training, trainer)
     assert len(moves) == 9
     assert [m["discriminator"] for m in moves] == pytest.approx([1e-3] * 9, rel=1e-2)
     assert all(m["generator"] > 2e-3 for m in moves)
@@ -163,7 +162,7 @@ def test_clipping_bounds_the_gradient_that_moves_a_player(tmp_path, half):
 )
 def test_a_clip_that_means_nothing_is_refused(tmp_path, clip, sentence):
     with pytest.raises(UserMistake, match=sentence):
-        machine_for(tmp_path, "model=gan", f"gradient_clip={clip}")
+        made_for(tmp_path, "model=gan", f"gradient_clip={clip}")
 
 
 def test_only_a_schedule_or_a_clip_makes_another_method(tmp_path):

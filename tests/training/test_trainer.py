@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from fixtures.trainers import FEW, machine, trained
+from fixtures.trainers import FEW, engine, trained
 from fixtures.training import scores
 from genbench.data.stream import Plan
 from genbench.training.trainer import _steps_per_batch
@@ -70,11 +70,12 @@ def test_who_wants_to_see_each_backward_does(tmp_path, cache):
             self.heard += 1
 
     listener = Listener()
-    plain = machine(tmp_path / "a", cache, "model=gan")
-    heard = machine(tmp_path / "b", cache, "model=gan")
+    plain = engine(tmp_path / "a", cache, "model=gan")
+    heard = engine(tmp_path / "b", cache, "model=gan")
     heard.trainer.callbacks.append(listener)
     runs = trained(plain), trained(heard)
-    assert plain.model._plain_backward and not heard.model._plain_backward
+    direct = [made.training._stepper.backward is torch.autograd.backward for made in (plain, heard)]
+    assert direct == [True, False]
     assert listener.heard == 2 * FEW
     assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
     assert runs[0][1:] == runs[1][1:]
@@ -83,7 +84,7 @@ def test_who_wants_to_see_each_backward_does(tmp_path, cache):
 def test_no_step_of_an_optimizer_opens_a_library(tmp_path, cache, monkeypatch):
     """Lightning tells PyTorch to look for GPUs through NVML's file, which each step would open."""
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    made = machine(tmp_path, cache, "model=vae")
+    made = engine(tmp_path, cache, "model=vae")
     opened: list[str] = []
     opening = ctypes.CDLL.__init__
 
@@ -91,12 +92,12 @@ def test_no_step_of_an_optimizer_opens_a_library(tmp_path, cache, monkeypatch):
         opened.append(str(name))
         opening(self, name, *arguments, **named)
 
-    begin = made.model.on_train_start
+    begin = made.training.on_train_start
 
     def on_train_start():
         begin()
         monkeypatch.setattr(ctypes.CDLL, "__init__", spy)
 
-    made.model.on_train_start = on_train_start
+    made.training.on_train_start = on_train_start
     trained(made)
     assert [name for name in opened if "nvidia" in name] == []

@@ -1,6 +1,7 @@
 """Averaged weights: the average itself, its BatchNorm, and that it disturbs nothing."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from genbench import train
 from genbench.errors import UserMistake
 from genbench.runs.result import read_result
 from genbench.training.callbacks.averaging import Averaging, recalibrate
+from genbench.training.module import Pace
 
 
 class Decoding(nn.Module):
@@ -18,8 +20,7 @@ class Decoding(nn.Module):
 
     def __init__(self, decoder):
         super().__init__()
-        self.decoder, self.batch_size, self.images_shown = decoder, 64, 0
-        self.device, self.after_step = torch.device("cpu"), None
+        self.decoder, self.device = decoder, torch.device("cpu")
 
     def latents(self, n, generator):
         return torch.randn(n, 4, generator=generator)
@@ -29,38 +30,51 @@ class Decoding(nn.Module):
 
 
 def begin(decoder, **arguments):
-    model, averaging = Decoding(decoder), Averaging(**arguments)
-    averaging.on_fit_start(None, model)
-    return model, averaging
+    """As much of a run as an average needs, and its average."""
+    run, averaging = (
+        SimpleNamespace(
+            model=Decoding(decoder),
+            pace=Pace(batch_size=64),
+            images_shown=0,
+            device=torch.device("cpu"),
+            after_step=[],
+        ),
+        Averaging(**arguments),
+    )
+    averaging.on_fit_start(None, run)
+    assert run.after_step == [averaging.update]
+    return run, averaging
 
 
 def test_after_a_half_life_half_of_the_old_weights_is_left():
-    model, averaging = begin(nn.Linear(4, 1), half_life=640, ramp=1e9)
-    start = model.decoder.weight.detach().clone()
+    run, averaging = begin(nn.Linear(4, 1), half_life=640, ramp=1e9)
+    start = run.model.decoder.weight.detach().clone()
     with torch.no_grad():
-        model.decoder.weight.add_(1.0)
+        run.model.decoder.weight.add_(1.0)
     for _ in range(10):
-        model.images_shown += 64
-        averaging.update(model)
+        run.images_shown += 64
+        averaging.update(run)
     torch.testing.assert_close(averaging.average.weight.detach(), start + 0.5)
 
 
 def test_a_short_run_forgets_its_initial_weights():
-    model, averaging = begin(nn.Linear(4, 1), half_life="10M", ramp=0.05)
+    run, averaging = begin(nn.Linear(4, 1), half_life="10M", ramp=0.05)
     with torch.no_grad():
-        model.decoder.weight.add_(1.0)
+        run.model.decoder.weight.add_(1.0)
     for _ in range(100):
-        model.images_shown += 64
-        averaging.update(model)
-    torch.testing.assert_close(averaging.average.weight, model.decoder.weight, atol=1e-3, rtol=0)
+        run.images_shown += 64
+        averaging.update(run)
+    torch.testing.assert_close(
+        averaging.average.weight, run.model.decoder.weight, atol=1e-3, rtol=0
+    )
 
 
 def test_averaged_weights_are_in_place_only_inside():
-    model, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
-    raw = model.decoder
-    with averaging.applied(model):
-        assert model.decoder is averaging.average
-    assert model.decoder is raw
+    run, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
+    raw = run.model.decoder
+    with averaging.applied(run.model):
+        assert run.model.decoder is averaging.average
+    assert run.model.decoder is raw
 
 
 def test_batch_norm_gets_the_statistics_of_the_averaged_weights():
@@ -111,10 +125,10 @@ def test_the_average_is_scored_beside_the_raw_weights_and_changes_nothing(tmp_pa
 
 
 def test_the_average_goes_through_a_checkpoint():
-    model, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
-    model.images_shown = 64
-    averaging.update(model)
+    run, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
+    run.images_shown = 64
+    averaging.update(run)
     again = Averaging(64, 1.0)
     again.load_state_dict(copy.deepcopy(averaging.state_dict()))
-    again.on_fit_start(None, model)
+    again.on_fit_start(None, run)
     assert torch.equal(again.average.weight, averaging.average.weight)

@@ -25,23 +25,23 @@ def waiting():
     telemetry = SimpleNamespace(seconds_so_far=100.0)
     made = Waiting(telemetry, Alarms(None, 0, said.append), Clock(), look_every=0.001)
     yield made, said
-    made.teardown(None, None, "fit")
+    made.close()
 
 
 def batch(made: Waiting, wait: float, step: float) -> None:
     made.clock.now += wait
-    made.on_train_batch_start(None, None, None, 0)
+    made.before_batch(None)
     made.clock.now += step
-    made.on_train_batch_end(None, None, None, None, 0)
+    made.after_batch(None, 0)
 
 
 @pytest.mark.parametrize(("wait", "warned"), [(3.0, False), (6.0, True)])
 def test_a_training_that_mostly_waits_is_told_so_at_the_end(waiting, wait, warned):
     made, said = waiting
-    made.on_train_start(None, None)
+    made.on_start(None)
     for _ in range(10):
         batch(made, wait, 10 - wait)
-    made.on_train_epoch_end(None, None)
+    made.before_end(None)
     assert made.seconds == pytest.approx(10 * wait)
     assert [("waited for its data 60 of 100 seconds" in one) for one in said] == [True] * warned
 
@@ -49,9 +49,9 @@ def test_a_training_that_mostly_waits_is_told_so_at_the_end(waiting, wait, warne
 def test_a_short_training_is_not_judged(waiting):
     made, said = waiting
     made.telemetry.seconds_so_far = 5.0
-    made.on_train_start(None, None)
+    made.on_start(None)
     batch(made, 4.0, 1.0)
-    made.on_train_epoch_end(None, None)
+    made.before_end(None)
     assert not said
 
 
@@ -59,7 +59,7 @@ def test_a_batch_that_does_not_come_is_told_once_while_it_is_waited_for(waiting)
     made, said = waiting
     told = threading.Event()
     made.alarms.say = lambda sentence: (said.append(sentence), told.set())
-    made.on_train_start(None, None)
+    made.on_start(None)
     batch(made, 59.0, 1000.0)
     made.look()
     assert not said  # a long step is no wait
@@ -73,7 +73,7 @@ def test_a_batch_that_does_not_come_is_told_once_while_it_is_waited_for(waiting)
 
 def test_a_resumed_run_goes_on_counting(waiting):
     made, _ = waiting
-    made.on_train_start(None, None)
+    made.on_start(None)
     batch(made, 2.0, 1.0)
     again = Waiting(made.telemetry, made.alarms, made.clock)
     again.load_state_dict(made.state_dict())
