@@ -14,8 +14,7 @@ import yaml
 from genbench.cli import main
 from genbench.commands import evaluate, resume, sample
 from genbench.errors import UserMistake
-from genbench.launch import settings, task, worker
-from genbench.runs import paths
+from genbench.launch import host, settings, task, worker
 from genbench.runs.config import read_config
 from genbench.runs.directory import iter_runs
 from genbench.runs.status import Status, read_status, write_status
@@ -97,7 +96,7 @@ def test_the_worker_is_a_fresh_process_with_a_clean_environment(train, monkeypat
     assert found["session"]
     assert not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} & set(found["environment"])
     assert found["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert int(found["environment"]["OMP_NUM_THREADS"]) == worker.physical_cores()
+    assert int(found["environment"]["OMP_NUM_THREADS"]) == host.physical_cores()
     assert found["environment"]["GENBENCH_COMMAND"] == "genbench train 'study=two words'"
 
 
@@ -245,7 +244,7 @@ def test_an_unknown_flag_is_refused(room, capfd):
     ["budget.images=500k", "arena.images=1.5M", "model.beta=2", "study=null", "tags=[a]"],
 )
 def test_right_values_are_taken(room, argument, capfd):
-    with settings.composing(paths.config_root()):
+    with settings.composing():
         settings.check_values([argument])
 
 
@@ -443,7 +442,7 @@ def test_resume_starts_the_worker_again_on_the_directory(train):
     train("run_id=run")
     run = Path("outputs/run")
     write_status(run, Status("interrupted"))
-    assert resume.resume(["run"], worker="stub_worker") == 0
+    assert resume.main(["run"], worker="stub_worker") == 0
     assert seen(run)["arguments"] == ["--resume"]
     assert seen(run)["environment"]["GENBENCH_COMMAND"] == "genbench resume run"
 
@@ -453,26 +452,26 @@ def test_a_run_that_needs_no_resuming_is_refused(train, status):
     train("run_id=run")
     write_status(Path("outputs/run"), Status(status, heartbeat=time.time()))
     with pytest.raises(UserMistake, match=f"run is {status}"):
-        resume.resume(["latest"], worker="stub_worker")
+        resume.main(["latest"], worker="stub_worker")
 
 
 def test_a_resumed_run_that_is_refused_keeps_its_directory(train, room):
     train("run_id=run")
     write_status(room / "outputs/run", Status("interrupted", "as before"))
     (room / "stub_worker.py").write_text("raise SystemExit(2)")
-    assert resume.resume(["run"], worker="stub_worker") == 2
+    assert resume.main(["run"], worker="stub_worker") == 2
     assert read_status(room / "outputs/run").reason == "as before"
     write_status(room / "outputs/run", Status("running"))
-    assert resume.resume(["run"], worker="stub_worker") == 2
+    assert resume.main(["run"], worker="stub_worker") == 2
     assert read_status(room / "outputs/run").status == "interrupted"
 
 
 def test_sample_passes_its_arguments_through(train):
     train("run_id=run")
-    assert sample.sample(["latest", "--num", "4"], worker="stub_worker") == 0
+    assert sample.main(["latest", "--num", "4"], worker="stub_worker") == 0
     assert seen(Path("outputs/run"))["arguments"] == ["--num", "4"]
     with pytest.raises(UserMistake, match="sample needs a run first"):
-        sample.sample(["--num", "4"])
+        sample.main(["--num", "4"])
 
 
 def test_evaluate_hands_each_run_its_protocol(train, room):
@@ -480,7 +479,7 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
     train("run_id=b", "model=gan")
     source = "import shutil, sys; shutil.copy(sys.argv[2], sys.argv[1] + '/protocol.yaml')"
     (room / "stub_worker.py").write_text(source)
-    assert evaluate.evaluate(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
+    assert evaluate.main(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
     first, second = (
         yaml.safe_load(Path(f"outputs/{name}/protocol.yaml").read_text()) for name in "ab"
     )
@@ -493,11 +492,11 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
 def test_evaluate_refuses_what_belongs_to_training(train):
     train("run_id=a")
     with pytest.raises(UserMistake, match=r"model\.beta=2 belongs to training"):
-        evaluate.evaluate(["a", "model.beta=2"], worker="stub_worker")
+        evaluate.main(["a", "model.beta=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match=r"did you mean evaluation\.num_samples"):
-        evaluate.evaluate(["a", "evaluation.num_smaples=2"], worker="stub_worker")
+        evaluate.main(["a", "evaluation.num_smaples=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match="evaluate needs a run"):
-        evaluate.evaluate(["evaluation.num_samples=2"], worker="stub_worker")
+        evaluate.main(["evaluation.num_samples=2"], worker="stub_worker")
 
 
 # --- other launchers ----------------------------------------------------------------------------

@@ -4,7 +4,6 @@ A collective waits for a rank that is gone for half an hour. So the first rank w
 that were started for it, and the others leave a last word in the run directory before they go.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from genbench.errors import DONE, FAILED, Diverged, GenbenchError, Interrupted
+from genbench.runs.stops import explain_exit, parent_death_signal
 
 
 def is_first_rank() -> bool:
@@ -55,9 +55,6 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for a last word, once a collective has broken
 
 
-PR_SET_PDEATHSIG = 1
-
-
 def follow(directory: Path, work: Callable[[], None], explain: Callable[..., GenbenchError]) -> int:
     """Do a later rank's work; its exit code. What goes wrong is left in the run directory.
 
@@ -82,8 +79,8 @@ def follow(directory: Path, work: Callable[[], None], explain: Callable[..., Gen
 
 def die_with_the_first() -> None:
     """Where the first process started this one, Linux ends it with that one."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" not in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        parent_death_signal()(signal.SIGKILL)
 
 
 class Watch:
@@ -129,7 +126,7 @@ class Watch:
             codes = [process.poll() for process in self.started()]
             dead = [(rank, code) for rank, code in enumerate(codes, 1) if code]
             if dead:
-                reason = self._words() or _fate(*dead[0])
+                reason = self._words() or explain_exit(f"rank {dead[0][0]}", dead[0][1])
                 self.tell(reason)
                 print(f"genbench: {reason}", file=sys.stderr, flush=True)
                 for process in self.started():
@@ -139,10 +136,3 @@ class Watch:
     def _words(self) -> str:
         words = {p.stem: p.read_text(encoding="utf-8") for p in self.directory.glob("ranks/*.txt")}
         return "; ".join(f"rank {rank}: {word}" for rank, word in sorted(words.items()))
-
-
-def _fate(rank: int, code: int) -> str:
-    if code < 0:
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return f"rank {rank} was killed by signal {-code}{hint}"
-    return f"rank {rank} ended with code {code} and without a last word"
