@@ -1,33 +1,77 @@
-"""Genbench's launcher and sweepers, as Hydra finds them; the work is done in genbench.
+"""Genbench's launcher and sweepers, where Hydra looks for plugins; `genbench.launch` does the work.
 
 Every Hydra application on this machine loads this module, so it imports nothing but Hydra.
 """
 
 import importlib.util
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
-class GridSweeper(BasicSweeper):
-    """`hydra/sweeper=grid`: every combination, with the runs that other processes did collected."""
+class GridSweeper(Sweeper):
+    """`hydra/sweeper=grid`: every combination of the values; genbench's task collects the results."""
+
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep the task, which sums up."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.launcher = _Collecting(self.launcher, task_function)
+        """Make the launcher."""
+        self.hydra_context, self.task, self.config = hydra_context, task_function, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run all jobs in batches of `max_batch_size`; raises what ends a sweep."""
+        assert self.config is not None and self.launcher is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        jobs = self._jobs([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        size = self.max_batch_size or len(jobs)
+        returns = []
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
+            self.validate_batch_is_legal(batch)
+            returns.append(self.launcher.launch(batch, initial_job_idx=start))
+            self.task.collect(returns[-1])  # type: ignore[attr-defined]  # genbench's Task has it
+            for job in returns[-1]:
+                _ = job.return_value  # raises if the launcher lost the job
+        return returns
+
+    def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The overrides of each job; of several arguments for a key the last one counts."""
+        assert self.hydra_context is not None
+        values: dict[str, list[str]] = {}
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        for override in parser.parse_overrides(list(arguments)):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values[key] = [f"{key}={override.get_value_element_as_str()}"]
+            elif override.is_discrete_sweep():
+                values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            else:
+                raise HydraException(
+                    f"{override.input_line} names no values to run: write a comma list or "
+                    "range(low,high,step), or add hydra/sweeper=search"
+                )
+        return [list(job) for job in itertools.product(*values.values())]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every value once before anything runs: a thousand jobs would take minutes."""
+        """Compose until each value has occurred, before anything runs; all jobs would take minutes."""
         seen: set[str] = set()
         chosen = []
         for job in batch:
@@ -35,26 +79,6 @@ class GridSweeper(BasicSweeper):
                 chosen.append(job)
                 seen.update(job)
         super().validate_batch_is_legal(chosen)
-
-
-class _Collecting(Launcher):
-    """A launcher whose results are noted by genbench's task."""
-
-    def __init__(self, launcher: Any, task: Any) -> None:
-        self._launcher, self._task = launcher, task
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Done already."""
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Launch, and note."""
-        returns: Sequence[JobReturn] = self._launcher.launch(job_overrides, initial_job_idx)
-        self._task.collect(returns)
-        return returns
 
 
 class SearchSweeper(Sweeper):
@@ -73,7 +97,7 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search; raises what ends a sweep."""
+        """Run the search; raises what ends a sweep, UserMistake without Optuna."""
         if importlib.util.find_spec("optuna") is None:
             from genbench.errors import UserMistake
 

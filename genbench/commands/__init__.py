@@ -1,1 +1,21 @@
-"""One verb of the command line, one file: its parser and what it does."""
+"""The verbs: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>`.
+
+Imports no torch, except for `data` and `extractor`, whose work is done in this process.
+"""
+
+VERBS = {  # in the order of `genbench --help`, with a summary each
+    "train": "train one model, score it and record it; -m for several",
+    "resume": "continue an interrupted run",
+    "evaluate": "score runs again under another protocol",
+    "sample": "draw images from a run",
+    "compare": "print the table: models in rows, seeds aggregated",
+    "report": "write a study on one page: table, curves, pictures",
+    "runs": "print a line per run; --format json for scripts; tag or remove them",
+    "export": "put runs and scores into a database or a parquet file",
+    "wandb": "send what was logged offline; save a view of a study there",
+    "show": "print one run: settings, scores with cards, cost, files",
+    "data": "list, check or prepare datasets",
+    "extractor": "list feature networks, or train one for a dataset",
+    "doctor": "print what this machine has and what is missing",
+    "completion": "print a shell's completion script",
+}

@@ -1,13 +1,14 @@
-"""The verb `compare`: methods in rows, scores in columns, seeds aggregated. Imports no torch.
+"""`genbench compare`: methods in rows, scores in columns, seeds aggregated.
 
-A row is a fingerprint: runs that differ in their seed alone. A column is a score under one protocol:
-numbers whose cards differ never share one. Runs that failed are counted, never dropped.
+A row is a fingerprint: runs that differ only in their seed. A column is a score under one protocol:
+scores whose cards differ never share a column. Failed runs are counted, never dropped.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from genbench.commands.arguments import runs_arguments
 from genbench.comparison.best_of_k import best_of_tables
 from genbench.comparison.budgets import results_at
 from genbench.comparison.layouts import by_dataset, folded, with_counts
@@ -19,23 +20,20 @@ from genbench.comparison.verdicts import versus_tables
 from genbench.errors import DONE, UserMistake
 from genbench.runs.budget import parse_images
 from genbench.runs.files import explain_os_error, write_out
-from genbench.runs.paths import default_outputs
 from genbench.runs.records import no_garbage, some_runs
 from genbench.runs.result import Result
 
 
 def parser() -> argparse.ArgumentParser:
-    """Say what can be asked for."""
+    """Parser of the options of `genbench compare`."""
     result = argparse.ArgumentParser(
         prog="genbench compare",
+        parents=[runs_arguments("runs, or selections: model=gan seed=0,1 network.latent_dim=32")],
         description="Print the table: methods in rows, scores in columns, mean ± sd over seeds. What is "
         "bold (* on a terminal) is better than every other row beyond the chance of seeds.",
         epilog="examples: genbench compare study=demo · genbench compare model=vae,gan "
         "dataset=mnist --metric fd --metric elbo --format md · genbench compare study=demo --versus gan "
         "· genbench compare study=demo --at images=500k --metric fd · docs/studies.md",
-    )
-    result.add_argument(
-        "select", nargs="*", help="runs, or selections: model=gan seed=0,1 network.latent_dim=32"
     )
     result.add_argument("--metric", action="append", default=[], help="show this score; repeatable")
     result.add_argument("--all", action="store_true", help="show every score")
@@ -74,7 +72,6 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--pictures", type=Path, help="also write a PNG: every row's sample grids side by side"
     )
-    result.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
     return result
 
 
@@ -92,17 +89,16 @@ def _images(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text}: write images=500k") from None
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Print or write the table; returns the exit code."""
-    options = parser().parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(list(argv))
     with no_garbage():
         return _answer(options)
 
 
 def _answer(options: argparse.Namespace) -> int:
     options.format = options.format or ("csv" if options.wide else "table")
-    outputs = options.outputs or default_outputs()
-    found = some_runs(options.select, outputs)
+    found = some_runs(options.select, options.outputs)
     directories = {run.name: run for run, _ in found}
     results = [result for _, result in found]
     notes: list[str] = []
@@ -124,12 +120,12 @@ def _tables(
     options: argparse.Namespace, results: Sequence[Result], notes: Sequence[str]
 ) -> list[Table]:
     if options.wide:
-        _alone(options, "--wide")
+        _only_table(options, "--wide")
         return [wide_table(results)]
     everything = options.all or bool(options.at)
     found = arenas(results, options.metric, everything, options.sort, options.pareto)
     if options.best_of is not None:
-        _alone(options, "--best-of")
+        _only_table(options, "--best-of")
         return _fitting(best_of_tables(found, options.best_of, options.sort), options)
     tables = [table_of(arena, options.pareto, notes) for arena in found]
     if options.columns == "dataset":
@@ -141,8 +137,8 @@ def _tables(
     return differences if options.format == "csv" else [*tables, *differences]
 
 
-def _alone(options: argparse.Namespace, option: str) -> None:
-    """Refuse what says nothing beside an option that has a table of its own."""
+def _only_table(options: argparse.Namespace, option: str) -> None:
+    """Refuse other options that add tables or columns: `option` prints a table of its own."""
     given = {
         "--best-of": options.best_of is not None and option != "--best-of",
         "--versus": options.versus,

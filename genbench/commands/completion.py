@@ -1,56 +1,75 @@
-"""`genbench completion`: tab completion of verbs, runs, groups and settings. Imports no torch."""
+"""`genbench completion`: tab completion of verbs, runs, groups and settings."""
 
+import contextlib
+import io
 import os
+from collections.abc import Sequence
 
+from genbench.commands import VERBS
+from genbench.commands.arguments import wants_help
 from genbench.errors import DONE, GenbenchError, UserMistake
 
+USAGE = """\
+usage: genbench completion bash|zsh|fish
 
-def main(argv: list[str]) -> int:
+Completes verbs, runs, and for train every group, option and setting.
+
+  bash:  eval "$(genbench completion bash)"        in ~/.bashrc
+  zsh:   eval "$(genbench completion zsh)"         in ~/.zshrc, after compinit
+  fish:  genbench completion fish | source         in ~/.config/fish/config.fish"""
+
+
+# verbs whose first argument is one of a few words, or a word or a run
+WORDS = {
+    "completion": ["bash", "zsh", "fish"],
+    "data": ["list", "check", "prepare"],
+    "extractor": ["list", "train"],
+    "runs": ["tag", "remove"],
+    "wandb": ["sync", "workspace"],
+}
+
+
+TAKES_A_RUN = ("resume", "evaluate", "sample", "show", "compare", "report", "runs")
+
+
+def main(argv: Sequence[str]) -> int:
     """Print a shell's completion script, or the candidates for a line; returns the exit code."""
+    if wants_help(argv):
+        print(USAGE)
+        return DONE
     if len(argv) == 2 and argv[0] == "query":
         print("\n".join(_candidates(argv[1])))
         return DONE
-    if len(argv) != 1 or argv[0] not in _COMPLETION:
+    if len(argv) != 1 or argv[0] not in SCRIPTS:
         raise UserMistake("completion takes the name of a shell: bash, zsh or fish")
-    print(_COMPLETION[argv[0]])
+    print(SCRIPTS[argv[0]])
     return DONE
 
 
-# --- completion ---------------------------------------------------------------------------------
 def _candidates(line: str) -> list[str]:
-    """What may follow on a command line that has been written up to the cursor."""
-    from genbench.cli import VERBS
-
+    """What may follow on a command line that has been typed up to the cursor."""
     words = line.split()
     current = "" if line.endswith(" ") else words[-1]
     if len(words) < 2 or (len(words) == 2 and current):
         found = list(VERBS)
     elif words[1] == "train":
         return _hydra_candidates(line)
-    elif words[1] == "completion":
-        found = list(_COMPLETION)
-    elif words[1] == "data":
-        found = ["list", "check", "prepare"]
-    elif words[1] == "extractor":
-        found = ["list", "train"]
-    elif words[1] == "wandb":
-        found = ["sync", "workspace"]
-    elif words[1] in ("resume", "evaluate", "sample", "show", "compare", "report", "runs"):
-        from genbench.runs.directory import iter_runs
-        from genbench.runs.paths import default_outputs
-
-        words_first = ["tag", "remove"] if words[1] == "runs" else []
-        found = [*words_first, "latest", *(run.name for run in iter_runs(default_outputs()))]
     else:
-        found = []
+        found = list(WORDS.get(words[1], []))
+        if words[1] in TAKES_A_RUN:
+            found += _runs()
     return [candidate for candidate in found if candidate.startswith(current)]
+
+
+def _runs() -> list[str]:
+    from genbench.runs.directory import iter_runs
+    from genbench.runs.paths import default_outputs
+
+    return ["latest", *(run.name for run in iter_runs(default_outputs()))]
 
 
 def _hydra_candidates(line: str) -> list[str]:
     """Hydra's own answer to the line without the verb."""
-    import contextlib
-    import io
-
     from genbench.launch import task
 
     program, _, rest = line.split(" ", 2) if line.count(" ") > 1 else (*line.split(" "), "")
@@ -61,7 +80,7 @@ def _hydra_candidates(line: str) -> list[str]:
     return answer.getvalue().split()
 
 
-_COMPLETION = {
+SCRIPTS = {
     "bash": """\
 _genbench() {
     local line="${COMP_LINE:0:COMP_POINT}"

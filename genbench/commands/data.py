@@ -1,18 +1,13 @@
-"""`genbench data list | check | prepare`: find what is wrong with a dataset before training does."""
+"""`genbench data`: list datasets, prepare one, or check one for all that would stop a training."""
 
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +16,8 @@ from genbench.data.contract import Split
 from genbench.data.images import Images
 from genbench.data.splits import SPLITS
 from genbench.errors import DONE, MISTAKE, GenbenchError, UserMistake
-from genbench.launch import mistakes, settings
+from genbench.launch.hydra_internals import group_options
+from genbench.launch.mistakes import explained
 
 USAGE = """\
 genbench data list                           every dataset: shape, splits, where it is looked for
@@ -51,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
             raise UserMistake(
                 f"genbench data {verb} needs a dataset: `genbench data list` has them"
             )
-        with composing([f"dataset={rest[0]}", *rest[1:]]):
+        with explained([f"dataset={rest[0]}", *rest[1:]]):
             data = build(rest[0], rest[1:])
         return verbs[verb](data, rest[0])
     except GenbenchError as error:
@@ -59,36 +55,19 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
 
 
-def config_root() -> Path:
-    """Absolute path of the configs: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    shipped = package / "configs"
-    return shipped if shipped.is_dir() else package.parent / "configs"
-
-
-@contextmanager
-def composing(overrides: Sequence[str]) -> Iterator[None]:
-    """Let Hydra compose; its complaints about `overrides` become sentences."""
-    try:
-        with settings.composing(config_root()):
-            yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise mistakes.explain(error, overrides, config_root()) from error
-
-
 def build(name: str, overrides: Sequence[str]) -> Images:
-    """Make the dataset that `genbench train dataset=NAME` would train on; within `composing`."""
+    """Make the dataset that `genbench train dataset=NAME` would train on; within `explained`."""
     node = compose("train", overrides=[f"dataset={name}", *overrides]).dataset
     data: Images = instantiate(OmegaConf.to_container(node, resolve=True))
     return data
 
 
 def show_list(overrides: Sequence[str]) -> int:
-    """Print a line for every dataset there is a config for."""
+    """Print a line for every dataset that has a config; returns the exit code."""
     table = Table("dataset", "image", "splits", "state", box=None, pad_edge=False)
     table.add_column("looked for in", overflow="fold")
-    with composing(overrides):
-        for name in GlobalHydra.instance().config_loader().get_group_options("dataset"):
+    with explained(overrides):
+        for name in group_options("dataset"):
             data = build(name, overrides)
             state, splits = _state(data)
             shape = f"{data.channels} x {data.image_size} x {data.image_size}"
@@ -98,7 +77,7 @@ def show_list(overrides: Sequence[str]) -> int:
 
 
 def _state(data: Images) -> tuple[str, str]:
-    """Whether it is there, and the sizes of its splits where they are known at once."""
+    """Whether a dataset is here, and the sizes of its splits if they are known without decoding."""
     if data.source.given_root is None:
         return "needs dataset.root", "by config"
     if data.source.missing() is not None:
@@ -116,7 +95,7 @@ def _state(data: Images) -> tuple[str, str]:
 
 
 def prepare(data: Images, name: str) -> int:
-    """Fetch and decode; print what there is now."""
+    """Fetch and decode the dataset, print its splits; returns the exit code."""
     data.prepare_data()
     for split in SPLITS:
         card = data.card(split)
@@ -126,7 +105,7 @@ def prepare(data: Images, name: str) -> int:
 
 
 def check(data: Images, name: str) -> int:
-    """Look at every picture and at the cache; print each problem with its remedy."""
+    """Decode every image, verify the cache, print each problem with its remedy; the exit code."""
     problem = data.source.missing()
     if problem is not None:
         print(f"genbench data: {problem}", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""`genbench doctor`: what this machine has and what is missing. Each finding is a line."""
+"""`genbench doctor`: what this machine has and what is missing, a line for each finding.
+
+Packages that take long to import, torch first of all, are imported by the checks that need them.
+"""
 
 import argparse
 import importlib
@@ -18,9 +21,9 @@ from typing import Any, Literal
 
 from genbench.errors import DONE, FAILED
 from genbench.launch import wandb_access
-from genbench.launch.worker import physical_cores
-from genbench.runs.files import explain_os_error
-from genbench.runs.paths import default_outputs
+from genbench.launch.host import physical_cores
+from genbench.runs.files import explain_os_error, first_line
+from genbench.runs.paths import cache_folder, default_outputs
 
 USAGE = """\
 genbench doctor                  what this machine has, and what is missing
@@ -29,12 +32,12 @@ genbench doctor --format json    the same for scripts
 Exit code 0 if training on the embedded digits would work here, 1 if not."""
 
 
-ROOM_FOR_A_RUN = 1 << 30  # bytes
+ROOM_FOR_A_RUN = 1 << 30  # bytes of free disk
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `ok`, `missing` (something optional is not there) or `broken` (nothing would run)."""
+    """One line: `ok`, `missing` (something optional is absent) or `broken` (training fails)."""
 
     topic: str
     state: Literal["ok", "missing", "broken"]
@@ -47,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("genbench doctor", usage=USAGE)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args(list(argv))
-    findings = [finding for look in LOOKS for finding in _look(look)]
+    findings = [finding for check in CHECKS for finding in _guarded(check)]
     if arguments.format == "json":
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -55,13 +58,13 @@ def main(argv: Sequence[str]) -> int:
     return FAILED if any(finding.state == "broken" for finding in findings) else DONE
 
 
-def _look(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """A look that fails is a finding of its own; the others go on."""
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Findings of a check; one that raises is a finding itself, and the other checks still run."""
     try:
-        yield from look()
+        yield from check()
     except Exception as error:
-        topic = look.__name__.strip("_").replace("_", " ")
-        yield Finding(topic, "missing", f"could not be found out: {_first_line(error)}")
+        topic = check.__name__.strip("_").replace("_", " ")
+        yield Finding(topic, "missing", f"could not be found out: {first_line(error)}")
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -77,7 +80,7 @@ def _print(findings: Sequence[Finding]) -> None:
     Console().print(table)
 
 
-# --- looks --------------------------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------------------------
 def _python() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()}, {sys.executable}")
     yield Finding("genbench", "ok", f"{version('genbench')}, {Path(__file__).parents[1]}")
@@ -101,7 +104,7 @@ def _torch() -> Iterator[Finding]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:
-        yield Finding("torch", "broken", _first_line(error), "pip install torch torchvision")
+        yield Finding("torch", "broken", first_line(error), "pip install torch torchvision")
         return
     yield Finding("torch", "ok", str(torch.__version__))
     try:
@@ -114,7 +117,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             "torchvision",
             "broken",
-            f"does not fit torch {torch.__version__}: {_first_line(error)}",
+            f"does not fit torch {torch.__version__}: {first_line(error)}",
             "install the pair together: pip install --force-reinstall torch torchvision",
         )
 
@@ -138,7 +141,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _bf16_on_cpu(torch: Any) -> str:
-    """Many CPUs have bfloat16 only in emulation: a small product tells."""
+    """Time a small product in both types: many CPUs only emulate bfloat16, and are slower with it."""
     import time
 
     def seconds(dtype: Any) -> float:
@@ -170,10 +173,9 @@ def _threads() -> Iterator[Finding]:
 
 
 def extractors_found() -> Iterator[Finding]:
-    """Every feature network, and whether its weights are here."""
+    """A finding for every feature network: whether its weights are here, and where."""
     extractors = importlib.import_module("genbench.metrics.extractors")
-    cache = Path(os.environ.get("GENBENCH_CACHE", "~/.cache/genbench")).expanduser()
-    for name, there, where in extractors.status(cache):
+    for name, there, where in extractors.status(cache_folder()):
         yield Finding(f"extractor {name}", "ok" if there else "missing", str(where))
 
 
@@ -189,7 +191,7 @@ def _datasets() -> Iterator[Finding]:
 
 
 def _wandb() -> Iterator[Finding]:
-    """What a run would decide; nobody is asked to log in."""
+    """What a run would decide about wandb; no login is asked for."""
     installed = version("wandb")
     with redirect_stderr(io.StringIO()):
         access = wandb_access.look()
@@ -230,9 +232,14 @@ def _disk() -> Iterator[Finding]:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-LOOKS = (_python, _torch, _packages, _devices, _threads, extractors_found, _datasets, _wandb, _disk)
+CHECKS = (
+    _python,
+    _torch,
+    _packages,
+    _devices,
+    _threads,
+    extractors_found,
+    _datasets,
+    _wandb,
+    _disk,
+)

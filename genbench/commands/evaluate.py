@@ -1,25 +1,39 @@
-"""`genbench evaluate`: score runs again under another protocol. Imports no torch."""
+"""`genbench evaluate`: score runs again under another protocol."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from genbench.errors import INTERRUPTED, UserMistake
-from genbench.launch import mistakes, settings
+from genbench.commands.arguments import wants_help
+from genbench.errors import DONE, INTERRUPTED, UserMistake
+from genbench.launch.mistakes import compose_checked
 from genbench.launch.run import run_verb
 from genbench.launch.task import resolve
-from genbench.runs import paths
 from genbench.runs.config import read_config
 from genbench.runs.directory import find_run
 from genbench.runs.paths import default_outputs
 
+USAGE = """\
+usage: genbench evaluate RUN ... [key=value ...]
 
-def evaluate(argv: Sequence[str], worker: str = "genbench.evaluate") -> int:
-    """Score runs again, under the protocol that `key=value` arguments describe: worst exit code."""
+Scores the final weights of runs again. What is not given is as in the run itself. The scores are
+written below the run's evaluations/, each with its card; result.json is never changed.
+
+  genbench evaluate latest evaluation.num_samples=5000
+  genbench evaluate 20260101 20260102 evaluation=full"""
+
+
+def main(argv: Sequence[str], worker: str = "genbench.evaluate") -> int:
+    """Score runs again under the protocol that `key=value` arguments describe; the worst exit code.
+
+    `worker` is the module that scores one run.
+    """
+    if wants_help(argv):
+        print(USAGE)
+        return DONE
     overrides = [a for a in argv if "=" in a and not Path(a).exists()]
     references = [a for a in argv if a not in overrides]
     if not references or any(r.startswith("-") for r in references):
@@ -43,9 +57,9 @@ def evaluate(argv: Sequence[str], worker: str = "genbench.evaluate") -> int:
 
 
 def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Compose `evaluation` and `extractor` for a run: its own, changed by `overrides`.
+    """The run's `evaluation` and `extractor` blocks with `overrides` applied.
 
-    A group that is chosen anew (`evaluation=full`, `extractor=...`) comes with its own values.
+    A chosen group (`evaluation=full`, `extractor=...`) replaces the run's block with its own values.
     """
     for override in overrides:
         if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
@@ -54,12 +68,7 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
             )
     chosen = {override.split("=")[0] for override in overrides}
     choices = [f"{k}={v}" for k, v in run["choices"].items() if v is not None and k not in chosen]
-    try:
-        with settings.composing(paths.config_root()):
-            cfg = compose("train", overrides=[*choices, *overrides])
-            settings.check_values([*choices, *overrides])
-    except Exception as error:
-        raise mistakes.explain(error, overrides, paths.config_root()) from error
+    cfg = compose_checked([*choices, *overrides], blamed=overrides)
     OmegaConf.set_struct(cfg, False)
     for name, block in run.items():
         if name not in ("evaluation", "extractor", "paths"):
@@ -72,7 +81,7 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
 
 def _kept(cfg: DictConfig, group: str, block: Mapping[str, Any], chosen: set[str]) -> DictConfig:
-    """A run's own block with the changed values, and with its ties to extractor and paths."""
+    """The run's block with changed values; interpolations of extractor and paths are kept as such."""
     kept = OmegaConf.create(dict(block))
     raw = OmegaConf.to_container(cfg[group], resolve=False)
     assert isinstance(raw, dict)

@@ -1,7 +1,7 @@
-"""Runs and scores in a database or a parquet file, for a team's dashboards. Imports no torch.
+"""`genbench export`: runs and scores in a database or a parquet file, for a team's dashboards.
 
-Two tables, `runs` and `scores`; docs/studies.md says what their columns hold. Exporting twice changes
-nothing: rows are compared by their keys, and only what differs is written, in one transaction.
+Two tables, `runs` and `scores`; docs/studies.md describes their columns. Rows are matched by key and
+only those that differ are written, in one transaction, so that exporting twice changes nothing.
 """
 
 import argparse
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genbench.commands.arguments import runs_arguments
 from genbench.errors import DONE, UserMistake
 from genbench.runs.files import explain_os_error
-from genbench.runs.paths import default_outputs
 from genbench.runs.records import Record, read_records
 from genbench.runs.result import Result
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
 
-# column: its type; the first ones are the key
+# type of each column; KEYS below names the primary keys
 RUNS = {
     "run_id": "text", "study": "text", "tags": "json", "status": "text", "reason": "text",
     "model": "text", "dataset": "text", "seed": "integer", "fingerprint": "text",
@@ -49,25 +49,23 @@ REMEDY = "pip install 'genbench[export]'"
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Write what is selected to `--to`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="genbench export",
+        parents=[runs_arguments("runs, or selections: model=gan dataset=mnist")],
         description="Put runs and scores where other programs read them; again, only what changed.",
         epilog="examples: genbench export --to sqlite:///runs.db · genbench export study=objectives "
         "--to postgresql://me@host/db --prune · genbench export --to scores.parquet",
     )
-    parser.add_argument("select", nargs="*", help="runs, or selections: model=gan dataset=mnist")
     parser.add_argument("--to", required=True, help="postgresql://, sqlite:/// or FILE.parquet")
     parser.add_argument(
         "--prune", action="store_true", help="also delete the rows of runs that are not selected"
     )
-    parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
-    options = parser.parse_intermixed_args(argv)
-    outputs = options.outputs or default_outputs()
-    records = [r for r in read_records(options.select, outputs) if r.result is not None]
+    options = parser.parse_intermixed_args(list(argv))
+    records = [r for r in read_records(options.select, options.outputs) if r.result is not None]
     if not records:
-        raise UserMistake(f"there are no runs in {outputs} that could be exported")
+        raise UserMistake(f"there are no runs in {options.outputs} that could be exported")
     runs, scores = tables(records)
     if options.to.endswith(".parquet"):
         if options.prune:
@@ -81,7 +79,10 @@ def main(argv: list[str]) -> int:
 
 # --- rows -----------------------------------------------------------------------------------------
 def tables(records: Sequence[Record]) -> tuple[Rows, Rows]:
-    """Rows of both tables by their keys; of equal scores the newest. Absent is None."""
+    """Rows of both tables by key; a later score with the same key replaces the earlier one.
+
+    What a run does not have is None.
+    """
     runs: Rows = {}
     scores: Rows = {}
     for record in records:
@@ -118,7 +119,7 @@ def _run(record: Record, result: Result) -> dict[str, Any]:
 
 # --- a database -----------------------------------------------------------------------------------
 def write_database(url: str, runs: Rows, scores: Rows, prune: bool) -> str:
-    """Bring both tables up to date; says what changed. Raises UserMistake where it cannot."""
+    """Bring both tables up to date; returns a sentence per table. UserMistake if that fails."""
     try:
         import sqlalchemy
     except ImportError:
@@ -141,11 +142,11 @@ def _engine(text: str) -> "Engine":
     try:
         url: URL = sqlalchemy.make_url(text)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UserMistake(f"--to {text} is no place that is known: give {kinds}") from None
+        raise UserMistake(f"--to {text} is not a known kind of place: give {kinds}") from None
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("postgresql", "sqlite"):
-        raise UserMistake(f"--to {url.drivername}:// is no place that is known: give {kinds}")
+        raise UserMistake(f"--to {url.drivername}:// is not a known kind of place: give {kinds}")
     try:
         return sqlalchemy.create_engine(url)
     except ImportError:
@@ -157,11 +158,11 @@ def _write_all(engine: "Engine", runs: Rows, scores: Rows, prune: bool) -> str:
 
     metadata = MetaData()
     run_table, score_table = _table("runs", RUNS, metadata), _table("scores", SCORES, metadata)
-    told = []
+    sentences = []
     with engine.begin() as connection:
         metadata.create_all(connection)
         known = _stored(connection, run_table), _stored(connection, score_table)
-        # a score that a run no longer has goes with it; other runs' rows only when asked
+        # scores that an exported run no longer has are deleted; rows of other runs only by --prune
         gone_scores = [k for k in known[1] if k not in scores and (prune or (k[0],) in runs)]
         gone_runs = [k for k in known[0] if k not in runs] if prune else []
         _delete(connection, score_table, gone_scores)
@@ -173,11 +174,11 @@ def _write_all(engine: "Engine", runs: Rows, scores: Rows, prune: bool) -> str:
             _upsert(connection, table, differing)
             new = sum(key not in before for key in rows)
             gone = len(gone_runs if table is run_table else gone_scores)
-            told.append(
+            sentences.append(
                 f"{table.name}: {len(rows):,} rows, {new:,} new, {len(differing) - new:,} changed, "
                 f"{gone:,} deleted"
             )
-    return "\n".join(told)
+    return "\n".join(sentences)
 
 
 def _table(name: str, columns: Mapping[str, str], metadata: Any) -> "Table":
@@ -212,7 +213,7 @@ def _delete(connection: "Connection", table: "Table", keys: Sequence[tuple[Any, 
 
 
 def _upsert(connection: "Connection", table: "Table", rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert, or update what another export has inserted meanwhile."""
+    """Insert rows; update those that another export has inserted in the meantime."""
     from sqlalchemy.dialects import postgresql, sqlite
 
     if not rows:
@@ -229,7 +230,10 @@ def _upsert(connection: "Connection", table: "Table", rows: Sequence[Mapping[str
 
 # --- a file ---------------------------------------------------------------------------------------
 def write_parquet(path: Path, runs: Rows, scores: Rows) -> int:
-    """Write a row per score, with its run's columns; a run without scores has one. Returns rows."""
+    """Write a row per score with its run's columns, or one for a run without scores.
+
+    Returns the number of rows. UserMistake without pyarrow or if the file cannot be written.
+    """
     import json
 
     try:

@@ -1,28 +1,29 @@
-"""The verb `report`: a study on one page. Imports no torch."""
+"""`genbench report`: a study on one page."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from genbench.commands.arguments import runs_arguments
 from genbench.comparison.page.content import study_of
 from genbench.comparison.page.html import write_html
 from genbench.comparison.page.markdown import write_markdown
 from genbench.comparison.table import arenas
 from genbench.errors import DONE
 from genbench.runs.files import write_out
-from genbench.runs.paths import default_outputs
 from genbench.runs.records import some_runs
 
 
 def parser() -> argparse.ArgumentParser:
-    """Say what can be asked for."""
+    """Parser of the options of `genbench report`."""
     result = argparse.ArgumentParser(
         prog="genbench report",
+        parents=[runs_arguments("runs, or selections: study=objectives")],
         description="Write a study on one page: table, verdicts, curves, pictures, losses, cost, metric "
         "cards, failed runs. An HTML page is one file and needs no network to be read.",
         epilog="examples: genbench report study=objectives · genbench report study=objectives --versus gan "
         "--out report.html · genbench report study=objectives --format md --out RESULTS.md",
     )
-    result.add_argument("select", nargs="*", help="runs, or selections: study=objectives")
     result.add_argument("--out", type=Path, help="the file (default: report.html, or report.md)")
     result.add_argument("--format", choices=("html", "md"), help="default: by --out, else html")
     result.add_argument("--title", help="default: the study's name")
@@ -33,15 +34,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--versus", metavar="ROW", help="give verdicts against this row (default: the best one)"
     )
-    result.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
     return result
 
 
-def main(argv: list[str]) -> int:
-    """Write the page and print where it is; returns the exit code."""
-    options = parser().parse_intermixed_args(argv)
-    outputs = options.outputs or default_outputs()
-    found = some_runs(options.select, outputs)
+def main(argv: Sequence[str]) -> int:
+    """Write the page and print its path; returns the exit code."""
+    options = parser().parse_intermixed_args(list(argv))
+    found = some_runs(options.select, options.outputs)
     results = [result for _, result in found]
     form = options.format or ("md" if options.out and options.out.suffix == ".md" else "html")
     out = options.out or Path(f"report.{form}")

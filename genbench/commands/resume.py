@@ -1,8 +1,10 @@
-"""`genbench resume`: continue an interrupted run. Imports no torch."""
+"""`genbench resume`: continue an interrupted run."""
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
+from genbench.commands.arguments import wants_help
 from genbench.errors import DONE, MISTAKE, UserMistake
 from genbench.launch import resumption
 from genbench.launch.resumption import restarted
@@ -12,13 +14,30 @@ from genbench.runs.directory import find_run
 from genbench.runs.selection import parse_selections
 from genbench.runs.status import read_status
 
+USAGE = """\
+usage: genbench resume RUN [trainer=NAME] [trainer.key=value ...]
 
-# --- verbs on runs that exist -------------------------------------------------------------------
-def resume(argv: Sequence[str], worker: str = "genbench.train") -> int:
-    """Continue an interrupted run from its last checkpoint. Returns the exit code.
+Continues a run from its last checkpoint as if it had not stopped.
+RUN is a run id, a unique prefix of one, a path, or `latest`.
 
-    `argv` is the run, and `trainer=...` or `trainer.key=value` where it is to go on otherwise.
+  genbench resume latest
+  genbench resume latest trainer=ddp trainer.devices=2
+  genbench resume latest trainer.checkpoint_minutes=2 dataset.workers=8
+
+The trainer may change, and where a dataset lies and how it is read (dataset.root, workers, cache_gb,
+device_resident). The record lists every trainer. The method, budget and seed stay: for others train a
+new run. Another trainer.precision makes the run one of a method of its own."""
+
+
+def main(argv: Sequence[str], worker: str = "genbench.train") -> int:
+    """Continue an interrupted run from its last checkpoint; returns the exit code.
+
+    `argv` is the run, and the settings that change: `trainer=...`, `trainer.key=value`, or how the
+    dataset is read. `worker` is the module that trains.
     """
+    if wants_help(argv):
+        print(USAGE)
+        return DONE
     references, settings = parse_selections(argv)
     overrides = ["=".join(setting) for setting in settings]
     if len(references) != 1:
@@ -28,19 +47,25 @@ def resume(argv: Sequence[str], worker: str = "genbench.train") -> int:
         )
     directory = find_run(references[0])
     status = read_status(directory).status
-    if status == "finished" and restarted():
+    if status == "finished" and restarted():  # a cluster started the job again needlessly
         return DONE
-    if is_first() and (status == "finished" or (status == "running" and not restarted())):
-        advice = {
-            "finished": "score it again with `genbench evaluate`, or train a new one",
-            "running": "wait for it, or stop it first",
-        }[status]
-        raise UserMistake(f"{directory.name} is {status}: {advice}")
+    if is_first():
+        _check_resumable(directory, status)
     before = read_config(directory)
     config = resumption.changed(before, overrides) if overrides else before
     agree(directory, config)
     command = f"genbench resume {shlex.join(argv)}"
     code, _ = see_worker_through(directory, config, command, worker, resume=True)
-    if code == MISTAKE and is_first():  # it stays resumable as it was
+    if code == MISTAKE and is_first():  # the settings were refused: the run keeps its old config
         write_config(directory, before)
     return code
+
+
+def _check_resumable(directory: Path, status: str) -> None:
+    if status == "finished":
+        advice = "score it again with `genbench evaluate`, or train a new one"
+    elif status == "running" and not restarted():
+        advice = "wait for it, or stop it first"
+    else:
+        return
+    raise UserMistake(f"{directory.name} is {status}: {advice}")

@@ -1,7 +1,8 @@
-"""Keeping order among runs: `genbench runs tag` and `genbench runs remove`. Imports no torch."""
+"""`genbench runs`: a line per run; `runs tag` and `runs remove` keep them in order."""
 
 import argparse
 import csv
+import difflib
 import io
 import json
 import os
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genbench.commands.arguments import outputs_argument, runs_arguments
 from genbench.comparison.tables import Cell, Column, Table, number, render
 from genbench.errors import DONE, FAILED, UserMistake
 from genbench.runs.files import explain_os_error
-from genbench.runs.paths import default_outputs
 from genbench.runs.records import Record, read_records
 from genbench.runs.result import write_tags
 from genbench.runs.score import ORDER, Score
@@ -24,174 +25,44 @@ from genbench.runs.status import read_status
 ACTIONS = ("tag", "remove")
 
 
-FEW = 20  # are named before the question
+SHOWN = 20  # runs that are listed before the question whether to delete them
 
 
-def main(argv: Sequence[str]) -> int:
-    """Do what the first word says; returns the exit code."""
-    return tag(argv[1:]) if argv[0] == "tag" else remove(argv[1:])
-
-
-def _chosen(words: Sequence[str], outputs: Path, usage: str) -> list[Record]:
-    """The runs that are meant; saying nothing does not mean all of them."""
-    if not words:
-        raise UserMistake(f"which runs? {usage}")
-    records = read_records(words, outputs)
-    if not records:
-        raise UserMistake(f"there are no runs in {outputs} that fit {' '.join(words)}")
-    return list({record.run.resolve(): record for record in records}.values())
-
-
-# --- tags -----------------------------------------------------------------------------------------
-def tag(argv: Sequence[str]) -> int:
-    """Add and take away tags: `SELECTION +name -name`; returns the exit code."""
-    usage = "genbench runs tag latest +baseline -old"
-    if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: genbench runs tag RUN|key=value ... +TAG -TAG\n\n  {usage}")
-        return DONE
-    words, outputs = _outputs(argv)
-    added = [word[1:] for word in words if word.startswith("+")]
-    dropped = [word[1:] for word in words if word.startswith("-")]
-    rest = [word for word in words if not word.startswith(("+", "-"))]
-    for name in (*added, *dropped):
-        if not name or name.startswith("-") or "," in name or "=" in name:
-            raise UserMistake(
-                f"{name!r} is not a tag: a tag is a word without ',' and '='; {usage}"
-            )
-    if not added and not dropped:
-        raise UserMistake(f"no tag to add or take away: {usage}")
-    records = _chosen(rest, outputs, usage)
-    changed = [record for record in records if _retag(record, added, dropped)]
-    unreadable = [record for record in records if record.result is None]
-    for record in unreadable:
-        print(f"genbench: left out: {record.damage}", file=sys.stderr)
-    print(f"changed the tags of {_runs(len(changed))}, {len(records) - len(changed)} left as is")
-    return FAILED if unreadable else DONE
-
-
-def _retag(record: Record, added: Sequence[str], dropped: Sequence[str]) -> bool:
-    if record.result is None:
-        return False
-    before = list(record.result.tags)
-    after = [name for name in dict.fromkeys([*before, *added]) if name not in dropped]
-    if after == before:
-        return False
-    try:
-        write_tags(record.run, after)
-    except OSError as error:
-        raise UserMistake(f"cannot tag {record.run}: {explain_os_error(error)}") from None
-    return True
-
-
-def _outputs(argv: Sequence[str]) -> tuple[list[str], Path]:
-    """Part `--outputs FOLDER` from words that argparse would take for options."""
-    words, outputs = list(argv), default_outputs()
-    for place, word in enumerate(words):
-        if word == "--outputs" and place + 1 < len(words):
-            return words[:place] + words[place + 2 :], Path(words[place + 1])
-        if word.startswith("--outputs="):
-            return words[:place] + words[place + 1 :], Path(word.partition("=")[2])
-    return words, outputs
-
-
-# --- removing -------------------------------------------------------------------------------------
-def remove(argv: Sequence[str]) -> int:
-    """Delete run directories, after a question; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="genbench runs remove",
-        description="Delete run directories with everything in them. A run at work is never deleted.",
-        epilog="example: genbench runs remove status=failed study=first --dry-run",
-    )
-    parser.add_argument("select", nargs="*", help="runs, or selections: status=failed tags=old")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
-    options = parser.parse_intermixed_args(argv)
-    outputs = options.outputs or default_outputs()
-    records = _chosen(options.select, outputs, "genbench runs remove status=failed")
-    running = [record for record in records if record.status.status == "running"]
-    idle = [record for record in records if record.status.status != "running"]
-    for record in running:
-        print(f"genbench: {record.run.name} is running and stays", file=sys.stderr)
-    if options.dry_run:
-        print("\n".join(f"would delete {_line(record)}" for record in idle) or "nothing to delete")
-        return DONE
-    if not idle:
-        raise UserMistake("nothing to delete: stop a run before you delete it")
-    if not options.yes and not _agreed(idle):
-        print("nothing was deleted")
-        return DONE
-    failures = [problem for problem in map(_delete, idle) if problem]
-    print(f"deleted {_runs(len(idle) - len(failures))}")
-    for problem in failures:
-        print(f"genbench: {problem}", file=sys.stderr)
-    return FAILED if failures else DONE
-
-
-def _agreed(records: Sequence[Record]) -> bool:
-    if not sys.stdin.isatty():
-        raise UserMistake(
-            f"would delete {_runs(len(records))}, and there is no terminal to ask on: add --yes, or "
-            "--dry-run to see which"
-        )
-    print("\n".join(_line(record) for record in records[:FEW]))
-    if len(records) > FEW:
-        print(f"... and {len(records) - FEW} more")
-    answer = input(f"Delete {_runs(len(records))} with checkpoints and samples? [y/N] ")
-    return answer.strip().lower() in ("y", "yes")
-
-
-def _delete(record: Record) -> str | None:
-    """Delete one directory if it is still an idle run; otherwise say why not."""
-    run = record.run
-    if run.is_symlink() or not (run / "config.yaml").is_file():
-        return f"{run} is not a run directory and stays"
-    if read_status(run).status == "running":  # it may have been resumed since the question
-        return f"{run.name} is running and stays"
-    # under another name first: a deletion that is cut short leaves nothing that looks like a run
-    doomed = run.with_name(f".{run.name}.{os.getpid()}.removed")
-    try:
-        os.replace(run, doomed)
-        shutil.rmtree(doomed)
-    except OSError as error:
-        return f"cannot delete {run}: {explain_os_error(error)}"
-    return None
-
-
-def _line(record: Record) -> str:
-    result = record.result
-    what = f"{result.model} {result.dataset} seed {result.seed}" if result else "unreadable"
-    return f"{record.run}  {what}  {record.status.status}"
-
-
-def _runs(count: int) -> str:
-    return f"{count:,} run" + ("" if count == 1 else "s")
-
-
-# of every run; its scores follow
+# columns of every run; its scores follow
 FIELDS = (
     "run", "model", "dataset", "seed", "study", "tags", "status", "reason", "images", "total_images",
     "started", "seconds", "score_name", "score", "fingerprint", "path",
 )  # fmt: skip
 
 
-# --- genbench runs --------------------------------------------------------------------------------
-def list_runs(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
+    """List, tag or remove runs, as the first word says; returns the exit code."""
+    if argv and argv[0] in ACTIONS:
+        return {"tag": tag, "remove": remove}[argv[0]](argv[1:])
+    try:
+        return list_runs(argv)
+    except UserMistake as error:
+        near = difflib.get_close_matches(argv[0] if argv else "", ACTIONS, n=1)
+        if not near:
+            raise
+        raise UserMistake(f"{error}; did you mean genbench runs {near[0]}?") from None
+
+
+# --- listing --------------------------------------------------------------------------------------
+def list_runs(argv: Sequence[str]) -> int:
     """Print a line per run; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="genbench runs",
+        parents=[runs_arguments("runs, or selections: model=gan status=failed")],
         description="Print a line per run.",
         epilog="examples: genbench runs status=failed --format json | jq '.[].reason' · "
         "genbench runs tag latest +baseline · genbench runs remove status=failed --dry-run",
     )
-    parser.add_argument("select", nargs="*", help="runs, or selections: model=gan status=failed")
     parser.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
     parser.add_argument("--sort", help="order by this column (default: run)")
     parser.add_argument("--reverse", action="store_true", help="largest or newest first")
-    parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
-    options = parser.parse_intermixed_args(argv)
-    outputs = options.outputs or default_outputs()
-    lines = [line(record) for record in read_records(options.select, outputs)]
+    options = parser.parse_intermixed_args(list(argv))
+    lines = [line(record) for record in read_records(options.select, options.outputs)]
     lines = _sorted(lines, options.sort or "run", options.reverse)
     if options.format == "json":
         print(json.dumps(lines, indent=1, ensure_ascii=False))
@@ -199,16 +70,16 @@ def list_runs(argv: list[str]) -> int:
         print(_csv(lines), end="")
     elif not lines:
         chosen = f" that fit {' '.join(options.select)}" if options.select else ""
-        print(f"there are no runs in {outputs}{chosen}: start one with `genbench train`")
+        print(f"there are no runs in {options.outputs}{chosen}: start one with `genbench train`")
     else:
-        print(render([_table(lines, str(outputs))], options.format))
+        print(render([_table(lines, str(options.outputs))], options.format))
     return DONE
 
 
 def line(record: Record) -> dict[str, Any]:
-    """One run as a flat object: what it is, how it is doing, its scores as `final/<name>`.
+    """One run as a flat mapping: FIELDS, then its scores as `final/<name>`.
 
-    A record that cannot be read is `unreadable`, with the reason; the others are listed all the same.
+    A run whose record cannot be read has the status `unreadable` and the reason.
     """
     status, result, run = record.status, record.result, record.run
     if result is None:
@@ -241,7 +112,7 @@ def _unreadable(run: Path, reason: str) -> dict[str, Any]:
 
 
 def _by_name(scores: Sequence[Score]) -> dict[str, float | None]:
-    """Values by `final/<name>`: of the run's own protocol; with their protocol, of any other."""
+    """Values by `final/<name>`; of protocols other than the first by `final/<name> [<protocol>]`."""
     own: dict[str, str] = {}
     values: dict[str, float | None] = {}
     for score in scores:
@@ -252,7 +123,7 @@ def _by_name(scores: Sequence[Score]) -> dict[str, float | None]:
 
 
 def _main_score(scores: Sequence[Score]) -> Score | None:
-    """Of a run's scores the one that people read first."""
+    """The score that is shown in the table: the first one in the order of ORDER."""
     known = [s for s in scores if s.value is not None and s.quantity in ORDER]
     return min(known, key=lambda score: ORDER.index(score.quantity), default=None)
 
@@ -297,7 +168,7 @@ def _plain(value: Any) -> str:
 
 
 def age(since: float | None) -> str:
-    """Time since a moment, in the unit that fits."""
+    """Time since `since` (seconds since the epoch) in days, hours, minutes or seconds."""
     if since is None:
         return ""
     seconds = max(0.0, time.time() - since)
@@ -305,3 +176,132 @@ def age(since: float | None) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _chosen(words: Sequence[str], outputs: Path, usage: str) -> list[Record]:
+    """Records of the runs that `words` name or select; without words UserMistake, not all runs."""
+    if not words:
+        raise UserMistake(f"which runs? {usage}")
+    records = read_records(words, outputs)
+    if not records:
+        raise UserMistake(f"there are no runs in {outputs} that fit {' '.join(words)}")
+    return list({record.run.resolve(): record for record in records}.values())
+
+
+# --- tags -----------------------------------------------------------------------------------------
+def tag(argv: Sequence[str]) -> int:
+    """Add and take away tags: `SELECTION +name -name`; returns the exit code."""
+    usage = "genbench runs tag latest +baseline -old"
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: genbench runs tag RUN|key=value ... +TAG -TAG\n\n  {usage}")
+        return DONE
+    # words like -old are tags, which argparse passes by as options that it does not know
+    parser = argparse.ArgumentParser(
+        prog="genbench runs tag", parents=[outputs_argument()], add_help=False, allow_abbrev=False
+    )
+    options, words = parser.parse_known_args(list(argv))
+    added = [word[1:] for word in words if word.startswith("+")]
+    dropped = [word[1:] for word in words if word.startswith("-")]
+    rest = [word for word in words if not word.startswith(("+", "-"))]
+    for name in (*added, *dropped):
+        if not name or name.startswith("-") or "," in name or "=" in name:
+            raise UserMistake(
+                f"{name!r} is not a tag: a tag is a word without ',' and '='; {usage}"
+            )
+    if not added and not dropped:
+        raise UserMistake(f"no tag to add or take away: {usage}")
+    records = _chosen(rest, options.outputs, usage)
+    changed = [record for record in records if _retag(record, added, dropped)]
+    unreadable = [record for record in records if record.result is None]
+    for record in unreadable:
+        print(f"genbench: left out: {record.damage}", file=sys.stderr)
+    print(f"changed the tags of {_count(len(changed))}, {len(records) - len(changed)} left as is")
+    return FAILED if unreadable else DONE
+
+
+def _retag(record: Record, added: Sequence[str], dropped: Sequence[str]) -> bool:
+    if record.result is None:
+        return False
+    before = list(record.result.tags)
+    after = [name for name in dict.fromkeys([*before, *added]) if name not in dropped]
+    if after == before:
+        return False
+    try:
+        write_tags(record.run, after)
+    except OSError as error:
+        raise UserMistake(f"cannot tag {record.run}: {explain_os_error(error)}") from None
+    return True
+
+
+# --- removing -------------------------------------------------------------------------------------
+def remove(argv: Sequence[str]) -> int:
+    """Delete run directories, after a question; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="genbench runs remove",
+        parents=[runs_arguments("runs, or selections: status=failed tags=old")],
+        description="Delete run directories with everything in them. A running one is never deleted.",
+        epilog="example: genbench runs remove status=failed study=first --dry-run",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_intermixed_args(list(argv))
+    records = _chosen(options.select, options.outputs, "genbench runs remove status=failed")
+    running = [record for record in records if record.status.status == "running"]
+    idle = [record for record in records if record.status.status != "running"]
+    for record in running:
+        print(f"genbench: {record.run.name} is running and stays", file=sys.stderr)
+    if options.dry_run:
+        print(
+            "\n".join(f"would delete {_summary(record)}" for record in idle) or "nothing to delete"
+        )
+        return DONE
+    if not idle:
+        raise UserMistake("nothing to delete: stop a run before you delete it")
+    if not options.yes and not _agreed(idle):
+        print("nothing was deleted")
+        return DONE
+    failures = [problem for problem in map(_delete, idle) if problem]
+    print(f"deleted {_count(len(idle) - len(failures))}")
+    for problem in failures:
+        print(f"genbench: {problem}", file=sys.stderr)
+    return FAILED if failures else DONE
+
+
+def _agreed(records: Sequence[Record]) -> bool:
+    if not sys.stdin.isatty():
+        raise UserMistake(
+            f"would delete {_count(len(records))}, and there is no terminal to ask on: add --yes, or "
+            "--dry-run to see which"
+        )
+    print("\n".join(_summary(record) for record in records[:SHOWN]))
+    if len(records) > SHOWN:
+        print(f"... and {len(records) - SHOWN} more")
+    answer = input(f"Delete {_count(len(records))} with checkpoints and samples? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _delete(record: Record) -> str | None:
+    """Delete one directory if it is still an idle run; returns the problem otherwise."""
+    run = record.run
+    if run.is_symlink() or not (run / "config.yaml").is_file():
+        return f"{run} is not a run directory and stays"
+    if read_status(run).status == "running":  # it may have been resumed since the question
+        return f"{run.name} is running and stays"
+    # renamed first, so that an interrupted deletion leaves nothing that looks like a run
+    doomed = run.with_name(f".{run.name}.{os.getpid()}.removed")
+    try:
+        os.replace(run, doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        return f"cannot delete {run}: {explain_os_error(error)}"
+    return None
+
+
+def _summary(record: Record) -> str:
+    result = record.result
+    what = f"{result.model} {result.dataset} seed {result.seed}" if result else "unreadable"
+    return f"{record.run}  {what}  {record.status.status}"
+
+
+def _count(count: int) -> str:
+    return f"{count:,} run" + ("" if count == 1 else "s")

@@ -1,14 +1,28 @@
-"""`genbench sample`: draw images from a run. Imports no torch."""
+"""`genbench sample`: draw images from a run."""
 
 from collections.abc import Sequence
 
-from genbench.errors import UserMistake
+from genbench.commands.arguments import wants_help
+from genbench.errors import DONE, UserMistake
 from genbench.launch.run import run_verb
 from genbench.runs.directory import find_run
 
+USAGE = """\
+usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
 
-def sample(argv: Sequence[str], worker: str = "genbench.sample") -> int:
-    """Draw images from a run: RUN and the arguments of `genbench.sample`. Returns the exit code."""
+  genbench sample latest --num 64 --out grid.png
+  genbench sample latest --interpolate --out path.png
+  genbench sample latest --reconstruct --out pairs.png"""
+
+
+def main(argv: Sequence[str], worker: str = "genbench.sample") -> int:
+    """Draw images from a run; returns the exit code.
+
+    `argv` is the run and then the options of `genbench.sample`, which the `worker` module parses.
+    """
+    if wants_help(argv):
+        print(USAGE)
+        return DONE
     if not argv or argv[0].startswith("-"):
         raise UserMistake(
             "sample needs a run first: genbench sample latest --num 64 --out grid.png"

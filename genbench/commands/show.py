@@ -1,32 +1,32 @@
-"""Runs one by one: a line each, or one of them whole. Imports no torch."""
+"""`genbench show`: one run in full."""
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genbench.commands.arguments import outputs_argument
 from genbench.comparison.tables import number
 from genbench.errors import DONE
 from genbench.runs.directory import find_run
-from genbench.runs.paths import default_outputs
 from genbench.runs.result import Result, read_result
 from genbench.runs.score import ORDER, Score
 from genbench.runs.status import Status, read_status
 
 
-# --- genbench show --------------------------------------------------------------------------------
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Print one run; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="genbench show", description="Print one run: settings, scores, cost, files."
+        prog="genbench show",
+        parents=[outputs_argument()],
+        description="Print one run: settings, scores, cost, files.",
     )
     parser.add_argument("run", help="an id, a unique prefix of one, a path, or latest")
     parser.add_argument("--cards", action="store_true", help="print every score's card in full")
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("--outputs", type=Path, help="where the runs are (default: outputs)")
-    options = parser.parse_args(argv)
-    run = find_run(options.run, options.outputs or default_outputs())
+    options = parser.parse_args(list(argv))
+    run = find_run(options.run, options.outputs)
     result, status = read_result(run), read_status(run)
     if options.format == "json":
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
@@ -107,7 +107,7 @@ def _cost(result: Result) -> list[str]:
     )
     for player, count in (budget.get("skipped_steps") or {}).items():
         lines.append(
-            f"  skipped      {count:,} steps of the {player}: a loss or gradient no number"
+            f"  skipped      {count:,} steps of the {player}: the loss or a gradient was NaN or infinite"
         )
     if budget.get("seconds"):
         lines.append(f"  training     {budget['seconds']:.1f} s")
@@ -120,7 +120,7 @@ def _cost(result: Result) -> list[str]:
     return lines
 
 
-def _scores(scores: Any, cards: bool) -> list[str]:
+def _scores(scores: Sequence[Score], cards: bool) -> list[str]:
     lines = []
     for score in sorted(scores, key=_position):
         value = score.status if score.value is None else number(score.value, 5)

@@ -50,7 +50,7 @@ def identity(config: Mapping[str, Any]) -> str:
     return digest({"method": method(config), "seed": config["seed"], "evaluation": scoring})
 
 
-class Backlog:
+class EarlierRuns:
     """The runs of a study in `outputs`, as they are when it is made.
 
     Of runs that an index knows only the state of config.yaml is looked at; of those that it does not

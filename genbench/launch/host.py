@@ -1,4 +1,4 @@
-"""What this machine has to share among runs, asked without torch."""
+"""What this machine has to share among runs: GPUs, memory and cores, found without torch."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Ids of the NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; none: empty."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",")]
@@ -25,7 +25,7 @@ def visible_gpus() -> list[str]:
 
 
 def available_memory() -> int:
-    """Bytes that can still be had, within the container's limit."""
+    """Bytes of memory that are free, within the container's limit; 2^62 if unknown."""
     free = math.inf
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -37,6 +37,41 @@ def available_memory() -> int:
         stat = dict(
             line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
         )
-        if limit != "max":  # pages of files are given back when somebody needs the room
+        if limit != "max":  # the page cache (`file`) can be reclaimed
             free = min(free, int(limit) - used + int(stat.get("file", 0)))
     return 1 << 62 if free == math.inf else max(0, int(free))
+
+
+# --- cores --------------------------------------------------------------------------------------
+def physical_cores() -> int:
+    """Cores this process may use: its affinity, without hyper-threads, within the cgroup's limit.
+
+    joblib.cpu_count(only_physical_cores=True) counts hyper-threads wherever an affinity or a limit is
+    set, rounds a limit of 1.5 up, and takes 0.16 s to import before every run.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cpus: set[int] = os.sched_getaffinity(0)
+    else:
+        cpus = set(range(os.cpu_count() or 1))
+    cores = {_siblings(cpu) for cpu in cpus}
+    return max(1, math.floor(min(len(cores), _cgroup_limit())))
+
+
+def _siblings(cpu: int) -> str:
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _cgroup_limit() -> float:
+    """CPUs that the container may use; infinity without a limit."""
+    with suppress(OSError, ValueError):  # cgroup v2
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):  # cgroup v1
+        quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text()
+        period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf

@@ -1,4 +1,4 @@
-"""The live table of a sweep's runs, read from their directories. Without a terminal: lines."""
+"""The live table of a sweep, read from its run directories; without a terminal, lines."""
 
 import json
 import sys
@@ -24,25 +24,25 @@ COLORS = {
 }  # fmt: skip
 
 
-ROWS_OF_THE_PAST = 8
+ENDED_ROWS = 8  # runs that have ended and are still shown, the latest ones
 
 
-class Board:
-    """Which runs are at work and how far, which have ended and how.
+class LiveTable:
+    """Progress of running runs, and the result of those that have ended.
 
-    On a terminal a table that is drawn anew every second; elsewhere a line per event.
+    On a terminal a table that is redrawn every second; elsewhere a line per event.
     """
 
     def __init__(self, total: int, common: Sequence[str] = ()) -> None:
-        self.common = set(common)  # settings of all runs, which say nothing of one
-        self.total, self.ended_runs, self.failed = total, 0, 0
+        self.common = set(common)  # settings that all runs share; they are not shown
+        self.total, self.count, self.failed = total, 0, 0
         self.console = Console(stderr=True)
         self._running: dict[Path, Sequence[str]] = {}
-        self._past: list[tuple[str, str, str, str]] = []
+        self._ended_rows: list[tuple[str, str, str, str]] = []
         self._live: Live | None = None
         self._began = time.monotonic()
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "LiveTable":
         if self.console.is_terminal:
             self._live = Live(
                 console=self.console, refresh_per_second=1, get_renderable=self.draw,
@@ -61,45 +61,47 @@ class Board:
             self._live.__exit__(kind, error, traceback)
             self._live = None
 
-    def tell(self, line: str) -> None:
-        """Say something at once."""
+    def print_line(self, line: str) -> None:
+        """Print a line above the table, or on stderr."""
         if self._live is not None:
             self.console.print(Text(line))
         else:
             print(line, file=sys.stderr, flush=True)
 
     def began(self, directory: Path, overrides: Sequence[str]) -> None:
-        """A run is at work."""
+        """Add a run that has started."""
         self._running[directory] = self._own(overrides)
         if self._live is None:
-            self.tell(f"genbench: {directory.name} begins: {' '.join(self._own(overrides))}")
+            self.print_line(f"genbench: {directory.name} begins: {' '.join(self._own(overrides))}")
 
     def _own(self, overrides: Sequence[str]) -> list[str]:
         return [setting for setting in overrides if setting not in self.common]
 
     def ended(self, directory: Path) -> None:
-        """A run is no longer at work."""
+        """Remove a run from the running ones."""
         self._running.pop(directory, None)
 
-    def noted(self, job: Any) -> None:
-        """A run has ended, or was there already; failures are told at once, with their reason."""
-        self.ended_runs += 1
+    def add(self, job: Any) -> None:
+        """Count a run that has ended or existed before; print a failure at once with its reason."""
+        self.count += 1
         status = read_status(job.directory) if job.directory else None
-        state = status.status if status else _word(job.code)
+        state = status.status if status else _state(job.exit_code)
         name = job.directory.name if job.directory else "-"
         settings, score = " ".join(self._own(job.overrides)), last_score(job.directory)
         self.failed += state in ("failed", "diverged", "refused")
-        self._past.append((state, name, settings, score))
-        counted = f"{self.ended_runs}" + (f"/{self.total}" if self.total else "")
+        self._ended_rows.append((state, name, settings, score))
+        counted = f"{self.count}" + (f"/{self.total}" if self.total else "")
         if state in ("failed", "diverged"):
             reason = f": {status.reason}" if status and status.reason else ""
-            self.tell(f"genbench: {counted} {state} {name} ({settings}){reason}")
+            self.print_line(f"genbench: {counted} {state} {name} ({settings}){reason}")
         elif self._live is None:
-            took = "there already" if job.found else f"{job.seconds:.0f} s"
-            self.tell(f"genbench: {counted} {state} {name} ({settings}) {took} {score}".rstrip())
+            took = "there already" if job.existed else f"{job.seconds:.0f} s"
+            self.print_line(
+                f"genbench: {counted} {state} {name} ({settings}) {took} {score}".rstrip()
+            )
 
     def refresh(self) -> None:
-        """Draw anew, where there is a table."""
+        """Redraw the table, if there is one."""
         if self._live is not None:
             self._live.refresh()
 
@@ -113,18 +115,18 @@ class Board:
                 justify="right" if right else "left",
                 no_wrap=column != "settings",
             )
-        for state, name, settings, score in self._past[-ROWS_OF_THE_PAST:]:
+        for state, name, settings, score in self._ended_rows[-ENDED_ROWS:]:
             table.add_row(Text(state, COLORS.get(state, "")), name, "", score, "", settings)
         for directory, overrides in self._running.items():
             table.add_row(*running_row(directory, overrides))
-        done = f"{self.ended_runs} of {self.total or '?'} runs"
+        done = f"{self.count} of {self.total or '?'} runs"
         failed = f", {self.failed} failed" if self.failed else ""
         minutes = (time.monotonic() - self._began) / 60
         return Group(table, Text(f"{done}{failed}, {minutes:.0f} min", "dim"))
 
 
 def running_row(directory: Path, overrides: Sequence[str]) -> Sequence[Any]:
-    """State, run, images per second, last score, time left and settings of a run at work."""
+    """Cells of a running run: state, name, images/s, last score, time left (min:s), settings."""
     status = read_status(directory)
     speed = f"{status.images_per_second:,.0f}" if status.images_per_second else ""
     share = f" {status.images / status.total_images:.0%}" if status.total_images else ""
@@ -135,14 +137,14 @@ def running_row(directory: Path, overrides: Sequence[str]) -> Sequence[Any]:
 
 
 def seconds_left(status: Status) -> float | None:
-    """Of training, at the speed of the last beat; None while nobody knows."""
+    """Seconds of training left at the speed of the last heartbeat; None while it is unknown."""
     if not status.images_per_second or not status.total_images:
         return None
     return max(0.0, (status.total_images - status.images) / status.images_per_second)
 
 
 def last_score(directory: Path | None) -> str:
-    """The first score of a finished run, or the last thing a running one logged."""
+    """The first score of a finished run, or the latest value that a running one logged; or empty."""
     if directory is None:
         return ""
     with suppress(OSError, ValueError, KeyError, IndexError):
@@ -155,7 +157,7 @@ def last_score(directory: Path | None) -> str:
 
 
 def _logged(run: Path) -> str:
-    """The last value in history.csv, a score before a loss."""
+    """A value in the last row of history.csv: a score if there is one, else a loss."""
     row = last_row(run)
     names = [n for n, v in row.items() if v and n not in ("images", "images_per_second", "epoch")]
     if not names:
@@ -164,5 +166,5 @@ def _logged(run: Path) -> str:
     return f"{name} {float(row[name]):.4g}"
 
 
-def _word(code: int) -> str:
+def _state(code: int) -> str:
     return {DONE: "finished", INTERRUPTED: "interrupted"}.get(code, "refused")

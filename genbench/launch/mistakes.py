@@ -1,39 +1,103 @@
-"""Hydra's and OmegaConf's errors, told as a sentence with the nearest right setting. Imports no torch."""
+"""Errors of Hydra, OmegaConf and YAML as sentences that name the setting and the remedy."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
-from omegaconf.errors import OmegaConfBaseException
+import yaml
+from hydra import compose
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genbench.errors import GenbenchError, UserMistake
-from genbench.launch.settings import Settings, close_matches, composing
+from genbench.launch.hydra_internals import complaint_of
+from genbench.launch.settings import Settings, check_values, close_matches, composing
+from genbench.runs.files import explain_os_error, first_line
+from genbench.runs.paths import user_config_directories
+
+WRONG_CONFIG = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+
+
+# --- composing ----------------------------------------------------------------------------------
+@contextmanager
+def explained(overrides: Sequence[str]) -> Iterator[None]:
+    """Let Hydra compose; errors that `overrides` or config files cause become UserMistake."""
+    try:
+        with composing():
+            yield
+    except WRONG_CONFIG as error:
+        raise explain(error, overrides) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise explain(error, overrides) from error
+
+
+def compose_checked(overrides: Sequence[str], blamed: Sequence[str] | None = None) -> DictConfig:
+    """The composition of `train` with `overrides`, whose values are checked; UserMistake otherwise.
+
+    `blamed` are the overrides that the user typed, if others were added to them.
+    """
+    with explained(overrides if blamed is None else blamed):
+        cfg = compose("train", overrides=[*overrides])
+        check_values(overrides)
+    return cfg
 
 
 # --- exceptions ---------------------------------------------------------------------------------
-def explain(error: Exception, overrides: Sequence[str], config_root: Path) -> GenbenchError:
-    """Turn what Hydra or OmegaConf raised for `overrides` into a sentence with the remedy.
+def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
+    """The sentence for what Hydra, OmegaConf or the file system raised for `overrides`.
 
-    Raises `error` itself if it is none of the user's making.
+    Raises `error` itself if it is none of these.
     """
     if isinstance(error, GenbenchError):
         return error
+    if isinstance(error, yaml.YAMLError):
+        return UserMistake(_broken_yaml(error))
     if isinstance(error, OSError) and not isinstance(error, MissingConfigException):
-        where = f" {error.filename}" if error.filename else ""
-        return UserMistake(
-            f"cannot write{where}: {(error.strerror or str(error)).lower()}; "
-            "choose another place with paths.outputs=..."
-        )
-    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        return _os_error(error)
+    if not isinstance(error, WRONG_CONFIG):
         raise error
-    with composing(config_root):
+    with composing():
         return UserMistake(_sentence(error, Settings(overrides)))
+
+
+def _os_error(error: OSError) -> UserMistake:
+    if error.errno is None:  # OmegaConf's, for a YAML file that holds a list or a single word
+        named = "".join(f" {path}" for path in _not_mappings())
+        return UserMistake(
+            f"a config file{named} does not hold `key: value` lines ({first_line(error)}): correct it"
+        )
+    where = f" {error.filename}" if error.filename else ""
+    return UserMistake(
+        f"cannot write{where}: {explain_os_error(error)}; "
+        "choose another place with paths.outputs=..."
+    )
+
+
+def _broken_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"a config file is not valid YAML: {first_line(error)}"
+    problem = getattr(error, "problem", None) or first_line(error)
+    return (
+        f"{mark.name}, line {mark.line + 1}, is not valid YAML: {problem}; correct it (mind the "
+        "indentation, and quote values that contain ': ', '{' or '#')"
+    )
+
+
+def _not_mappings() -> list[Path]:
+    """YAML files of the user's own config folders that hold something else than a mapping."""
+    found = []
+    for folder in user_config_directories():
+        for path in sorted(folder.rglob("*.yaml")):
+            with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+                content = yaml.safe_load(path.read_text(encoding="utf-8"))
+                if content is not None and not isinstance(content, dict):
+                    found.append(path)
+    return found
 
 
 def _sentence(error: Exception, settings: Settings) -> str:
@@ -43,21 +107,19 @@ def _sentence(error: Exception, settings: Settings) -> str:
         return _missing_option(error, settings)
     if isinstance(error, OmegaConfBaseException):
         return explain_value(error)
-    text = str(error)
-    key = re.search(r"Could not (?:override|delete(?: from config\.)?) '([^']+)'", text)
-    if isinstance(error, ConfigCompositionException) and key:
-        return _unknown_key(key[1].split("=")[0], settings)
-    sweep = re.search(r"(?:Sweep parameters|Ambiguous value for argument) '([^']+)'", text)
-    if sweep:
+    kind, subject = complaint_of(error)
+    if kind == "unknown key":
+        return _unknown_key(subject, settings)
+    if kind == "several values":
         return (
-            f"{sweep[1]} names several values: add -m to run them one after the other, "
-            f"or write a list as {sweep[1].replace('=', '=[', 1)}]"
+            f"{subject} names several values: add -m to run them one after the other, "
+            f"or write a list as {subject.replace('=', '=[', 1)}]"
         )
-    if "Config group override must be a string" in text:
+    if kind == "group without name":
         return _no_option(settings)
     if isinstance(error.__cause__, OmegaConfBaseException):
-        return f"{_first_line(text)}: {explain_value(error.__cause__)}".removeprefix(": ")
-    return _first_line(text)
+        return f"{first_line(error)}: {explain_value(error.__cause__)}"
+    return first_line(error)
 
 
 def _unreadable(override: str, settings: Settings) -> str:
@@ -75,10 +137,9 @@ def _unreadable(override: str, settings: Settings) -> str:
 
 
 def _missing_option(error: MissingConfigException, settings: Settings) -> str:
-    found = re.search(r"Could not (?:find|load) '([^']+)'", str(error))
-    group, _, option = (found[1] if found else str(error.missing_cfg_file)).rpartition("/")
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
     if group not in settings.groups:
-        return _first_line(str(error))
+        return first_line(error)
     options = settings.groups[group]
     if not option:
         return f"{group}= names nothing: there are {', '.join(options)}"
@@ -109,14 +170,9 @@ def _unknown_key(key: str, settings: Settings) -> str:
 
 
 def explain_value(error: OmegaConfBaseException) -> str:
-    """Say which value cannot be worked out, and why."""
+    """Say which value cannot be resolved, and why."""
     key = f"{error.full_key}: " if error.full_key else ""
-    text = _first_line(error.msg or str(error))
-    if error.full_key and "Missing mandatory value" in text:
+    text = (error.msg or str(error)).strip().partition("\n")[0]
+    if error.full_key and isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give {error.full_key}=..."
     return f"{key}{text}"
-
-
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else ""

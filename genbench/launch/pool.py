@@ -1,7 +1,7 @@
-"""Many runs on one machine: a worker process each, as many at once as there is room for.
+"""Many runs on one machine: a worker process each, as many at once as the machine has room for.
 
-One loop in the main thread starts workers, looks after them and takes their last words. Nothing here
-imports torch; what is shown is read from the run directories.
+One loop in the main thread starts the workers, polls them and completes the records of those that have
+ended. What it shows is read from the run directories.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
-from omegaconf import open_dict
+from hydra.core.utils import JobReturn, JobStatus
 
 from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.launch.host import available_memory, visible_gpus
-from genbench.launch.live_table import Board
+from genbench.launch.host import available_memory, physical_cores, visible_gpus
+from genbench.launch.hydra_internals import run_in_this_process
+from genbench.launch.live_table import LiveTable
 from genbench.launch.run import (
-    Plan,
+    RunPlan,
     make_directory,
     outcome,
     processes,
@@ -31,19 +31,19 @@ from genbench.launch.run import (
     run_environment,
     settle,
 )
-from genbench.launch.task import Job, StopSweep, Task, refused
-from genbench.launch.worker import handled_signals, kill, passed_on, physical_cores, start_worker
+from genbench.launch.task import EndedRun, StopSweep, Task, refused
+from genbench.launch.worker import handled_signals, kill, passed_on, start_worker
 
-MEMORY_PER_RUN = 2 << 30  # a worker with torch and a small dataset takes about a quarter of it
+MEMORY_PER_RUN = 2 << 30  # bytes; a worker with torch and a small dataset takes about a quarter
 
 
 POLL_SECONDS = 0.1
 
 
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 60.0  # for the checkpoints of running workers when the pool itself fails
 
 
-CONSOLE = "console.txt"  # what a worker says while others say something too
+CONSOLE = "console.txt"  # stdout and stderr of a worker in a sweep
 
 
 Overrides = Sequence[str]
@@ -51,29 +51,29 @@ Overrides = Sequence[str]
 
 @dataclass
 class Running:
-    """A run that is being worked on."""
+    """A run whose worker is running."""
 
-    key: Any  # what whoever asked for it calls it
-    plan: Plan
+    key: Any  # the caller's name for it, passed to `on_end` and `tick`
+    plan: RunPlan
     directory: Path
     process: subprocess.Popen[bytes]
     slot: "Slot"
     console: IO[bytes]
     began: float = field(default_factory=time.monotonic)
-    asked: bool = False
+    asked_to_stop: bool = False
 
 
 @dataclass
 class Slot:
     """Room for one run: some GPUs, or a share of the cores."""
 
-    gpus: Sequence[str]  # ids; none: a share of the cores
+    gpus: Sequence[str]  # ids; empty on a CPU
     busy: bool = False
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How many runs are at work at once, and whether the first failure stops all."""
+class PoolSettings:
+    """How many runs run at once, and whether the first failure stops all (hydra/launcher=pool)."""
 
     slots: int | str = "auto"
     gpus_per_job: int | str = "auto"
@@ -90,11 +90,12 @@ class Settings:
 
 
 # --- room ---------------------------------------------------------------------------------------
-def make_slots(settings: Settings, config: Any, jobs: int) -> list[Slot]:
+def make_slots(settings: PoolSettings, config: Any, jobs: int) -> list[Slot]:
     """Divide this machine among runs like `config`, at most `jobs` of them.
 
-    GPUs: `gpus_per_job` of them each, or `jobs_per_gpu` runs on each. CPU: a run per core, as far
-    as the memory goes, so that small steps, which a second thread only slows down, fill the machine.
+    GPUs: `gpus_per_job` for each run, or `jobs_per_gpu` runs on each. CPU: a run per core, as far as
+    the memory allows, because a second thread only slows the steps of small models down.
+    UserMistake if the settings do not fit this machine.
     """
     devices = processes(config)
     gpus = [] if config["trainer"]["accelerator"] == "cpu" else visible_gpus()
@@ -114,7 +115,7 @@ def make_slots(settings: Settings, config: Any, jobs: int) -> list[Slot]:
     return slots[: max(1, jobs)]
 
 
-def _gpu_slots(settings: Settings, gpus: Sequence[str], devices: Any) -> list[Slot]:
+def _gpu_slots(settings: PoolSettings, gpus: Sequence[str], devices: Any) -> list[Slot]:
     each = settings.gpus_per_job
     if not isinstance(each, int):
         each = len(gpus) if devices == -1 else int(devices)
@@ -131,17 +132,18 @@ def _gpu_slots(settings: Settings, gpus: Sequence[str], devices: Any) -> list[Sl
 
 # --- the loop -----------------------------------------------------------------------------------
 class Pool:
-    """Runs plans as they come, as many at once as there are slots.
+    """Runs plans in their order, as many at once as there are slots.
 
-    `tick` is called about once a second for every run at work, and may ask it to stop.
+    `on_end(key, ended run)` is called for each, `tick(key, running run)` about once a second for every
+    running one, which it may ask to stop. `common` are overrides that all runs share.
     """
 
     def __init__(
         self,
         worker: str,
-        settings: Settings,
+        settings: PoolSettings,
         total: int,
-        on_end: Callable[[Any, Job], None],
+        on_end: Callable[[Any, EndedRun], None],
         tick: Callable[[Any, Running], None] | None = None,
         common: Sequence[str] = (),
     ) -> None:
@@ -150,18 +152,18 @@ class Pool:
         self.slots: list[Slot] = []
         self.running: list[Running] = []
         self.signals = 0
-        self.stopping = False  # nothing new is begun
-        self.board = Board(total, common)
+        self.stopping = False  # no new run is started
+        self.table = LiveTable(total, common)
 
-    def run(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
-        """Work until `plans` ends; they are asked for one by one, when there is room."""
-        with handled_signals(self._signalled), self.board:
+    def run(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]]]) -> None:
+        """Run all `plans`: pairs of a key and a function that makes the plan, called when a slot is free."""
+        with handled_signals(self._signalled), self.table:
             try:
                 self._loop(plans)
             finally:
                 self._abandon()
 
-    def _loop(self, plans: Iterator[tuple[Any, Callable[[], Plan]]]) -> None:
+    def _loop(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]]]) -> None:
         waiting, looked = True, 0.0
         while waiting or self.running:
             while waiting and not self.stopping and self._free():
@@ -179,7 +181,7 @@ class Pool:
             time.sleep(POLL_SECONDS if self.running else 0)
 
     def _abandon(self) -> None:
-        """After a fault of our own: checkpoints, and no orphans."""
+        """Stop workers that still run when an exception ends the loop, with checkpoints if in time."""
         for run in self.running:
             ask(run)
         for run in self.running:
@@ -192,20 +194,20 @@ class Pool:
 
     def _free(self) -> Slot | bool:
         if not self.slots:
-            return True  # nothing has been planned yet, so nobody knows what there is room for
+            return True  # the first plan decides how many there are
         return next((slot for slot in self.slots if not slot.busy), False)
 
-    def _begin(self, key: Any, make: Callable[[], Plan]) -> None:
+    def _begin(self, key: Any, make: Callable[[], RunPlan]) -> None:
         overrides: Overrides = []
         try:
             plan = make()
             overrides = plan.overrides
             if self.stopping:  # Ctrl-C came meanwhile
                 return
-            if plan.found:
-                assert plan.directory is not None
-                code = outcome(plan.directory)
-                self._end(key, Job(overrides, plan.directory, code, False, 0.0, found=True))
+            if plan.complete:
+                assert plan.earlier is not None
+                code = outcome(plan.earlier)
+                self._end(key, EndedRun(overrides, plan.earlier, code, False, 0.0, existed=True))
                 return
             if not self.slots:
                 self.slots = make_slots(self.settings, plan.config, self.total)
@@ -213,7 +215,7 @@ class Pool:
         except GenbenchError as error:
             self._end(key, refused(overrides, error))
 
-    def _start(self, key: Any, plan: Plan) -> None:
+    def _start(self, key: Any, plan: RunPlan) -> None:
         slot = self._free()
         assert isinstance(slot, Slot)
         directory = make_directory(plan)
@@ -221,14 +223,14 @@ class Pool:
         if slot.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
         console = (directory / CONSOLE).open("ab")
-        arguments = run_arguments(directory, plan.directory is not None)
+        arguments = run_arguments(directory, plan.earlier is not None)
         process = start_worker(self.worker, arguments, environment, console)
         slot.busy = True
         run = Running(key, plan, directory, process, slot, console)
         self.running.append(run)
         if self.stopping:
             ask(run)
-        self.board.began(directory, plan.overrides)
+        self.table.began(directory, plan.overrides)
 
     def _reap(self) -> None:
         for run in list(self.running):
@@ -240,31 +242,33 @@ class Pool:
             self.running.remove(run)
             run.slot.busy = False
             run.console.close()
-            said = last_words(run.directory / CONSOLE)
-            code = settle(run.directory, code, run.asked, run.plan.directory is not None)
+            message = last_message(run.directory / CONSOLE)
+            code = settle(run.directory, code, run.asked_to_stop, run.plan.earlier is not None)
             seconds = time.monotonic() - run.began
             kept = run.directory if run.directory.exists() else None
             if kept is None:
-                self.board.tell(said or f"genbench: {' '.join(run.plan.overrides)} was refused")
-            self.board.ended(run.directory)
-            self._end(run.key, Job(run.plan.overrides, kept, code, run.asked, seconds))
+                self.table.print_line(
+                    message or f"genbench: {' '.join(run.plan.overrides)} was refused"
+                )
+            self.table.ended(run.directory)
+            self._end(run.key, EndedRun(run.plan.overrides, kept, code, run.asked_to_stop, seconds))
 
-    def _end(self, key: Any, job: Job) -> None:
-        self.board.noted(job)
+    def _end(self, key: Any, job: EndedRun) -> None:
+        self.table.add(job)
         self.on_end(key, job)
-        if job.code not in (DONE,) and not job.asked and self.settings.fail_fast:
+        if job.exit_code != DONE and not job.asked_to_stop and self.settings.fail_fast:
             if not self.stopping:
-                self.board.tell("genbench: fail_fast: stopping the others, with checkpoints")
+                self.table.print_line("genbench: fail_fast: stopping the others, with checkpoints")
             self.stop()
 
     def _look(self) -> None:
         if self.tick is not None:
             for run in self.running:
                 self.tick(run.key, run)
-        self.board.refresh()
+        self.table.refresh()
 
     def stop(self) -> None:
-        """Begin nothing new, and ask all that is at work to write its checkpoint and go."""
+        """Start no new run, and ask the running ones to write their checkpoints and exit."""
         self.stopping = True
         for run in self.running:
             ask(run)
@@ -272,12 +276,12 @@ class Pool:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1
         self.stopping = True
-        words = {
+        notes = {
             1: f"stopping, waiting for {len(self.running)} checkpoints",
             2: "asked once more; the next Ctrl-C ends them without checkpoints",
         }
-        if self.signals in words:
-            os.write(2, f"\ngenbench: {words[self.signals]}\n".encode())
+        if self.signals in notes:
+            os.write(2, f"\ngenbench: {notes[self.signals]}\n".encode())
         for run in self.running:
             if self.signals < 3:
                 ask(run, passed_on(number))
@@ -286,14 +290,14 @@ class Pool:
 
 
 def ask(run: Running, number: int = signal.SIGTERM) -> None:
-    """Ask a run to write its checkpoint and go."""
-    run.asked = True
+    """Ask a run to write its checkpoint and exit."""
+    run.asked_to_stop = True
     with contextlib.suppress(ProcessLookupError):
         run.process.send_signal(number)
 
 
-def last_words(console: Path) -> str:
-    """The last thing that genbench said in there; empty if it said nothing."""
+def last_message(console: Path) -> str:
+    """The last line of genbench's own in a worker's console file; empty if there is none."""
     with contextlib.suppress(OSError):
         lines = console.read_text(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.startswith("genbench: ")), "")
@@ -304,13 +308,13 @@ def last_words(console: Path) -> str:
 def launch(
     launcher: Any, job_overrides: Sequence[Overrides], initial_job_idx: int
 ) -> Sequence[JobReturn]:
-    """Run a batch of Hydra's jobs; returns when all have ended. Raises StopSweep on Ctrl-C."""
+    """Run a batch of Hydra's jobs to their ends, one result each. Raises StopSweep on Ctrl-C."""
     task = launcher.task
     if not isinstance(task, Task):
-        raise UserMistake("hydra/launcher=pool launches genbench's runs alone")
+        raise UserMistake("hydra/launcher=pool launches only runs of genbench")
     returns: list[JobReturn] = []
 
-    def on_end(overrides: Overrides, job: Job) -> None:
+    def on_end(overrides: Overrides, job: EndedRun) -> None:
         job = replace(job, overrides=overrides)
         task.add(job)
         back = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
@@ -319,7 +323,7 @@ def launch(
 
     total = len(job_overrides)
     common = set.intersection(*map(set, job_overrides)) if total > 1 else ()
-    pool = Pool(task.worker, Settings(**launcher.settings), total, on_end, common=[*common])
+    pool = Pool(task.worker, PoolSettings(**launcher.settings), total, on_end, common=[*common])
     numbered = enumerate(job_overrides, initial_job_idx)
     pool.run((o, partial(compose, launcher, o, n)) for n, o in numbered)
     if pool.stopping:
@@ -327,21 +331,10 @@ def launch(
     return returns
 
 
-def compose(launcher: Any, overrides: Overrides, number: int) -> Plan:
-    """Let Hydra compose one job, in this process and without running it."""
-    setup_globals()
-    config = launcher.hydra_context.config_loader.load_sweep_config(
-        launcher.config, list(overrides)
+def compose(launcher: Any, overrides: Overrides, number: int) -> RunPlan:
+    """The plan of one job of a sweep, composed by Hydra in this process; nothing is run."""
+    plan = run_in_this_process(
+        launcher.task.plan, launcher.hydra_context, launcher.config, overrides, number
     )
-    with open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = number
-    back = run_job(
-        task_function=launcher.task.plan,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-        hydra_context=launcher.hydra_context,
-    )
-    plan = back.return_value
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, RunPlan)
     return plan

@@ -1,20 +1,14 @@
-"""How a run goes on: under another trainer, and in a job that a cluster has started once more.
-
-Imports no torch.
-"""
+"""How a run is resumed: with another trainer, or in a job that a cluster has restarted."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from omegaconf import OmegaConf
 
 from genbench.errors import UserMistake
-from genbench.launch import mistakes
-from genbench.launch.settings import check_values, composing
-from genbench.runs import paths
+from genbench.launch.mistakes import compose_checked
 from genbench.runs.config import read_config
 from genbench.runs.method import NOT_THE_DATA, method
 
@@ -26,31 +20,31 @@ METHOD = ("model", "dataset", "budget", "network", "likelihood", "arena", "seed"
 
 
 def restarted() -> bool:
-    """Tell whether SLURM (requeue) or torchrun (--max-restarts) started this command once more."""
+    """Tell whether SLURM (requeue) or torchrun (--max-restarts) has restarted this command."""
     counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
     return any(os.environ.get(name, "0") not in ("", "0") for name in counts)
 
 
 def taken_up(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Config of the run in `directory` that a restarted command with this `config` goes on with.
+    """Config with which a restarted command resumes the run in `directory`: its own, except the trainer.
 
-    The trainer is the command's. Raises UserMistake if it is another run.
+    The trainer is that of `config`, the command's. UserMistake if method or seed differ.
     """
     before = read_config(directory)
     if (method(before), before["seed"]) != (method(config), config["seed"]):
         raise UserMistake(
-            f"{directory} holds a run of another method or seed, which this command cannot go on "
-            "with: choose another run_id"
+            f"{directory} holds a run of another method or seed, which this command cannot resume: "
+            "choose another run_id"
         )
     choices = {**before["choices"], "trainer": config["choices"]["trainer"]}
     return {**before, "trainer": config["trainer"], "choices": choices}
 
 
 def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A run's config with another trainer, as `trainer=ddp` and `trainer.key=value` describe it.
+    """A run's config with `overrides`: `trainer=ddp`, `trainer.key=value`, or how the data is read.
 
-    A trainer that is chosen anew comes with its own values. Raises UserMistake for everything that
-    is not the trainer's.
+    A trainer chosen by name replaces the run's with its own values. UserMistake for overrides of
+    anything else than MAY_CHANGE.
     """
     for override in overrides:
         _check(override, config)
@@ -58,12 +52,7 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     chosen = {override.split("=")[0].lstrip("+") for override in overrides}
     if "trainer" not in chosen:
         settings.append(f"trainer={config['choices']['trainer']}")
-    try:
-        with composing(paths.config_root()):
-            cfg = compose("train", overrides=[*settings, *overrides])
-            check_values([*settings, *overrides])
-    except Exception as error:
-        raise mistakes.explain(error, overrides, paths.config_root()) from error
+    cfg = compose_checked([*settings, *overrides], blamed=overrides)
     after = OmegaConf.create(dict(config))
     if "trainer" in chosen:
         after["trainer"] = cfg.trainer
@@ -77,7 +66,7 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 def _check(override: str, config: Mapping[str, Any]) -> None:
-    """Refuse a setting that exists and that a run keeps; what does not exist is Hydra's to refuse."""
+    """Refuse settings that a resumed run must keep. Unknown ones are left to Hydra, which names them."""
     key = override.partition("=")[0].lstrip("+~")
     group = key.split(".")[0]
     if group == "trainer" or key in MAY_CHANGE:
@@ -91,6 +80,6 @@ def _check(override: str, config: Mapping[str, Any]) -> None:
         remedy = "score it again with `genbench evaluate`" if group in ("evaluation", "extractor") \
             else "train a new run"  # fmt: skip
         raise UserMistake(
-            f"{override} cannot change in a run that goes on: {remedy}; resume takes trainer=... "
+            f"{override} cannot change in a resumed run: {remedy}; resume takes trainer=... "
             "and trainer.key=..."
         )

@@ -1,7 +1,8 @@
-"""One run: its directory, its worker, and the end of its record. Imports no torch.
+"""One run: its directory, its worker, and the final status of its record.
 
-Under torchrun or srun every rank comes through here: rank 0 makes the directory (its name must be known
-to all: `run_id=NAME`, or the step's number under srun), the others wait for it."""
+Under torchrun or srun this code runs once for every rank: rank 0 makes the directory, the others wait
+for it. So all must know its name: `run_id=NAME`, or the number of the step under srun.
+"""
 
 import contextlib
 import shlex
@@ -20,38 +21,39 @@ from genbench.launch.worker import external_launch, run_worker, worker_environme
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import new_run_directory
 from genbench.runs.files import explain_os_error
-from genbench.runs.status import FINAL, Status, read_status, write_status
+from genbench.runs.status import FINAL, read_status, read_written_status, write_status
+from genbench.runs.stops import explain_exit
 
 WAIT_SECONDS = 120.0  # for rank 0 to make the run directory
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run that is about to start, or (`found`) that is there already."""
+class RunPlan:
+    """A run that is about to start, to be resumed, or (`complete`) that an earlier command has done."""
 
     overrides: Sequence[str]
     config: Mapping[str, Any]
     command: str
-    directory: Path | None = None  # of an earlier beginning
-    found: bool = False  # nothing is left to do
+    earlier: Path | None = None  # its directory, if an earlier command has begun it
+    complete: bool = False
 
 
 # --- one run ------------------------------------------------------------------------------------
-def see_through(plan: Plan, worker: str) -> tuple[Path, int, bool]:
-    """Make the run directory of a plan and see its worker to the end.
+def see_through(plan: RunPlan, worker: str) -> tuple[Path, int, bool]:
+    """Make the run directory of a plan and run its worker to the end.
 
     Returns the directory, the exit code, and whether the worker was asked to stop.
     """
-    if plan.found:
-        assert plan.directory is not None
-        return plan.directory, outcome(plan.directory), False
+    if plan.complete:
+        assert plan.earlier is not None
+        return plan.earlier, outcome(plan.earlier), False
     directory = make_directory(plan)
-    resume = plan.directory is not None
+    resume = plan.earlier is not None
     return directory, *see_worker_through(directory, plan.config, plan.command, worker, resume)
 
 
-def begun_before(plan: Plan) -> Plan:
-    """The plan, with the run that it began before a cluster or torchrun started the job again."""
+def begun_before(plan: RunPlan) -> RunPlan:
+    """The plan; in a job that a cluster or torchrun has restarted, with the run that it began."""
     external = external_launch() or {"run_id": None}
     run_id = plan.config["run_id"] or external["run_id"]
     directory = Path(plan.config["paths"]["outputs"]) / str(run_id)
@@ -61,7 +63,7 @@ def begun_before(plan: Plan) -> Plan:
     over = read_status(directory).status in ("finished", "diverged")
     if not over:
         agree(directory, config)
-    return replace(plan, config=config, directory=directory, found=over)
+    return replace(plan, config=config, earlier=directory, complete=over)
 
 
 def is_first() -> bool:
@@ -71,7 +73,7 @@ def is_first() -> bool:
 
 
 def agree(directory: Path, config: Mapping[str, Any]) -> None:
-    """Give a run that goes on its changed config; the later ranks wait for it."""
+    """Write the changed config of a resumed run; later ranks wait until rank 0 has done so."""
     end = time.monotonic() + WAIT_SECONDS
     while read_config(directory) != config:
         if is_first():
@@ -83,14 +85,17 @@ def agree(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def outcome(directory: Path) -> int:
-    """Exit code of a run that is there already."""
+    """Exit code for a run that an earlier command has done, or is still doing."""
     return DONE if read_status(directory).status in ("finished", "running") else FAILED
 
 
-def make_directory(plan: Plan) -> Path:
-    """Make the run directory, with its config, or take the one of an earlier beginning."""
-    if plan.directory is not None:
-        return plan.directory
+def make_directory(plan: RunPlan) -> Path:
+    """Make the run directory with its config, or return that of a run that is resumed.
+
+    UserMistake if it cannot be written.
+    """
+    if plan.earlier is not None:
+        return plan.earlier
     config, external = plan.config, external_launch()
     if external:
         directory = _shared_directory(config, external)
@@ -109,7 +114,7 @@ def make_directory(plan: Plan) -> Path:
 
 
 def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) -> Path:
-    """The directory that all ranks of another launcher write to; made by rank 0."""
+    """The run directory of all ranks under another launcher, which rank 0 makes."""
     run_id: str | None = config["run_id"] or external["run_id"]
     if run_id is None:
         raise UserMistake(
@@ -129,7 +134,7 @@ def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) ->
 def see_worker_through(
     directory: Path, config: Mapping[str, Any], command: str, worker: str, resume: bool = False
 ) -> tuple[int, bool]:
-    """Run the worker of a directory to its end: (exit code, was it asked to stop?)."""
+    """Run the worker of a run directory to its end: (exit code, was it asked to stop?)."""
     external = external_launch()
     environment = run_environment(config, command, external=external is not None)
     code, asked = run_worker(worker, run_arguments(directory, resume), environment)
@@ -141,72 +146,61 @@ def see_worker_through(
 def run_environment(
     config: Mapping[str, Any], command: str, runs: int = 1, external: bool = False
 ) -> dict[str, str]:
-    """Environment of a run that shares this machine's cores with others, `runs` in all."""
+    """Environment of a run that shares this machine's cores with others, `runs` in all.
+
+    Whether it logs to wandb is decided here, before the run starts.
+    """
     environment = worker_environment(command, runs * processes(config), external)
     return environment | _logger_decision(config)
 
 
 def run_arguments(directory: Path, resume: bool) -> list[str]:
-    """What the worker of a run is told."""
+    """Command line arguments of the worker of a run."""
     return [str(directory), *(["--resume"] if resume else [])]
 
 
 def processes(config: Mapping[str, Any]) -> int:
-    """Processes that share this machine's cores: one per device, as far as that is known here."""
+    """Processes of one run on this machine: one per device; 1 where `devices` is not a number yet."""
     devices = config.get("trainer", {}).get("devices", 1)
     return devices if isinstance(devices, int) and devices > 0 else 1
 
 
 def _logger_decision(config: Mapping[str, Any]) -> dict[str, str]:
-    """Decide here, before the run and outside it, whether wandb is online, offline or left out."""
+    """The variable with `wandb_access.decide`'s answer; empty without a wandb logger."""
     chosen = config.get("logger") or {}
     return {"GENBENCH_LOGGER": wandb_access.decide(chosen)} if "wandb" in chosen else {}
 
 
 def settle(directory: Path, code: int, asked: bool, resume: bool) -> int:
-    """Finish the record of a run whose worker ended with `code`; returns the exit code.
+    """Complete the status of a run whose worker ended with `code`; returns the exit code.
 
-    A new run that was refused before anything was recorded leaves no directory. One whose worker
-    died without a last word gets it here: `asked` says that it had been told to stop.
+    A new run that was refused before it wrote a checkpoint leaves no directory. If the worker died
+    before it wrote a final status, it is written here. `asked`: the worker had been asked to stop.
     """
     if code == MISTAKE and not resume and not any((directory / "checkpoints").glob("*")):
         shutil.rmtree(directory, ignore_errors=True)
         return MISTAKE
-    status = _written_status(directory)
+    status = read_written_status(directory)  # no heartbeat can be stale: the worker has just ended
     if status.status not in FINAL:
-        word, reason = _last_word(code, asked)
+        word, reason = _final_status(code, asked)
         status = replace(status, status=word, reason=reason)
         if status.status == "failed":
             print(f"genbench: {directory.name}: {status.reason}", file=sys.stderr)
-        with contextlib.suppress(OSError):  # a full disk: the missing heartbeat says it too
+        with contextlib.suppress(OSError):  # a full disk: a missing heartbeat shows the same
             write_status(directory, status)
-    if code < 0 and status.status == "finished":  # it was told to stop after its last word
+    if code < 0 and status.status == "finished":  # it was asked to stop after it had finished
         return DONE
     if asked and code != DONE:
         return INTERRUPTED
     return code if code in (DONE, MISTAKE, INTERRUPTED) else FAILED
 
 
-def _last_word(code: int, asked: bool) -> tuple[str, str]:
+def _final_status(code: int, asked: bool) -> tuple[str, str]:
     if asked:
         return "interrupted", "stopped outside training; `genbench resume` goes on from there"
     if code == MISTAKE:
-        return "interrupted", "it could not be resumed as it was asked for"
-    return "failed", _cause(code)
-
-
-def _written_status(directory: Path) -> Status:
-    """What the worker wrote last; its heartbeat cannot be stale yet, for it has just gone."""
-    status = read_status(directory)
-    silent = status.status == "interrupted" and status.reason == "the run stopped without a word"
-    return replace(status, status="running") if silent else status
-
-
-def _cause(code: int) -> str:
-    if code < 0:
-        hint = " (out of memory?)" if code == -9 else ""
-        return f"the worker was killed by signal {-code}{hint}"
-    return f"the worker ended with code {code} and without a last word"
+        return "interrupted", "it could not be resumed with these settings"
+    return "failed", explain_exit("the worker", code)
 
 
 def run_verb(arguments: Sequence[str], verb: str, argv: Sequence[str], worker: str) -> int:
@@ -214,5 +208,5 @@ def run_verb(arguments: Sequence[str], verb: str, argv: Sequence[str], worker: s
     environment = worker_environment(f"genbench {verb} {shlex.join(argv)}")
     code, asked = run_worker(worker, arguments, environment, checkpoint=False)
     if code < 0 and not asked:
-        raise GenbenchError(_cause(code))
+        raise GenbenchError(explain_exit("the worker", code))
     return INTERRUPTED if asked and code != DONE else code

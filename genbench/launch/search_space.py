@@ -1,4 +1,4 @@
-"""What a search varies: Hydra's sweep grammar as Optuna distributions. Imports no torch."""
+"""The space of a search: Hydra's sweep grammar as Optuna distributions."""
 
 import itertools
 import math
@@ -16,20 +16,19 @@ from optuna.distributions import (
 )
 
 from genbench.errors import UserMistake
-from genbench.launch.settings import Settings as Choices
+from genbench.launch.settings import Settings
 
 
-# --- the space ----------------------------------------------------------------------------------
 @dataclass
 class Space:
-    """What varies, as Optuna's distributions, and what is fixed, as overrides."""
+    """What varies, as Optuna distributions by key, and what is fixed, as overrides."""
 
     varying: dict[str, BaseDistribution]
     fixed: list[str]
 
     @classmethod
     def read(cls, overrides: Sequence[str]) -> "Space":
-        """Read overrides; later ones beat earlier ones of the same key."""
+        """Split overrides into both; of several for a key the last one counts. UserMistake if none varies."""
         parsed = {
             o.get_key_element(): o for o in OverridesParser.create().parse_overrides([*overrides])
         }
@@ -47,17 +46,17 @@ class Space:
         return cls(varying, fixed)
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The command line of a trial."""
+        """The overrides of a trial with these `params`."""
         return [*self.fixed, *(f"{key}={params[key]}" for key in self.varying)]
 
     def authors(self) -> list[dict[str, Any]]:
-        """The defaults as they ship, once for each option of a group that varies."""
-        groups = Choices(self.fixed).groups
+        """The shipped defaults as trials, one for each combination of groups that vary."""
+        groups = Settings(self.fixed).groups
         chosen = [key for key in self.varying if key in groups]
         found = []
         for options in itertools.product(*(self._options(key) for key in chosen)):
             group_choices = dict(zip(chosen, options, strict=True))
-            settings = Choices([*self.fixed, *(f"{k}={v}" for k, v in group_choices.items())])
+            settings = Settings([*self.fixed, *(f"{k}={v}" for k, v in group_choices.items())])
             found.append({**group_choices, **self._defaults(settings)})
         return found
 
@@ -66,8 +65,8 @@ class Space:
         assert isinstance(options, CategoricalDistribution)
         return options.choices
 
-    def _defaults(self, settings: Choices) -> dict[str, Any]:
-        """Those defaults that lie in the space; the sampler fills in the others."""
+    def _defaults(self, settings: Settings) -> dict[str, Any]:
+        """The defaults that lie in the space; the sampler chooses the others."""
         found = {}
         for key, values in self.varying.items():
             if key in settings.groups:
@@ -79,7 +78,7 @@ class Space:
                     found[key] = near[0]
             elif isinstance(default, int | float) and not isinstance(default, bool):
                 value = int(default) if isinstance(values, IntDistribution) else float(default)
-                if value == default and values._contains(values.to_internal_repr(value)):
+                if value == default and _contains(values, value):
                     found[key] = value
         return found
 
@@ -92,7 +91,10 @@ class Space:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """Optuna's name for a choice, a range or an interval of Hydra's; tag(log, ...) for log scales."""
+    """The Optuna distribution of a choice, range or interval of Hydra's; tag(log, ...): log scale.
+
+    UserMistake for a range on a log scale, and for an empty interval.
+    """
     sweep, key = override.value(), override.get_key_element()
     if isinstance(sweep, ChoiceSweep):
         return CategoricalDistribution([*override.sweep_string_iterator()])
@@ -115,6 +117,12 @@ def distribution(override: Override) -> BaseDistribution:
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(float(low), float(high), log=log)
+
+
+def _contains(values: BaseDistribution, value: float) -> bool:
+    assert isinstance(values, IntDistribution | FloatDistribution)
+    steps = (value - values.low) / values.step if values.step else 0.0
+    return values.low <= value <= values.high and abs(steps - round(steps)) < 1e-8
 
 
 def _same(choice: Any, default: Any) -> bool:

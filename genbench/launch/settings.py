@@ -1,18 +1,13 @@
-"""Settings: where the configs lie, what can be set, and what was meant by a wrong override.
-
-Hydra's exceptions become one sentence with the nearest right key.
-"""
+"""What can be set: groups, options and keys, and checks of the values that a user gives."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -21,18 +16,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genbench.errors import UserMistake
+from genbench.launch.hydra_internals import group_options
 from genbench.runs.budget import parse_images
+from genbench.runs.paths import config_root
 
-NUMBERS_OF_IMAGES = ("budget.images", "arena.images", "schedule.warmup")  # these read 500k and 1.5M
+NUMBERS_OF_IMAGES = (
+    "budget.images",
+    "arena.images",
+    "schedule.warmup",
+)  # these also accept 500k or 1.5M
 
 
-SPARE = ("logger", "experiment")  # a run can do without these groups
+OPTIONAL_GROUPS = ("logger", "experiment")
 
 
 @contextmanager
-def composing(config_root: Path) -> Iterator[None]:
+def composing() -> Iterator[None]:
     """Let Hydra's compose API work on genbench's configs."""
-    with initialize_config_dir(config_dir=str(config_root), version_base="1.3"):
+    with initialize_config_dir(config_dir=str(config_root()), version_base="1.3"):
         yield
 
 
@@ -40,8 +41,8 @@ def composing(config_root: Path) -> Iterator[None]:
 class Settings:
     """What can be set: groups with their options, and the keys of one composition.
 
-    Works inside `composing` or a Hydra job. `overrides` are the user's, right or wrong. `memory` may
-    be shared by the jobs of one command, which differ in little.
+    Used inside `composing` or a Hydra job. `overrides` are the user's and may be wrong. `memory` caches
+    groups and compositions; the jobs of one command share it.
     """
 
     overrides: Sequence[str]
@@ -52,28 +53,28 @@ class Settings:
     def groups(self) -> dict[str, list[str]]:
         """Options of every group that is not Hydra's own."""
         paths = [o for o in self.overrides if o.startswith("hydra.searchpath=")]
-
         key = (self.config_name, *paths)
         if key not in self.memory:
             self.memory[key] = self._read_groups(paths)
         return self.memory[key]  # type: ignore[no-any-return]
 
     def _read_groups(self, paths: list[str]) -> dict[str, list[str]]:
-        loader = GlobalHydra.instance().config_loader()
-
-        def options(group: str, kind: ObjectType) -> list[str]:
-            return loader.get_group_options(group, kind, self.config_name, paths)
-
-        names = [name for name in options("", ObjectType.GROUP) if name != "hydra"]
-        return {name: options(name, ObjectType.CONFIG) for name in names}
+        names = group_options("", ObjectType.GROUP, self.config_name, paths)
+        return {
+            name: group_options(name, ObjectType.CONFIG, self.config_name, paths)
+            for name in names
+            if name != "hydra"
+        }
 
     @cached_property
     def defaults(self) -> DictConfig:
-        """The composition of the groups that the user chose, without any value changed."""
+        """The composition of the groups that the user chose, with every value at its default."""
         chosen = {}
         for override in self.overrides:
             key, _, value = override.partition("=")
-            option = value.split(",")[0].strip()  # a sweep: any of them will do
+            option = value.split(",")[
+                0
+            ].strip()  # of a sweep the first value: its options have the same keys
             if option in self.groups.get(key, []):
                 chosen[key] = f"{key}={option}"
             elif key == "hydra.searchpath":
@@ -86,24 +87,29 @@ class Settings:
     def _compose(self, chosen: list[str]) -> DictConfig:
         try:
             return compose(self.config_name, overrides=chosen)
-        except (HydraException, OmegaConfBaseException):  # the plain defaults will do
+        except (
+            HydraException,
+            OmegaConfBaseException,
+        ):  # a wrong choice: compare with the plain defaults
             return compose("train")
 
     @cached_property
     def keys(self) -> list[str]:
-        """Every key of the composition, dotted, inner ones too."""
+        """Every dotted key of the composition, mappings and what is in them."""
         keys = _keys(OmegaConf.to_container(self.defaults, resolve=False))
-        return [key for key in keys if not key.startswith("choices.")]  # these follow the groups
+        return [
+            key for key in keys if not key.startswith("choices.")
+        ]  # filled in by the choice of groups
 
     def default(self, key: str) -> Any:
-        """Value of a key as it would be, None where it is not defined."""
+        """Default value of a key; None if it has none or cannot be resolved."""
         try:
             return OmegaConf.select(self.defaults, key)
         except OmegaConfBaseException:
             return None
 
     def nearest(self, key: str) -> list[str]:
-        """The keys that `key` may have been meant for, likeliest first, three at most."""
+        """At most three keys that `key` may be a misspelling of, likeliest first."""
         tails = [k for k in self.keys if k.endswith(f".{key}")]
         if tails:
             return tails[:3]
@@ -126,7 +132,10 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def close_matches(word: str, words: Sequence[str], cutoff: float = 0.7) -> list[str]:
-    """Up to three of `words` that are nearest to `word`, whatever their case and underscores."""
+    """Up to three of `words` that are nearest to `word`, ignoring case and `_` against `-`.
+
+    `cutoff` in [0, 1] is the least similarity, as in difflib.
+    """
     by_plain = {w.replace("_", "-").lower(): w for w in words}
     plain = difflib.get_close_matches(word.replace("_", "-").lower(), by_plain, n=3, cutoff=cutoff)
     return [by_plain[p] for p in plain]
@@ -136,9 +145,9 @@ def close_matches(word: str, words: Sequence[str], cutoff: float = 0.7) -> list[
 def check_values(
     overrides: Sequence[str], config_name: str = "train", memory: dict[Any, Any] | None = None
 ) -> None:
-    """Refuse values of another kind than the default's, and added settings that nothing reads.
+    """Refuse values of another type than the default, and added settings that nothing reads.
 
-    Call inside a Hydra job; `memory` is what its jobs share. Raises UserMistake.
+    Call inside `composing` or a Hydra job; `memory` is as in `Settings`. Raises UserMistake.
     """
     settings = Settings(overrides, config_name, {} if memory is None else memory)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
@@ -156,7 +165,7 @@ def check_values(
 
 
 def _check_deleted(key: str) -> None:
-    if "." not in key and key not in SPARE:
+    if "." not in key and key not in OPTIONAL_GROUPS:
         raise UserMistake(f"~{key} leaves the run without {key}: choose another one with {key}=...")
 
 
@@ -170,7 +179,7 @@ def _check_emptied(override: Override, settings: Settings) -> None:
     if key in settings.groups:
         remedy = f"choose another one with {key}=... (there are {', '.join(settings.groups[key])})"
     raise UserMistake(
-        f"{key}={{}} removes nothing, for a mapping is merged with the default: {remedy}"
+        f"{key}={{}} removes nothing, because a mapping is merged with the default: {remedy}"
     )
 
 
@@ -206,7 +215,7 @@ def _check_kind(override: Override, settings: Settings) -> None:
 
 
 def _kind(value: Any) -> str | None:
-    """What a value must be if its default is this; None where anything may follow."""
+    """The type that a value must have if its default is `value`; None if any type may follow."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):

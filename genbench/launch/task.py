@@ -1,8 +1,6 @@
-"""From a command line to a run: Hydra composes, a directory is made, one worker is started.
+"""From the command line of `genbench train` to runs: Hydra composes, a plan is made, a worker runs it.
 
-Nothing here imports torch, so a typo is answered at once. Under torchrun or srun the launch is
-theirs: every rank comes through here, rank 0 makes the directory (its name must be known to all:
-`run_id=NAME`, or the step's number under srun), the others wait for it.
+Nothing here imports torch, so that a typo is answered at once.
 """
 
 import contextlib
@@ -26,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
 from genbench.launch import mistakes, settings
-from genbench.launch.earlier_runs import Backlog
+from genbench.launch.earlier_runs import EarlierRuns
 from genbench.launch.resumption import restarted
-from genbench.launch.run import Plan, begun_before, see_through
+from genbench.launch.run import RunPlan, begun_before, see_through
 from genbench.launch.worker import external_launch
 from genbench.runs import paths
 from genbench.runs.status import read_status
@@ -36,102 +34,104 @@ from genbench.runs.status import read_status
 
 # --- train --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Job:
-    """One run of a command, and how it ended; `asked`: somebody wanted it to stop."""
+class EndedRun:
+    """One run of a command, and how it ended."""
 
     overrides: Sequence[str]
-    directory: Path | None
-    code: int
-    asked: bool
+    directory: Path | None  # None if it was refused
+    exit_code: int
+    asked_to_stop: bool
     seconds: float
-    found: bool = False  # it was there before
+    existed: bool = False  # an earlier command had done it
 
 
 class StopSweep(BaseException):
-    """Ends a sweep after an interruption; no Exception, because Hydra collects those."""
+    """Ends a sweep after an interruption. Not an Exception, because Hydra collects those of jobs."""
 
 
 class Task:
-    """What Hydra calls once for every run of a command.
+    """The task function that Hydra calls for every run of a command; `jobs` are those that ended.
 
-    Launchers may send it to other processes and machines, which know nothing of `jobs`; a sweeper
-    hands what comes back to `collect`.
+    Launchers may pickle it to other processes and machines, whose `jobs` are lost; so a sweeper hands
+    what they return to `collect`.
     """
 
     def __init__(self, argv: Sequence[str], worker: str) -> None:
         self.argv, self.worker = list(argv), worker
-        self.jobs: list[Job] = []
-        self._backlogs: dict[tuple[Path, str], Backlog] = {}
+        self.jobs: list[EndedRun] = []
+        self._earlier: dict[tuple[Path, str], EarlierRuns] = {}
         self._memory: dict[Any, Any] = {}
-        self._here = True
-        self.tolerant = False  # a search: failures are among its results
+        self._here = True  # False in a copy that was pickled to another process
+        self.tolerant = False  # a search: failed runs do not fail it
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel light."""
-        return {**self.__dict__, "jobs": [], "_backlogs": {}, "_memory": {}, "_here": False}
+        """Pickle without results and caches."""
+        return {**self.__dict__, "jobs": [], "_earlier": {}, "_memory": {}, "_here": False}
 
-    def __call__(self, cfg: DictConfig) -> Job:
-        """See one run through; a failure is told, not raised, so that a sweep goes on."""
+    def __call__(self, cfg: DictConfig) -> EndedRun:
+        """Run one run to its end. A failure is printed and returned, so that a sweep continues."""
         began = time.monotonic()
         try:
             plan = self.plan(cfg)
             directory, code, asked = see_through(plan, self.worker)
-            job = Job(plan.overrides, directory, code, asked, time.monotonic() - began, plan.found)
+            job = EndedRun(
+                plan.overrides, directory, code, asked, time.monotonic() - began, plan.complete
+            )
         except GenbenchError as error:
             job = refused(_task_overrides(), error)
         if self._here:
             self.add(job)
-            if job.asked or job.code == INTERRUPTED:
+            if job.asked_to_stop or job.exit_code == INTERRUPTED:
                 raise StopSweep
         return job
 
-    def plan(self, cfg: DictConfig) -> Plan:
-        """Check and resolve what Hydra composed; what a study has already is not run again."""
+    def plan(self, cfg: DictConfig) -> RunPlan:
+        """Check and resolve a composition; a run that its study already has is resumed or not repeated."""
         overrides, sweep = _task_overrides(), HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep and self._here and HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
             print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
         settings.check_values(overrides, HydraConfig.get().job.config_name or "train", self._memory)
         config = resolve(cfg)
-        plan = Plan(overrides, config, _command(self.argv, overrides, sweep))
+        plan = RunPlan(overrides, config, _command(self.argv, overrides, sweep))
         again = sweep or (restarted() and not external_launch())
         if config["run_id"] is not None or config["study"] is None or not again:
             return begun_before(plan)
         key = Path(config["paths"]["outputs"]), str(config["study"])
-        if key not in self._backlogs or self.tolerant:  # others may work on a search
-            self._backlogs[key] = Backlog(*key)
-        earlier = self._backlogs[key].find(config)
+        if key not in self._earlier or self.tolerant:  # other processes may work on the same search
+            self._earlier[key] = EarlierRuns(*key)
+        earlier = self._earlier[key].find(config)
         if earlier is None:
             return plan
-        return replace(plan, directory=earlier.directory, found=not earlier.resumable)
+        return replace(plan, earlier=earlier.directory, complete=not earlier.resumable)
 
-    def add(self, job: Job) -> None:
-        """Note how a run ended."""
+    def add(self, job: EndedRun) -> None:
+        """Record a run that ended."""
         self.jobs.append(job)
 
     def collect(self, returns: Sequence[JobReturn]) -> None:
-        """Note what came back from other processes."""
+        """Record what a launcher returned from other processes; an exception counts as a refusal."""
         for back in returns:
             try:
                 job = back.return_value
-            except Exception as error:  # whatever the launcher's own machinery says
+            except Exception as error:  # a launcher may raise anything
                 text = f"{type(error).__name__}: {error}"
                 job = refused(list(back.overrides or []), GenbenchError(text))
-            if isinstance(job, Job) and job not in self.jobs:
+            if isinstance(job, EndedRun) and job not in self.jobs:
                 self.add(job)
 
 
-def refused(overrides: Sequence[str], error: GenbenchError) -> Job:
-    """Tell of a run that could not start."""
+def refused(overrides: Sequence[str], error: GenbenchError) -> EndedRun:
+    """Print why a run could not start, and return it as ended."""
     print(f"genbench: {error}", file=sys.stderr)
     if os.environ.get("GENBENCH_DEBUG") == "1":
         traceback.print_exception(error)
-    return Job(overrides, None, error.exit_code, False, 0.0)
+    return EndedRun(overrides, None, error.exit_code, False, 0.0)
 
 
 def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
     """Train what `argv` asks for: overrides and Hydra's flags. Returns the exit code.
 
-    `worker` is the module that is given the run directory. Raises GenbenchError.
+    `worker` is the module that trains, in a process of its own. Raises GenbenchError.
     """
     task = Task(argv, worker)
     decorate = hydra.main(
@@ -143,13 +143,13 @@ def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
     except StopSweep:
         pass
     except Exception as error:
-        raise mistakes.explain(error, _overrides(argv), paths.config_root()) from error
+        raise mistakes.explain(error, _overrides(argv)) from error
     sweep = is_sweep(argv)
     if sweep and task.jobs:
         print(_summary(task.jobs))
     jobs = task.jobs
-    if task.tolerant and any(job.code == DONE for job in jobs):
-        jobs = [job for job in jobs if job.code in (DONE, INTERRUPTED)]
+    if task.tolerant and any(job.exit_code == DONE for job in jobs):
+        jobs = [job for job in jobs if job.exit_code in (DONE, INTERRUPTED)]
     return _exit_code(jobs, sweep)
 
 
@@ -160,7 +160,7 @@ def is_sweep(argv: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _sweep_directory(argv: Sequence[str]) -> Iterator[list[str]]:
-    """Give a sweep the directory that Hydra wants for it, and that runs have no use for."""
+    """Give a sweep a temporary folder, because Hydra requires one that genbench's runs do not use."""
     if not is_sweep(argv) or any(a.startswith("hydra.sweep.dir=") for a in argv):
         yield [*argv]
         return
@@ -170,7 +170,7 @@ def _sweep_directory(argv: Sequence[str]) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _as_command_line(program: str, argv: Sequence[str]) -> Iterator[None]:
-    """Let Hydra read `argv` as if it were a program of its own, and raise instead of printing."""
+    """Let Hydra read `argv` as the command line of `program`, and raise errors instead of printing."""
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [program, *argv], "1"
     try:
@@ -184,7 +184,7 @@ def _as_command_line(program: str, argv: Sequence[str]) -> Iterator[None]:
 
 
 def _overrides(argv: Sequence[str]) -> list[str]:
-    """The settings among the arguments; --config-dir as the setting that does the same."""
+    """The overrides among the arguments; --config-dir as the equivalent `hydra.searchpath`."""
     overrides = [a for a in argv if "=" in a and not a.startswith("-")]
     for flag, value in zip(argv, argv[1:], strict=False):
         if flag in ("--config-dir", "-cd"):
@@ -193,7 +193,7 @@ def _overrides(argv: Sequence[str]) -> list[str]:
 
 
 def _task_overrides() -> list[str]:
-    """What the user set for the job that Hydra is at."""
+    """Overrides of the job that Hydra is running now."""
     overrides: list[str] = OmegaConf.to_container(  # type: ignore[assignment]
         HydraConfig.get().overrides.task, resolve=False
     )
@@ -201,7 +201,7 @@ def _task_overrides() -> list[str]:
 
 
 def _command(argv: Sequence[str], overrides: Sequence[str], sweep: bool) -> str:
-    """The command line that does this run alone."""
+    """The command line that would do this run alone."""
     if not sweep:
         return "genbench train " + shlex.join(argv) if argv else "genbench train"
     flags: list[str] = []
@@ -212,7 +212,10 @@ def _command(argv: Sequence[str], overrides: Sequence[str], sweep: bool) -> str:
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """Turn a composition into plain values; paths become absolute, so that the run can move on."""
+    """A composition as plain values with absolute paths, which no longer depend on where it was made.
+
+    UserMistake for a value that is missing or cannot be resolved.
+    """
     try:
         for name, path in list(cfg.paths.items()):
             if path is not None:
@@ -224,22 +227,22 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def _summary(jobs: Sequence[Job]) -> str:
+def _summary(jobs: Sequence[EndedRun]) -> str:
     words = {DONE: "finished", MISTAKE: "refused", INTERRUPTED: "interrupted"}
-    lines = ["", f"{sum(job.code == DONE for job in jobs)} of {len(jobs)} runs finished"]
+    lines = ["", f"{sum(job.exit_code == DONE for job in jobs)} of {len(jobs)} runs finished"]
     for job in jobs:
         kept = job.directory if job.directory is not None and job.directory.exists() else None
-        state = read_status(kept).status if kept else words.get(job.code, "failed")
-        settings = " ".join(job.overrides) + (" (there already)" if job.found else "")
+        state = read_status(kept).status if kept else words.get(job.exit_code, "failed")
+        settings = " ".join(job.overrides) + (" (there already)" if job.existed else "")
         lines.append(
             f"  {state:<12} {job.seconds:7.0f} s  {kept.name if kept else '-':<24} {settings}"
         )
     return "\n".join(lines)
 
 
-def _exit_code(jobs: Sequence[Job], sweep: bool) -> int:
-    codes = {job.code for job in jobs}
-    if INTERRUPTED in codes or (sweep and any(job.asked for job in jobs)):
+def _exit_code(jobs: Sequence[EndedRun], sweep: bool) -> int:
+    codes = {job.exit_code for job in jobs}
+    if INTERRUPTED in codes or (sweep and any(job.asked_to_stop for job in jobs)):
         return INTERRUPTED
     if len(codes) <= 1:
         return codes.pop() if codes else DONE

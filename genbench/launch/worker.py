@@ -1,16 +1,14 @@
-"""The process that does the work, seen from the one that started it. Imports no torch.
+"""Starts and stops worker processes, which do the work of a command.
 
-A worker gets a session of its own, so that the terminal's Ctrl-C reaches only the parent, which
-passes it on once, as a signal that ends a process without a traceback also before Python code has
-taken it over. When the parent dies, even by kill -9, Linux sends the worker SIGTERM
-(PR_SET_PDEATHSIG): it writes its checkpoint and goes. On other systems the worker of a killed parent ends its run by itself.
+A worker has a session of its own, so that the terminal's Ctrl-C reaches only the parent. The parent
+passes it on as SIGUSR2, whose default action prints no traceback while Python is still importing. When
+the parent dies, even by SIGKILL, Linux sends the worker SIGTERM: it writes its checkpoint and exits. On
+other systems the worker of a killed parent trains to its end.
 
 `python -m` puts the working directory on the worker's path, so that a config may name a class in a
 file of the user's that lies there.
 """
 
-import ctypes
-import math
 import os
 import signal
 import subprocess
@@ -18,13 +16,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from genbench.runs.stops import CTRL_C, STOPS
+from genbench.launch.host import physical_cores
+from genbench.runs.stops import CTRL_C, STOPS, parent_death_signal
 
-# what another launcher would say to the processes that it starts
+# set by other launchers for the processes that they start; a worker must not inherit them
 LAUNCHER_VARIABLES = [
     "RANK",
     "LOCAL_RANK",
@@ -51,9 +49,6 @@ LAUNCHER_VARIABLES = [
 ]
 
 
-PR_SET_PDEATHSIG = 1
-
-
 def run_worker(
     module: str,
     arguments: Sequence[str],
@@ -62,8 +57,8 @@ def run_worker(
 ) -> tuple[int, bool]:
     """Run `python -m module arguments` to its end: (its return code, was it asked to stop?).
 
-    The first Ctrl-C or SIGTERM asks the worker to stop, the second one asks again, the third one
-    kills it and everything that it started. `checkpoint`: it has something to write before it goes.
+    The first Ctrl-C or SIGTERM is passed on to the worker, the second one too, the third one kills it
+    and everything that it started. `checkpoint`: the worker writes one when asked to stop.
     """
     relay = _Relay(checkpoint)
     with handled_signals(relay):
@@ -81,9 +76,9 @@ def start_worker(
     environment: Mapping[str, str],
     output: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m module arguments` in a session of its own; it says what it says to `output`.
+    """Start `python -m module arguments` in a session of its own, with stdout and stderr in `output`.
 
-    Only from the main thread: Linux takes a worker's parent for dead when the thread ends.
+    Call it in the main thread only: when the calling thread ends, Linux takes the parent for dead.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -97,18 +92,18 @@ def start_worker(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a worker and what it started: ranks and loaders would wait for it for ever."""
+    """Kill a worker and what it started: DDP ranks and data loaders would wait for it forever."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def passed_on(number: int) -> int:
-    """Which signal tells a worker of one that its parent was sent."""
+    """The signal to send to a worker for one that its parent has received."""
     return CTRL_C if number == signal.SIGINT else number
 
 
 class _Relay:
-    """Passes the parent's signals on to the worker, harder each time."""
+    """Signal handler of the parent: passes signals on to the worker, and kills it on the third."""
 
     def __init__(self, checkpoint: bool) -> None:
         self.asked, self.checkpoint = 0, checkpoint
@@ -117,7 +112,7 @@ class _Relay:
 
     def attach(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        if self.asked:  # it came while the process was being made
+        if self.asked:  # the signal came while the process was being started
             self._send()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -143,8 +138,8 @@ class _Relay:
 
 @contextmanager
 def handled_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Let `handler` have Ctrl-C and the other signals of a stop for a while."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
+    """Handle the signals of STOPS by `handler`; in threads other than the main one do nothing."""
+    if threading.current_thread() is not threading.main_thread():  # Python's own rule
         yield
         return
     before: dict[int, Any] = {n: signal.signal(n, handler) for n in STOPS}
@@ -156,25 +151,25 @@ def handled_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
+    if sys.platform != "linux":  # so that Popen can do without a fork
         return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+    ask, parent = parent_death_signal(), os.getpid()
 
-    def ask_the_kernel() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
+    def in_the_child() -> None:
+        ask(signal.SIGTERM)
+        if os.getppid() != parent:  # the parent died before the request
             os._exit(1)
 
-    return ask_the_kernel
+    return in_the_child
 
 
 # --- the worker's environment -------------------------------------------------------------------
 def worker_environment(command: str, processes: int = 1, external: bool = False) -> dict[str, str]:
-    """Environment of a run started with `command`, whose cores `processes` ranks share.
+    """Environment of a run that `command` started; `processes` of them share this machine's cores.
 
-    What another launcher has set stays only if the launch is its own (`external`). Thread settings
-    are the user's where there are any: with fewer free cores than threads, spinning OpenMP threads
-    make a step up to sixty times slower.
+    Variables of other launchers stay only under such a launch (`external`). Thread settings of the
+    user stay. By default each process gets its share of the cores: with more threads than free cores,
+    spinning OpenMP threads make a step up to sixty times slower.
     """
     environment = dict(os.environ)
     if not external:
@@ -186,40 +181,10 @@ def worker_environment(command: str, processes: int = 1, external: bool = False)
     return environment
 
 
-def physical_cores() -> int:
-    """Cores this process may use: its affinity, without hyper-threads, within the cgroup's limit."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus: set[int] = os.sched_getaffinity(0)
-    else:
-        cpus = set(range(os.cpu_count() or 1))
-    cores = {_siblings(cpu) for cpu in cpus}
-    return max(1, math.floor(min(len(cores), _cgroup_limit())))
-
-
-def _siblings(cpu: int) -> str:
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return str(cpu)
-
-
-def _cgroup_limit() -> float:
-    """CPUs that the container may use; infinite if nobody limits it."""
-    with suppress(OSError, ValueError):  # cgroup v2
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with suppress(OSError, ValueError):  # cgroup v1
-        quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text()
-        period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()
-        return int(quota) / int(period) if int(quota) > 0 else math.inf
-    return math.inf
-
-
 def external_launch() -> dict[str, Any] | None:
-    """Say who else launched us, once per rank: {"rank", "name", "run_id"}; None if nobody did.
+    """The launcher that started one process per rank: {"rank", "name", "run_id"}; None without one.
 
-    torchrun sets TORCHELASTIC_RUN_ID; srun sets SLURM_STEP_ID and a number of tasks.
+    torchrun is known by TORCHELASTIC_RUN_ID, srun by SLURM_STEP_ID and more than one task.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env and "RANK" in env:

@@ -4,7 +4,6 @@ A collective waits half an hour for a rank that is gone. So rank 0 watches the p
 started for it, and the others write their error into the run directory before they exit.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from genbench.errors import DONE, FAILED, Diverged, GenbenchError, Interrupted
+from genbench.runs.stops import explain_exit, parent_death_signal
 
 
 def is_first_rank() -> bool:
@@ -55,9 +55,6 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for a rank to write its error, once a collective has broken
 
 
-PR_SET_PDEATHSIG = 1
-
-
 def follow(directory: Path, work: Callable[[], None], explain: Callable[..., GenbenchError]) -> int:
     """Do the work of a rank above 0; returns its exit code. Errors are written to `ranks/<rank>.txt`.
 
@@ -82,8 +79,8 @@ def follow(directory: Path, work: Callable[[], None], explain: Callable[..., Gen
 
 def die_with_the_first() -> None:
     """On Linux: get SIGKILL when the process that started this one dies; not under torchrun."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" not in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        parent_death_signal()(signal.SIGKILL)
 
 
 class Watch:
@@ -129,7 +126,7 @@ class Watch:
             codes = [process.poll() for process in self.started()]
             dead = [(rank, code) for rank, code in enumerate(codes, 1) if code]
             if dead:
-                reason = self._words() or _fate(*dead[0])
+                reason = self._words() or explain_exit(f"rank {dead[0][0]}", dead[0][1])
                 self.tell(reason)
                 print(f"genbench: {reason}", file=sys.stderr, flush=True)
                 for process in self.started():
@@ -139,10 +136,3 @@ class Watch:
     def _words(self) -> str:
         words = {p.stem: p.read_text(encoding="utf-8") for p in self.directory.glob("ranks/*.txt")}
         return "; ".join(f"rank {rank}: {word}" for rank, word in sorted(words.items()))
-
-
-def _fate(rank: int, code: int) -> str:
-    if code < 0:
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return f"rank {rank} was killed by signal {-code}{hint}"
-    return f"rank {rank} ended with code {code} and without a last word"

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from fixtures.data import draw, make_folder, write_idx
-from genbench.commands.data import config_root, main
+from genbench.commands.data import main
+from genbench.runs.paths import config_root
 
 DATASETS = sorted(path.stem for path in (config_root() / "dataset").glob("*.yaml"))
 

@@ -14,7 +14,7 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
     train("run_id=b", "model=gan")
     source = "import shutil, sys; shutil.copy(sys.argv[2], sys.argv[1] + '/protocol.yaml')"
     (room / "stub_worker.py").write_text(source)
-    assert evaluate.evaluate(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
+    assert evaluate.main(["a", "b", "evaluation.num_samples=50"], worker="stub_worker") == 0
     first, second = (
         yaml.safe_load(Path(f"outputs/{name}/protocol.yaml").read_text()) for name in "ab"
     )
@@ -27,8 +27,8 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
 def test_evaluate_refuses_what_belongs_to_training(train):
     train("run_id=a")
     with pytest.raises(UserMistake, match=r"model\.beta=2 belongs to training"):
-        evaluate.evaluate(["a", "model.beta=2"], worker="stub_worker")
+        evaluate.main(["a", "model.beta=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match=r"did you mean evaluation\.num_samples"):
-        evaluate.evaluate(["a", "evaluation.num_smaples=2"], worker="stub_worker")
+        evaluate.main(["a", "evaluation.num_smaples=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match="evaluate needs a run"):
-        evaluate.evaluate(["evaluation.num_samples=2"], worker="stub_worker")
+        evaluate.main(["evaluation.num_samples=2"], worker="stub_worker")

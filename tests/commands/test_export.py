@@ -157,8 +157,8 @@ def test_parquet_has_a_typed_row_per_score(runs, capsys):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("nowhere", "is no place that is known"),
-        ("mysql://me:secret@host/db", "mysql:// is no place that is known"),
+        ("nowhere", "is not a known kind of place"),
+        ("mysql://me:secret@host/db", "mysql:// is not a known kind of place"),
         (
             "sqlite:////no/such/folder/x.db",
             "cannot export to sqlite:////no/such/folder/x.db: unable",

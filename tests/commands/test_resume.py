@@ -15,7 +15,7 @@ def test_resume_starts_the_worker_again_on_the_directory(train):
     train("run_id=run")
     run = Path("outputs/run")
     write_status(run, Status("interrupted"))
-    assert resume.resume(["run"], worker="stub_worker") == 0
+    assert resume.main(["run"], worker="stub_worker") == 0
     assert seen(run)["arguments"] == ["--resume"]
     assert seen(run)["environment"]["GENBENCH_COMMAND"] == "genbench resume run"
 
@@ -25,15 +25,15 @@ def test_a_run_that_needs_no_resuming_is_refused(train, status):
     train("run_id=run")
     write_status(Path("outputs/run"), Status(status, heartbeat=time.time()))
     with pytest.raises(UserMistake, match=f"run is {status}"):
-        resume.resume(["latest"], worker="stub_worker")
+        resume.main(["latest"], worker="stub_worker")
 
 
 def test_a_resumed_run_that_is_refused_keeps_its_directory(train, room):
     train("run_id=run")
     write_status(room / "outputs/run", Status("interrupted", "as before"))
     (room / "stub_worker.py").write_text("raise SystemExit(2)")
-    assert resume.resume(["run"], worker="stub_worker") == 2
+    assert resume.main(["run"], worker="stub_worker") == 2
     assert read_status(room / "outputs/run").reason == "as before"
     write_status(room / "outputs/run", Status("running"))
-    assert resume.resume(["run"], worker="stub_worker") == 2
+    assert resume.main(["run"], worker="stub_worker") == 2
     assert read_status(room / "outputs/run").status == "interrupted"

@@ -11,7 +11,7 @@ from genbench.errors import UserMistake
 
 def test_sample_passes_its_arguments_through(train):
     train("run_id=run")
-    assert sample.sample(["latest", "--num", "4"], worker="stub_worker") == 0
+    assert sample.main(["latest", "--num", "4"], worker="stub_worker") == 0
     assert seen(Path("outputs/run"))["arguments"] == ["--num", "4"]
     with pytest.raises(UserMistake, match="sample needs a run first"):
-        sample.sample(["--num", "4"])
+        sample.main(["--num", "4"])

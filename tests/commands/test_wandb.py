@@ -11,7 +11,6 @@ from fixtures.loggers import CONFIG, WANDB
 from fixtures.wandb_server import WandbServer, serving
 from genbench.cli import main
 from genbench.commands import wandb as wandb_module
-from genbench.commands import workspace
 from genbench.errors import Notice, UserMistake
 from genbench.runs.config import write_config
 from genbench.runs.directory import new_run_directory
@@ -54,14 +53,14 @@ def test_what_waits_is_named_and_nothing_is_sent(tmp_path, offline, capsys):
     printed = capsys.readouterr().out
     assert f"{first.name}: 2 pieces" in printed
     assert f"{second.name}: 1 piece\n" in printed
-    assert f"{going.name} is still going" in printed
-    assert "2 of 5 runs wait for wandb" in printed
+    assert f"{going.name} is still running" in printed
+    assert "2 of 5 runs are to be sent to wandb" in printed
 
 
 def test_with_nothing_to_send_no_login_is_asked_for(tmp_path, offline, nobody, capsys):
     offline(1, sent=1)
     assert wandb_module.sync(["--outputs", str(tmp_path)]) == 0
-    assert "nothing waits for wandb (runs looked at: 1)" in capsys.readouterr().out
+    assert "nothing is left to send to wandb (runs looked at: 1)" in capsys.readouterr().out
 
 
 def test_without_a_login_nothing_is_tried(tmp_path, offline, nobody):
@@ -113,8 +112,8 @@ def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monke
         assert wandb_module.sync(["--outputs", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert f"genbench: {run.name}: " in said.err
-    assert "0 of 1 runs sent, 1 wait on" in said.out
-    assert wandb_module.waiting(run)
+    assert "0 of 1 runs sent, 1 not sent yet" in said.out
+    assert wandb_module.unsent(run)
 
 
 class Taking(WandbServer):
@@ -162,7 +161,7 @@ def test_an_upload_that_does_not_end_waits_and_one_that_ends_does_not(
             board.finalize("finished")
     pieces = [piece for piece in tmp_path.glob("wandb/run-*") if any(piece.glob("*.wandb"))]
     assert len(pieces) == 1
-    assert wandb_module.waiting(tmp_path) == ([] if files else pieces)
+    assert wandb_module.unsent(tmp_path) == ([] if files else pieces)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs
@@ -173,7 +172,7 @@ def test_a_view_of_a_study_can_be_built_without_a_server(tmp_path, finished, nob
         (run / "history.csv").write_text("images,selection/fd,loss/one\n64,3.0,1.0\n")
     out = tmp_path / "view.json"
     argv = ["study=first", "--outputs", str(tmp_path), "--entity", "me", "--out", str(out)]
-    assert workspace.main(argv) == 0
+    assert wandb_module.save_view(argv) == 0
     view = json.loads(out.read_text())
     internal = pytest.importorskip("wandb_workspaces.workspaces.internal")
     assert internal.View.model_validate(view).entity == "me"
@@ -191,18 +190,18 @@ def test_a_view_of_a_study_can_be_built_without_a_server(tmp_path, finished, nob
     assert '"value": "first"' in json.dumps(runs["filters"])
     assert runs["grouping"] == [{"section": "config", "name": "model.value"}]
     with pytest.raises(UserMistake, match="nobody is logged in to wandb"):
-        workspace.main(["study=first", "--outputs", str(tmp_path), "--entity", "me"])
+        wandb_module.save_view(["study=first", "--outputs", str(tmp_path), "--entity", "me"])
 
 
 def test_a_view_is_of_one_study(tmp_path, finished):
     finished([fd(4.0)], study="first")
     finished([fd(4.0)], seed=1)
     with pytest.raises(UserMistake, match="these runs are of first, no study: give study=NAME"):
-        workspace.main(["model=vae", "--outputs", str(tmp_path)])
+        wandb_module.save_view(["model=vae", "--outputs", str(tmp_path)])
     with pytest.raises(
         UserMistake, match="there are no runs in .* that fit study=other: start some with"
     ):
-        workspace.main(["study=other", "--outputs", str(tmp_path)])
+        wandb_module.save_view(["study=other", "--outputs", str(tmp_path)])
 
 
 def test_the_word_is_asked_for(room, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genbench.errors import GenbenchError
-from genbench.launch.earlier_runs import INDEX, RANK, Backlog, identity
+from genbench.launch.earlier_runs import INDEX, RANK, EarlierRuns, identity
 from genbench.runs import index
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import iter_runs
@@ -96,7 +96,7 @@ def defined(outputs: Path, study: str) -> dict[str, tuple[str, str]]:
 def check(outputs: Path) -> None:
     """A backlog decides as the rules do, for every study."""
     for study in [*dict.fromkeys(map(str, STUDIES)), "b", "nothing"]:
-        backlog, wanted = Backlog(outputs, study), defined(outputs, study)
+        backlog, wanted = EarlierRuns(outputs, study), defined(outputs, study)
         for run in iter_runs(outputs):
             try:
                 config = read_config(run)
@@ -126,11 +126,11 @@ def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatc
     for number in range(70):  # more than are worth writing
         shutil.copytree(outputs / "run-001", outputs / f"ab-{number}")
     settle(outputs)
-    Backlog(outputs, "ab")
+    EarlierRuns(outputs, "ab")
     opened: list[Path] = []
     real = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda *a, **k: opened.append(a[0]) or real(*a, **k))
-    Backlog(outputs, "ab")
+    EarlierRuns(outputs, "ab")
     written = {run.name for run in iter_runs(outputs) if run.name[:2] in ("ru", "ab")}
     configs = {file.parent.name for file in opened if file.name == "config.yaml"}
     assert not configs & written

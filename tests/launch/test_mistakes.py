@@ -7,7 +7,6 @@ import pytest
 from fixtures.launching import runs
 from genbench.cli import main
 from genbench.launch import settings
-from genbench.runs import paths
 
 MISTAKES = {
     "modle=gan": "there is no setting modle: did you mean model?",
@@ -28,7 +27,7 @@ MISTAKES = {
     "gan": "'gan' is not a setting: write key=value, for example model=gan",
     "=3": "'=3' is not a setting",
     "tags=[a": "cannot be read: quote it",
-    "evaluation.metrics={}": "evaluation.metrics={} removes nothing, for a mapping is merged with the "
+    "evaluation.metrics={}": "evaluation.metrics={} removes nothing, because a mapping is merged with the "
     "default: leave out what you do not want, as in ~evaluation.metrics.frechet (there are frechet,",
     "logger={}": "choose another one with logger=... (there are auto, csv,",
     "tags=a": "tags=a is not a list: write tags=[a]",
@@ -81,5 +80,5 @@ def test_an_unknown_flag_is_refused(room, capfd):
     ["budget.images=500k", "arena.images=1.5M", "model.beta=2", "study=null", "tags=[a]"],
 )
 def test_right_values_are_taken(room, argument, capfd):
-    with settings.composing(paths.config_root()):
+    with settings.composing():
         settings.check_values([argument])

@@ -15,7 +15,7 @@ from fixtures.processes import is_alive, wait_for
 from genbench.errors import UserMistake
 from genbench.launch import host, live_table, pool, task
 from genbench.launch.earlier_runs import identity
-from genbench.launch.worker import physical_cores
+from genbench.launch.host import physical_cores
 from genbench.runs.config import read_config
 from genbench.runs.files import write_json
 from genbench.runs.status import Status, read_status, write_status
@@ -147,7 +147,7 @@ def slots(gpus, devices=1, jobs=100, **settings):
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     config = {"trainer": {"accelerator": "auto", "devices": devices}}
     return [
-        ",".join(s.gpus) for s in pool.make_slots(pool.Settings(**settings), config, jobs)
+        ",".join(s.gpus) for s in pool.make_slots(pool.PoolSettings(**settings), config, jobs)
     ]  # fmt: skip
 
 
@@ -302,14 +302,14 @@ def test_the_board_shows_state_speed_score_and_time_left(room):
 
 def test_the_board_draws_on_a_terminal(room):
     code = (
-        "import time\nfrom pathlib import Path\nfrom genbench.launch.live_table import Board\n"
-        "from genbench.launch.task import Job\nfrom genbench.runs.status import Status, write_status\n"
+        "import time\nfrom pathlib import Path\nfrom genbench.launch.live_table import LiveTable\n"
+        "from genbench.launch.task import EndedRun\nfrom genbench.runs.status import Status, write_status\n"
         "run = Path('run'); run.mkdir(); (run / 'config.yaml').write_text('')\n"
         "write_status(run, Status('running', heartbeat=time.time(), images=1, total_images=4))\n"
-        "with Board(2) as b:\n"
+        "with LiveTable(2) as b:\n"
         "    b.began(run, ['seed=0']); b.refresh()\n"
         "    write_status(run, Status('diverged', 'NaN'))\n"
-        "    b.ended(run); b.noted(Job(['seed=0'], run, 1, False, 2.0)); b.refresh()\n"
+        "    b.ended(run); b.add(EndedRun(['seed=0'], run, 1, False, 2.0)); b.refresh()\n"
     )
     done = subprocess.run(
         ["script", "-qec", f'{sys.executable} -c "{code}"', "/dev/null"],

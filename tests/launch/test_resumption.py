@@ -35,7 +35,7 @@ def interrupted(train, room):
 
 
 def resume(*argv):
-    return resume_module.resume(["x", *argv], worker="stub_worker")
+    return resume_module.main(["x", *argv], worker="stub_worker")
 
 
 def test_a_run_goes_on_under_another_trainer_which_is_its_own_from_then_on(interrupted):
@@ -163,7 +163,7 @@ def test_an_evaluation_that_is_stopped_promises_no_checkpoint(train, room):
     train("run_id=x")
     (room / "stub_worker.py").write_text(SLEEPS)
     code = "import sys; from genbench.commands import evaluate; "
-    code += "sys.exit(evaluate.evaluate(['x'], worker='stub_worker'))"
+    code += "sys.exit(evaluate.main(['x'], worker='stub_worker'))"
     path = os.pathsep.join([str(room), environment()["PYTHONPATH"]])
     parent = subprocess.Popen(
         [sys.executable, "-c", code],

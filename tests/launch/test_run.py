@@ -13,7 +13,7 @@ import yaml
 from fixtures.launching import FINISHES, runs, seen
 from fixtures.processes import is_alive, wait_for
 from genbench.errors import UserMistake
-from genbench.launch import task, worker
+from genbench.launch import host, task, worker
 from genbench.runs.config import read_config
 from genbench.runs.status import read_status
 
@@ -61,7 +61,7 @@ def test_the_worker_is_a_fresh_process_with_a_clean_environment(train, monkeypat
     assert found["session"]
     assert not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} & set(found["environment"])
     assert found["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert int(found["environment"]["OMP_NUM_THREADS"]) == worker.physical_cores()
+    assert int(found["environment"]["OMP_NUM_THREADS"]) == host.physical_cores()
     assert found["environment"]["GENBENCH_COMMAND"] == "genbench train 'study=two words'"
 
 

@@ -15,8 +15,7 @@ from optuna.trial import TrialState
 from fixtures.launching import runs
 from fixtures.processes import wait_for
 from genbench.errors import UserMistake
-from genbench.launch import search, search_space, settings, task
-from genbench.runs import paths
+from genbench.launch import search_space, search_study, settings, task
 from genbench.runs.config import read_config
 from genbench.runs.status import read_status
 
@@ -66,7 +65,7 @@ def find(room):
 
 
 def trials(storage=None):
-    storage = storage or search.open_storage(None, Path("outputs"), "s")
+    storage = storage or search_study.open_storage(None, Path("outputs"), "s")
     return optuna.load_study(study_name="s", storage=storage).trials
 
 
@@ -104,7 +103,7 @@ def test_an_empty_interval_is_a_sentence(override):
 
 
 def test_the_authors_defaults_are_tried_for_every_option_of_a_group():
-    with settings.composing(paths.config_root()):
+    with settings.composing():
         space = search_space.Space.read(["model=vae,gan", "arena.latent_dim=8,16,32", "seed=3"])
         assert space.authors() == [
             {"model": "vae", "arena.latent_dim": "16"}, {"model": "gan", "arena.latent_dim": "16"}
@@ -299,7 +298,7 @@ def test_trials_stopped_by_ctrl_c_are_taken_up(find, room):
 @pytest.mark.slow
 def test_two_coordinators_share_a_study_in_postgresql(room, postgresql):
     two_share_a_study(room, f"hydra.sweeper.storage='{postgresql}'")
-    storage = search.open_storage(postgresql, Path(), "s")
+    storage = search_study.open_storage(postgresql, Path(), "s")
     check_that_two_shared(trials(storage))
     storage.remove_session()
     storage.engine.dispose()

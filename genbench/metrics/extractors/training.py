@@ -17,7 +17,7 @@ their own: publish the file with the scores.
 import gzip
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -25,21 +25,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hydra import compose
-from hydra.utils import instantiate
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from genbench.data.contract import Split
 from genbench.errors import UserMistake
-from genbench.launch.mistakes import explain
-from genbench.launch.settings import check_values, composing
 from genbench.metrics.contract import Features
 from genbench.metrics.extractors.lenet import LeNet, Network
 from genbench.runs.files import write_json
-from genbench.runs.paths import config_root
 
 SEED = 0
 
@@ -125,22 +119,6 @@ def _initialise(network: nn.Module, draw: np.random.RandomState) -> None:
 
 
 # --- data -------------------------------------------------------------------------------------
-def compose_data(dataset: str, overrides: Sequence[str]) -> tuple[Any, Path]:
-    """A dataset as every run sees it, and the cache of runs."""
-    composed = [f"dataset={dataset}", *overrides]
-    try:
-        with composing(config_root()):
-            cfg = compose("train", composed)
-            check_values(composed)
-            OmegaConf.resolve(cfg.dataset)
-            cache = Path(cfg.paths.cache).expanduser()
-    except Exception as error:
-        raise explain(error, composed, config_root()) from error
-    data: Any = instantiate(cfg.dataset)
-    data.prepare_data()
-    return data, cache
-
-
 def label(dataset: str, data: Any) -> dict[Split, Labelled]:
     """The training and the test split with their classes. Raises UserMistake if none are known."""
     labels = _labels(dataset, data)
@@ -264,18 +242,13 @@ def accuracy(network: nn.Module, data: Labelled) -> float:
 
 
 def write(
-    name: str | None,
-    dataset: str,
-    overrides: Sequence[str] = (),
-    out: Path | None = None,
-    epochs: int | None = None,
+    name: str | None, dataset: str, data: Any, folder: Path, epochs: int | None = None
 ) -> Path:
-    """Train a classifier, write weights and card; returns the path of the weights.
+    """Train a classifier on `data`, save it and its card in `folder`; returns the weights' path.
 
-    The default of `name` contains the sha256, that of `out` is `<cache>/extractors`, that of `epochs`
-    shows at least IMAGES images.
+    `dataset` is the config's name, by which the classes are found. Without a `name` the sha256 of the
+    weights gives one.
     """
-    data, cache = compose_data(dataset, overrides)
     splits = label(dataset, data)
     classes = 1 + max(int(part.labels.max()) for part in splits.values())
     epochs = epochs or max(EPOCHS, IMAGES // len(splits["train"].pixels))
@@ -306,7 +279,7 @@ def write(
         "goldens": goldens(network, splits),
         "made_with": {"torch": torch.__version__, "numpy": np.__version__, "threads": 1},
     }
-    path = (out or cache / "extractors") / f"{name}.safetensors"
+    path = folder / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     partial.write_bytes(content)

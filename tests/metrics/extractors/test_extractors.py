@@ -228,7 +228,7 @@ def images_of(dataset, cache):
     """A dataset and its labelled splits; skipped where it is not at hand."""
     if dataset != "digits" and not (DATA / "MNIST").is_dir():
         pytest.skip(f"{dataset} is not at hand")
-    data, _ = training.compose_data(
+    data, _ = extractor_module.compose_data(
         dataset, [f"paths.data={DATA.absolute()}", f"paths.cache={cache}"]
     )
     return data, training.label(dataset, data)
@@ -463,7 +463,7 @@ CARD = {
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (config_root() / "extractor").glob("*")))
 def test_every_extractor_is_built_from_its_config_and_has_a_card(name):
-    with composing(config_root()):
+    with composing():
         cfg = compose("train", [f"extractor={name}"])
         extractor = instantiate(cfg.extractor)
     assert extractor.name.startswith(name)

@@ -1,0 +1,74 @@
+"""What genbench takes from Hydra beyond its documented API: all of it stands in this module.
+
+Two functions that Hydra's own example plugins use too, and the English of its error messages, which is
+the only place where some errors name the override that they are about. tests/launch has a test for
+each of them, so that a new Hydra which changes one is noticed there.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.utils import run_job, setup_globals
+from omegaconf import open_dict
+
+
+def group_options(
+    group: str,
+    kind: ObjectType = ObjectType.CONFIG,
+    config_name: str | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """Names in a config group, sorted: its options, or with ObjectType.GROUP its subgroups.
+
+    Call while Hydra is initialised. `hydra.searchpath=...` among the `overrides` adds folders; they
+    count only together with a `config_name`.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    return loader.get_group_options(group, kind, config_name, list(overrides) or None)
+
+
+def run_in_this_process(
+    function: Any, hydra_context: Any, config: Any, overrides: Sequence[str], number: int
+) -> Any:
+    """Compose one job of a sweep as a launcher does, and return `function(composed config)`.
+
+    `config` is the sweep's own, `number` the job's. Raises what composing or `function` raises.
+    """
+    setup_globals()
+    composed = hydra_context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = number
+    job = run_job(
+        task_function=function,
+        config=composed,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=hydra_context,
+    )
+    return job.return_value
+
+
+class Complaint(NamedTuple):
+    """What an error message of Hydra's is about; `subject` is the key or override, if it names one."""
+
+    kind: Literal["unknown key", "several values", "group without name", "other"]
+    subject: str = ""
+
+
+MESSAGES: dict[Literal["unknown key", "several values", "group without name"], str] = {
+    "unknown key": r"Could not (?:override|delete(?: from config\.)?) '([^'=]+)(?:=[^']*)?'",
+    "several values": r"(?:Sweep parameters|Ambiguous value for argument) '([^']+)'",
+    "group without name": r"Config group override must be a string()",
+}
+
+
+def complaint_of(error: Exception) -> Complaint:
+    """Recognise what Hydra complains about by its message; `other` for everything else."""
+    for kind, pattern in MESSAGES.items():
+        found = re.search(pattern, str(error))
+        if found:
+            return Complaint(kind, found[1])
+    return Complaint("other")
