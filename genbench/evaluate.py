@@ -1,11 +1,5 @@
-"""Scores of a model under one protocol. For a run that exists: `python -m genbench.evaluate RUN config.yaml`."""
+"""Scores of a model under one protocol. For a run that exists: `python -m genbench.work evaluate RUN config.yaml`."""
 
-from genbench import work  # first, because it disables the garbage collector
-
-# isort: split
-
-import os
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +10,7 @@ from omegaconf import OmegaConf
 
 from genbench.data.contract import ImageData
 from genbench.device import another_gpu, device_of
-from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.errors import DONE, UserMistake
 from genbench.metrics.evaluation import AVERAGED, REPORTED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.models.contract import GenerativeModel
@@ -62,7 +56,6 @@ def run_feature_worker(
 
 def main(argv: list[str]) -> int:
     """Score a run directory under the protocol of a file; returns the exit code."""
-    work.search()
     if len(argv) != 2 and "--share" not in argv[2:3]:
         raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
     directory, path = Path(argv[0]), Path(argv[1])
@@ -94,13 +87,3 @@ def main(argv: list[str]) -> int:
     show(scores)
     print(target)
     return DONE
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GenbenchError as error:
-        if os.environ.get("GENBENCH_DEBUG"):
-            raise
-        print(f"genbench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

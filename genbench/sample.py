@@ -1,19 +1,13 @@
-"""Images of a trained run, without training: `python -m genbench.sample RUN --num 64 --out grid.png`."""
-
-from genbench import work  # first, because it disables the garbage collector
-
-# isort: split
+"""Images of a trained run, without training: `python -m genbench.work sample RUN --num 64 --out grid.png`."""
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 from torch import Tensor
 
 from genbench.data.contract import ImageData
 from genbench.device import device_of, memory_for
-from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.errors import DONE, UserMistake
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
 from genbench.training import loading, trainer
@@ -42,7 +36,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Write one picture; returns the exit code."""
-    work.search()
     options = parser().parse_args(argv)
     if options.num < 1 or options.columns < 1:
         raise UserMistake(
@@ -87,13 +80,3 @@ def _draw(
             "a vae or a vae-gan run"
         )
     return rebuilt
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GenbenchError as error:
-        if os.environ.get("GENBENCH_DEBUG"):
-            raise
-        print(f"genbench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

@@ -1,14 +1,8 @@
-"""One run on one page: build, fit, evaluate, record. In a worker: `python -m genbench.train RUN`."""
-
-from genbench import work  # the first of all imports
-
-# isort: split
+"""One run on one page: build, fit, evaluate, record. In a worker: `python -m genbench.work train RUN`."""
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from genbench.data.contract import ImageData
 from genbench.device import spare_page_faults, training_memory
-from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistake, heard
+from genbench.errors import DONE, FAILED, UserMistake, heard
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
@@ -31,10 +25,10 @@ from genbench.runs.history import read_history
 from genbench.runs.method import fingerprint, method
 from genbench.runs.result import FILENAME, Result, write_result
 from genbench.runs.score import Score
-from genbench.runs.stops import STOPS, stop_name
 from genbench.training import loading, loggers, ranks, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
+from genbench.training.endings import explain, ignore_signals, record_failure, stoppable
 from genbench.training.environment import describe, describe_device, peak_memory
 from genbench.training.pictures import save_curves
 from genbench.training.trainer import Brief, Engine
@@ -51,7 +45,7 @@ def run(
 ) -> None:
     """Train and score what `cfg` describes; only the process with a heartbeat writes the record.
 
-    The loggers that it makes are added to `sinks`, for whoever has to close them.
+    The loggers that it makes are added to `sinks`, so that the caller can close them after an error.
     """
     if (
         resume and (directory / FILENAME).exists()
@@ -90,7 +84,7 @@ def run(
     if not heartbeat:
         return
     scores = score(evaluation, engine, averaging, selection)
-    hold_signals()
+    ignore_signals()
     # a resumed run may have been trained in several precisions
     config = taken(config, engine.checkpoints.method["precision"])
     result = record(directory, config, engine, evaluation, scores)
@@ -177,7 +171,7 @@ def record(
 def choose(
     cfg: DictConfig, evaluation: Evaluation, data: ImageData, directory: Path
 ) -> Selection | None:
-    """Make what keeps the best weights, if they are wanted."""
+    """Make the callback that keeps the best weights, if they are wanted."""
     if not cfg.selection:
         return None
     evaluation.check_seed(cfg.selection.seed)
@@ -202,7 +196,7 @@ def announce(config: Mapping[str, Any], engine: Engine) -> None:
 
 
 def report(result: Result, directory: Path) -> None:
-    """Say what came out."""
+    """Print the scores."""
     for score in result.scores:
         value = score.status if score.value is None else f"{score.value:.4g}"
         weights = score.card.get("fake", {}).get("weights", "raw")
@@ -213,17 +207,14 @@ def report(result: Result, directory: Path) -> None:
 
 
 def say(line: str) -> None:
-    """Write to the terminal and to log.txt."""
+    """Print a line, and write it to log.txt."""
     print(line, flush=True)
     log.info(line)
 
 
 @contextmanager
 def open_log(directory: Path) -> Iterator[None]:
-    """Send what is logged by genbench, Lightning and Python's warnings to log.txt.
-
-    Notices reach the terminal too.
-    """
+    """Write what genbench, Lightning and Python's warnings log to log.txt; print notices too."""
     handler = logging.FileHandler(directory / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.captureWarnings(True)
@@ -245,66 +236,8 @@ def open_log(directory: Path) -> Iterator[None]:
             handler.close()
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let the signals of a stop end what is not training, at once: nothing of it would be lost."""
-
-    def stop(number: int, frame: Any) -> None:
-        hold_signals()  # once is enough
-        raise Interrupted(
-            f"stopped by {stop_name(number)} outside training; `genbench resume` goes on "
-            "from the last checkpoint"
-        )
-
-    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
-        yield
-        return
-    before = {n: signal.signal(n, stop) for n in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def hold_signals() -> None:
-    """Let nothing come between a run and its last words."""
-    if threading.current_thread() is threading.main_thread():
-        for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)
-
-
-def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
-    """Turn any end of a run into an error with a sentence, a status and an exit code."""
-    if isinstance(error, GenbenchError):
-        return error
-    cause = error.__cause__ if isinstance(error.__cause__, GenbenchError) else None
-    if cause:
-        return cause
-    if isinstance(error, OSError) and error.errno is not None:
-        return GenbenchError(
-            f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
-            "recorded before is kept; make room or permit writing, then `genbench resume`"
-        )
-    return GenbenchError(
-        f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
-    )
-
-
-def leave_word(
-    heartbeat: Heartbeat, status: str, error: GenbenchError, raised: BaseException
-) -> None:
-    """Record how a run ended, even on a full disk: a write that was cut off makes room for it."""
-    for unfinished in heartbeat.directory.rglob("*.partial"):
-        unfinished.unlink(missing_ok=True)
-    with suppress(OSError):  # if nothing can be written, the parent has the exit code
-        heartbeat.finish(status, str(error))
-    log.error(str(error), exc_info=raised)
-
-
 def main(argv: list[str]) -> int:
     """Run what a run directory describes; returns the exit code."""
-    work.search()
     directory, resume = Path(argv[0]), "--resume" in argv
     spare_page_faults()
     trainer.quieten_lightning()
@@ -319,19 +252,17 @@ def main(argv: list[str]) -> int:
         try:
             run(directory, cfg, heartbeat, resume, sinks)
         except BaseException as raised:
-            hold_signals()
+            ignore_signals()
             error = explain(raised, cfg)
             refused = resume and isinstance(error, UserMistake)  # it can still be resumed
             status = "interrupted" if refused else error.status
-            leave_word(heartbeat, status, error, raised)
-            loggers.finish(sinks, [], status)  # after the record, for a dashboard may take a while
+            record_failure(heartbeat, status, error, raised)
+            loggers.finish(
+                sinks, [], status
+            )  # after the record, because a dashboard may take a while
             if os.environ.get("GENBENCH_DEBUG"):
                 raise
             print(f"genbench: {error}", file=sys.stderr)
             return error.exit_code or FAILED
         heartbeat.finish("finished")
     return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -164,7 +164,7 @@ def test_a_terminal_with_a_progress_bar_hears_a_loggers_warning_once(tmp_path, c
     (directory / "tensorboard").write_text("no folder")
     ours, theirs = pty.openpty()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "genbench.train", str(directory)],
+        [sys.executable, "-m", "genbench.work", "train", str(directory)],
         env=environment(GENBENCH_CACHE=str(cache)) | {"COLUMNS": "300", "TERM": "xterm"},
         stdout=theirs,
         stderr=theirs,

@@ -1,4 +1,4 @@
-"""A worker looks for garbage while it works, and not while it imports; a library never stops."""
+"""A worker collects garbage while it works, and not while it imports; a library always does."""
 
 import subprocess
 import sys
@@ -13,12 +13,12 @@ class Watch:  # what the collector does when a heavy module is imported
         states.setdefault(name, gc.isenabled())
 sys.meta_path.insert(0, Watch())
 try:
-    sys.argv[1:] = ["--help"]
-    runpy.run_module("genbench.sample", run_name="__main__", alter_sys=True)
+    sys.argv[1:] = ["sample", "--help"]
+    runpy.run_module("genbench.work", run_name="__main__", alter_sys=True)
 except SystemExit:
     print(states["torch"], states["pytorch_lightning"], gc.isenabled(), gc.get_freeze_count() > 0)
 """
-LIBRARY = "import gc, genbench.train; print(gc.isenabled(), gc.get_freeze_count())"
+LIBRARY = "import gc, genbench.work, genbench.train; print(gc.isenabled(), gc.get_freeze_count())"
 
 
 def said(code: str) -> str:

@@ -26,7 +26,7 @@ written below the run's evaluations/, each with its card; result.json is never c
   genbench evaluate 20260101 20260102 evaluation=full"""
 
 
-def main(argv: Sequence[str], worker: str = "genbench.evaluate") -> int:
+def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
     """Score runs again under the protocol that `key=value` arguments describe; the worst exit code.
 
     `worker` is the module that scores one run.

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 
 from genbench.commands.arguments import wants_help
 from genbench.commands.doctor import extractors_found
-from genbench.errors import DONE, GenbenchError, UserMistake
+from genbench.errors import DONE, UserMistake
 from genbench.launch.mistakes import compose_checked, explained
 from genbench.metrics.extractors.training import write
 
@@ -94,11 +93,3 @@ def compose_data(dataset: str, overrides: Sequence[str]) -> tuple[Any, Path]:
     data: Any = instantiate(cfg.dataset)
     data.prepare_data()
     return data, cache
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(train_extractor(sys.argv[1:]))
-    except GenbenchError as error:
-        print(f"genbench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

@@ -29,7 +29,7 @@ device_resident). The record lists every trainer. The method, budget and seed st
 new run. Another trainer.precision makes the run one of a method of its own."""
 
 
-def main(argv: Sequence[str], worker: str = "genbench.train") -> int:
+def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     """Continue an interrupted run from its last checkpoint; returns the exit code.
 
     `argv` is the run, and the settings that change: `trainer=...`, `trainer.key=value`, or how the

@@ -15,7 +15,7 @@ usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--
   genbench sample latest --reconstruct --out pairs.png"""
 
 
-def main(argv: Sequence[str], worker: str = "genbench.sample") -> int:
+def main(argv: Sequence[str], worker: str = "genbench.work sample") -> int:
     """Draw images from a run; returns the exit code.
 
     `argv` is the run and then the options of `genbench.sample`, which the `worker` module parses.

@@ -128,7 +128,7 @@ def refused(overrides: Sequence[str], error: GenbenchError) -> EndedRun:
     return EndedRun(overrides, None, error.exit_code, False, 0.0)
 
 
-def train(argv: Sequence[str], worker: str = "genbench.train") -> int:
+def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     """Train what `argv` asks for: overrides and Hydra's flags. Returns the exit code.
 
     `worker` is the module that trains, in a process of its own. Raises GenbenchError.

@@ -50,19 +50,19 @@ LAUNCHER_VARIABLES = [
 
 
 def run_worker(
-    module: str,
+    worker: str,
     arguments: Sequence[str],
     environment: Mapping[str, str],
     checkpoint: bool = True,
 ) -> tuple[int, bool]:
-    """Run `python -m module arguments` to its end: (its return code, was it asked to stop?).
+    """Run `python -m <worker> <arguments>` to its end: (its return code, was it asked to stop?).
 
     The first Ctrl-C or SIGTERM is passed on to the worker, the second one too, the third one kills it
     and everything that it started. `checkpoint`: the worker writes one when asked to stop.
     """
     relay = _Relay(checkpoint)
     with handled_signals(relay):
-        process = start_worker(module, arguments, environment)
+        process = start_worker(worker, arguments, environment)
         relay.attach(process)
         code = process.wait()
     if code < 0:
@@ -71,17 +71,17 @@ def run_worker(
 
 
 def start_worker(
-    module: str,
+    worker: str,
     arguments: Sequence[str],
     environment: Mapping[str, str],
     output: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m module arguments` in a session of its own, with stdout and stderr in `output`.
+    """Start `python -m <worker> <arguments>` in a session of its own, with stdout and stderr in `output`.
 
     Call it in the main thread only: when the calling thread ends, Linux takes the parent for dead.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-m", *worker.split(), *arguments],
         env=dict(environment),
         stdin=None if output is None else subprocess.DEVNULL,
         stdout=output,

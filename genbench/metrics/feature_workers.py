@@ -95,7 +95,7 @@ def start_workers(
         return
     with tempfile.TemporaryDirectory(prefix="genbench-shares-") as name:
         config = protocol or directory / "config.yaml"
-        command = [sys.executable, "-m", "genbench.evaluate", str(directory), str(config)]
+        command = [sys.executable, "-m", "genbench.work", "evaluate", str(directory), str(config)]
         processes = tuple(
             subprocess.Popen([*command, "--share", f"{rank}/{devices}", name, *arguments])
             for rank in range(1, devices)

@@ -1,0 +1,74 @@
+"""How a run ends before its time: signals, and errors as a sentence with a status and an exit code."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from omegaconf import DictConfig
+
+from genbench.errors import GenbenchError, Interrupted
+from genbench.runs.heartbeat import Heartbeat
+from genbench.runs.stops import STOPS, stop_name
+
+log = logging.getLogger("genbench")
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let signals of `STOPS` end at once what is not training: nothing of it would be lost."""
+
+    def stop(number: int, frame: Any) -> None:
+        ignore_signals()  # one is enough
+        raise Interrupted(
+            f"stopped by {stop_name(number)} outside training; `genbench resume` goes on "
+            "from the last checkpoint"
+        )
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
+        yield
+        return
+    before = {n: signal.signal(n, stop) for n in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Ignore further signals: the record is being written."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
+    """Turn any end of a run into an error with a sentence, a status and an exit code."""
+    if isinstance(error, GenbenchError):
+        return error
+    cause = error.__cause__ if isinstance(error.__cause__, GenbenchError) else None
+    if cause:
+        return cause
+    if isinstance(error, OSError) and error.errno is not None:
+        return GenbenchError(
+            f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
+            "recorded before is kept; make room or permit writing, then `genbench resume`"
+        )
+    return GenbenchError(
+        f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
+    )
+
+
+def record_failure(
+    heartbeat: Heartbeat, status: str, error: GenbenchError, raised: BaseException
+) -> None:
+    """Write why a run ended, even on a full disk: removing an unfinished file makes room for it."""
+    for unfinished in heartbeat.directory.rglob("*.partial"):
+        unfinished.unlink(missing_ok=True)
+    with suppress(OSError):  # if nothing can be written, the parent still has the exit code
+        heartbeat.finish(status, str(error))
+    log.error(str(error), exc_info=raised)
