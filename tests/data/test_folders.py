@@ -129,7 +129,11 @@ def test_opaque_alpha_and_palettes_are_no_mistake_for_colour_images(tmp_path):
     root = make_folder(tmp_path / "data", 8)
     draw(mode="RGBA").save(root / "opaque.png")
     draw(mode="P").save(root / "palette.png")
-    make_images(tmp_path, Folder, channels=3).prepare_data()
+    data = make_images(tmp_path, Folder, channels=3)
+    data.prepare_data()
+    shapes = [data.pixels(split).shape for split in ("train", "validation", "test")]
+    assert sum(number for number, *_ in shapes) == 10
+    assert {tuple(shape) for _, *shape in shapes} == {(3, 8, 8)}
 
 
 def test_colour_among_grey_images_is_refused_too(tmp_path):

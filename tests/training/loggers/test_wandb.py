@@ -83,7 +83,7 @@ def test_code_and_checkpoints_are_artifacts_of_a_run_that_asks_for_them(
         for a in logged_artifacts(records(tmp_path))
     }
     assert sent["model"] == {"final.ckpt"}
-    assert {"wandb.py", "models/vae.py"} <= sent["code"]
+    assert {"training/loggers/wandb.py", "models/vae.py"} <= sent["code"]
 
 
 def logged_artifacts(found):
