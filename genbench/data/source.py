@@ -79,15 +79,15 @@ class Source(ABC):
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".genbench-download.lock"):
                 if self.missing() is not None:
-                    self._fetch_patiently()
+                    self._fetch_with_timeout()
         except OSError as error:
             raise UserMistake(f"the download failed ({error}). {problem}") from error
         problem = self.missing()
         if problem is not None:
             raise UserMistake(f"the download did not bring all. {problem}")
 
-    def _fetch_patiently(self) -> None:
-        """Fetch with a socket timeout: the default of the standard library is none."""
+    def _fetch_with_timeout(self) -> None:
+        """Fetch with a socket timeout, of which the standard library has none by default."""
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(NETWORK_SECONDS)
         try:

@@ -140,10 +140,10 @@ class ImageStream:
         return Batch(self.read(self.order.indices(positions)), flips, numbers)
 
     def __len__(self) -> int:
-        """Count the plan's steps: as many as there can be batches, done ones included.
+        """Number of steps of the plan: an upper bound of the number of batches.
 
-        Lightning stops where its own count, taken over from a checkpoint that may have had other
-        portions, reaches this length. It must not, so the end of the iterator is the end.
+        Lightning stops when its own count of batches reaches this length. After resuming with another
+        `steps_per_batch` its count is not ours, so the bound ensures that the iterator ends first.
         """
         return self.plan.steps
 

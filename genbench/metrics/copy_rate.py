@@ -13,7 +13,7 @@ from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantit
 from genbench.metrics.features import check_finite
 from genbench.metrics.prdc import squared_distances
 
-QUANTILE = 0.01  # of held-out images that are as near to a training image as the threshold
+QUANTILE = 0.01  # fraction of held-out images whose distance is within the threshold
 
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from genbench.metrics.feature_workers import ALONE, FeatureWorkers
 
 
 class FeatureStore:
-    """Runs the extractor on `device` in batches of `batch_size`, and keeps what splits gave.
+    """Runs the extractor on `device` in batches of `batch_size`; caches the features of splits.
 
     Each of several `workers` extracts whole consecutive batches, so that the result is bit for bit
     that of one process.

@@ -16,7 +16,7 @@ from genbench.metrics.contract import Features
 
 BN_EPSILON = 1e-3  # TensorFlow's
 
-TOLERANCE = 1e-5  # relative error that folding may cause
+TOLERANCE = 1e-5  # largest relative error from folding
 
 
 class Conv(nn.Conv2d):
