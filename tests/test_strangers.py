@@ -1,0 +1,115 @@
+"""Models of a user's own, from training to the table: the contract is all that is asked of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fixtures.callbacks import stop
+from fixtures.training import SMOKE, genbench
+from genbench.runs.result import read_result
+from genbench.runs.status import read_status
+
+ENCODER = {
+    "_target_": "genbench.networks.heads.GaussianEncoder",
+    "trunk": "${network.trunk}",
+    "latent_dim": "${network.latent_dim}",
+}
+CRITIC = {"_target_": "genbench.networks.heads.Discriminator", "trunk": "${network.trunk}"}
+ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "fused": True}
+NETWORKS = {
+    "encoding": ("Encoding", {"encoder": ENCODER, "likelihood": "${likelihood}"}),
+    "forgery": ("Forgery", {"connoisseur": CRITIC}),
+    "trio": ("Trio", {"encoder": ENCODER, "judge": CRITIC}),
+}
+MOVES = {
+    "encoding": {"both": 10},
+    "forgery": {"art critic": 20, "forger": 10},
+    "trio": {"judge": 10, "reader": 10, "painter": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where the user works: a folder of configs."""
+    folder = tmp_path_factory.mktemp("user")
+    for name, (kind, networks) in NETWORKS.items():
+        config = {
+            "_target_": f"fixtures.strangers.{kind}",
+            "decoder": "${network.decoder}",
+            **networks,
+            "latent_dim": "${network.latent_dim}",
+            "optimizer": ADAM,
+        }
+        path = folder / "genbench_configs" / "model" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def call(place, cache):
+    def call(*arguments: str, code: int = 0) -> str:
+        done = genbench(*arguments, cwd=place, cache=cache)
+        assert done.returncode == code, done.stderr + done.stdout
+        return done.stdout + done.stderr
+
+    return call
+
+
+def scores(run: Path) -> dict[str, float | None]:
+    return {f"{s.checkpoint}/{s.name}": s.value for s in read_result(run).scores}
+
+
+@pytest.mark.slow
+def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compared(place, call):
+    names, outputs = [*NETWORKS], place / "outputs"
+    for name in names:
+        said = call("train", *SMOKE, f"model={name}", f"run_id={name}", "study=mine")
+        assert f"{name} on digits" in said
+        result = read_result(outputs / name)
+        assert result.status == "finished"
+        assert result.budget["moves"] == MOVES[name]
+        assert result.budget["generator_steps"] == 10
+        others = sum(MOVES[name].values()) - 10
+        assert result.budget["discriminator_steps"] == others
+        before = scores(outputs / name)
+        assert before["final/fd_lenet-digits-v1"] > 0
+        assert ("final/elbo_discretized-logistic-17" in before) == (name == "encoding")
+
+        call("evaluate", name, "evaluation.num_samples=300")
+        assert len(scores(outputs / name)) >= len(before)
+        assert [*(outputs / name / "evaluations").glob("*.json")]
+
+        parts = ["trainer.steps_per_batch=1", "study=parts", f"run_id={name}-parts", stop(320)]
+        call("train", *SMOKE, f"model={name}", *parts, code=75)
+        assert read_status(outputs / f"{name}-parts").status == "interrupted"
+        call("resume", f"{name}-parts")
+        assert scores(outputs / f"{name}-parts") == before
+        assert read_result(outputs / f"{name}-parts").budget["moves"] == MOVES[name]
+
+    table = json.loads(call("compare", "study=mine", "--format", "json").partition("\ngenbench")[0])
+    assert all(name in json.dumps(table) for name in names)
+
+
+@pytest.mark.slow
+def test_what_breaks_the_contract_is_a_sentence_before_training(place, call):
+    broken = place / "genbench_configs" / "model"
+    base = yaml.safe_load((broken / "trio.yaml").read_text())
+    cases = {
+        "silent": "Silent.step returns NoneType, but it must yield its moves",
+        "unknown": "Unknown.step moves 'sculptor', but its players are judge, reader, painter",
+        "uncounted": "Uncounted.counted is '': name the player that owns the decoder",
+    }
+    (place / "broken.py").write_text(
+        "from fixtures.strangers import Trio\n"
+        "from genbench.models.contract import Move\n"
+        "class Silent(Trio):\n    def step(self, images): pass\n"
+        "class Unknown(Trio):\n    def step(self, images): yield Move('sculptor', lambda: 0)\n"
+        "class Uncounted(Trio):\n    counted = ''\n"
+    )
+    for name, sentence in cases.items():
+        config = base | {"_target_": f"broken.{name.capitalize()}"}
+        (broken / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        assert sentence in call("train", *SMOKE, f"model={name}", code=2)
