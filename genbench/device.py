@@ -11,8 +11,6 @@ from genbench.errors import GenbenchError, UserMistake
 from genbench.models.contract import GenerativeModel
 
 SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
-
-
 MALLOPT = {  # glibc's numbers for its parameters, and their values in bytes
     "mmap_threshold": (-3, 1 << 30),
     "trim_threshold": (-1, 2**31 - 1),

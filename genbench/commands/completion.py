@@ -27,8 +27,6 @@ WORDS = {
     "runs": ["tag", "remove"],
     "wandb": ["sync", "workspace"],
 }
-
-
 TAKES_A_RUN = ("resume", "evaluate", "sample", "show", "compare", "report", "runs")
 
 

@@ -26,8 +26,6 @@ genbench data prepare NAME [key=value ...]   fetch what may be fetched, decode o
 
 NAME is a dataset of the list; keys are those of `genbench train`: dataset.root=..., paths.data=...
 """
-
-
 SHOWN = 20  # problems printed in full
 
 

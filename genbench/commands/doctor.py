@@ -30,8 +30,6 @@ genbench doctor                  what this machine has, and what is missing
 genbench doctor --format json    the same for scripts
 
 Exit code 0 if training on the embedded digits would work here, 1 if not."""
-
-
 ROOM_FOR_A_RUN = 1 << 30  # bytes of free disk
 
 

@@ -31,21 +31,13 @@ RUNS = {
     "sample_images_per_second": "number", "device": "text", "host": "text", "command": "text",
     "version": "text", "git_commit": "text", "config": "json",
 }  # fmt: skip
-
-
 SCORES = {
     "run_id": "text", "name": "text", "checkpoint": "text", "protocol": "text", "quantity": "text",
     "value": "number", "low": "number", "high": "number", "unit": "text",
     "higher_is_better": "boolean", "score_status": "text", "card": "json",
 }  # fmt: skip
-
-
 KEYS = {"runs": ("run_id",), "scores": ("run_id", "name", "checkpoint", "protocol")}
-
-
 REMEDY = "pip install 'genbench[export]'"
-
-
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 

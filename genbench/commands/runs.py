@@ -23,8 +23,6 @@ from genbench.runs.score import ORDER, Score
 from genbench.runs.status import read_status
 
 ACTIONS = ("tag", "remove")
-
-
 SHOWN = 20  # runs that are listed before the question whether to delete them
 
 

@@ -29,14 +29,8 @@ workspace saves a view of a study: scores in groups of seeds, curves over images
   genbench wandb sync --dry-run
   genbench wandb sync study=objectives
   genbench wandb workspace study=objectives"""
-
-
 SYNCED = ".synced"  # suffix of the file that wandb leaves beside a .wandb file that it has uploaded
-
-
 MEDIA = ("samples", "interpolations", "reconstructions", "curves", "scores")  # panels of pictures
-
-
 NOT_A_PANEL = ("images_per_second",)
 
 

@@ -14,17 +14,9 @@ from genbench.runs.result import Result
 from genbench.runs.score import Score, higher_is_better
 
 NEAR = 0.9  # of the images asked for, that a point must have: nothing is extrapolated
-
-
 _NOT_HELD_OUT = ("train", "loss", "optimizer")  # columns of the training itself
-
-
 _NO_POINT = "without a point"
-
-
 _NOT_THE_NUMBER = ("_target_", "_partial_", "checks")
-
-
 Curves = Mapping[str, Sequence[tuple[float, float]]]  # (images, value) by column
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 KINDS = ("samples", "interpolations", "reconstructions")
-
-
 GAP, HEADING = 16, 28
 
 

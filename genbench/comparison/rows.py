@@ -11,8 +11,6 @@ from genbench.runs.result import Result
 from genbench.runs.score import Score, digest
 
 ScoreKey = tuple[str, str, str]  # name, checkpoint, protocol
-
-
 MethodKey = tuple[str, str, str, str]  # dataset, model, method without precision, precision
 
 

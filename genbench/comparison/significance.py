@@ -12,14 +12,8 @@ from statistics import mean, variance
 from typing import Literal
 
 SEEDS_FOR_SPREAD = 3  # below, a ± would be a guess
-
-
 SEEDS_FOR_VERDICT = 5  # below, a test at 5 % finds 2 sd in one case of three (Welch, 3 seeds)
-
-
 LEVEL = 0.05
-
-
 Verdict = Literal["better", "worse", "higher", "lower", "undecided", "too few seeds"]
 
 

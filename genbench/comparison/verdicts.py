@@ -24,8 +24,6 @@ _HEADS = (
     Column("n_versus", "n versus"),
     Column("verdict", "verdict", numeric=False),
 )
-
-
 _LEGEND = (
     "differences of means, with Welch's 95 % interval over seeds; p (Holm): corrected for the other "
     "scores of the model, and what the verdict is by"

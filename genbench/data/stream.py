@@ -20,8 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 from genbench.errors import UserMistake
 
 Indices = NDArray[np.int64]
-
-
 ORDER, FLIP = 1_618, 3_141  # make permutations and flips of one seed independent
 
 

@@ -10,8 +10,6 @@ from PIL import Image
 from genbench.errors import UserMistake
 
 Picture = Image.Image | NDArray[np.uint8]
-
-
 KERNELS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,

@@ -26,8 +26,6 @@ INDEX = "configs-1"  # what is kept of configs, and how
 
 # failed: to be tried again; a run that diverged is a result, and would diverge again
 DONE_WITH = ("finished", "diverged", "running")
-
-
 RANK = ("failed", "interrupted", "running", "diverged", "finished")  # the best there is counts
 
 

@@ -22,8 +22,6 @@ COLORS = {
     "finished": "green", "failed": "bold red", "diverged": "red", "interrupted": "yellow",
     "refused": "bold red",
 }  # fmt: skip
-
-
 ENDED_ROWS = 8  # runs that have ended and are still shown, the latest ones
 
 

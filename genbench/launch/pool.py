@@ -35,17 +35,9 @@ from genbench.launch.task import EndedRun, StopSweep, Task, refused
 from genbench.launch.worker import handled_signals, kill, passed_on, start_worker
 
 MEMORY_PER_RUN = 2 << 30  # bytes; a worker with torch and a small dataset takes about a quarter
-
-
 POLL_SECONDS = 0.1
-
-
 GRACE_SECONDS = 60.0  # for the checkpoints of running workers when the pool itself fails
-
-
 CONSOLE = "console.txt"  # stdout and stderr of a worker in a sweep
-
-
 Overrides = Sequence[str]
 
 

@@ -13,8 +13,6 @@ from genbench.runs.config import read_config
 from genbench.runs.method import NOT_THE_DATA, method
 
 MAY_CHANGE = ("trainer", *(f"dataset.{name}" for name in NOT_THE_DATA))
-
-
 METHOD = ("model", "dataset", "budget", "network", "likelihood", "arena", "seed", "ema", "schedule",
           "gradient_clip", "selection")  # fmt: skip
 

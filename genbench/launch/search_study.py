@@ -17,8 +17,6 @@ from genbench.runs.files import first_line
 from genbench.runs.score import higher_is_better
 
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
-
-
 TABLE_ATTEMPTS = 5  # to open a database whose tables another coordinator is creating
 
 

@@ -33,11 +33,7 @@ from genbench.runs.score import Score
 from genbench.runs.status import PRUNED, read_status, write_status
 
 BEAT_SECONDS = 20.0
-
-
 STALE_SECONDS = 120.0  # a coordinator whose last heartbeat is older is taken for dead
-
-
 SURPLUS, LOST = "surplus", "lost"  # user attributes of trials that do not count
 
 

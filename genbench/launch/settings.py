@@ -25,8 +25,6 @@ NUMBERS_OF_IMAGES = (
     "arena.images",
     "schedule.warmup",
 )  # these also accept 500k or 1.5M
-
-
 OPTIONAL_GROUPS = ("logger", "experiment")
 
 

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 from genbench.errors import Notice
 
 LOGIN_SECONDS = 30.0  # that wandb may take to say who is logged in
-
-
 ANSWER_SECONDS = 3.0  # that the server's address may take to answer
 
 

@@ -34,8 +34,6 @@ from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
 
 log = logging.getLogger("genbench")
-
-
 BLOCK = 50  # images whose chains run together; an interrupted run repeats at most one block
 
 FIT_IMAGES = 50  # validation images that the variance is fitted to

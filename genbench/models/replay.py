@@ -15,11 +15,7 @@ from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel, Move, Player
 
 SIDE = 8  # of the images in which kinds are looked for
-
-
 ROUNDS = 25  # of k-means, which has settled by then
-
-
 BLOCK = 4096
 
 

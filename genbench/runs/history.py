@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 FILENAME = "history.csv"
-
-
 TAIL = 65_536  # bytes that surely hold the last rows
 
 

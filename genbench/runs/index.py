@@ -23,17 +23,9 @@ from typing import Any
 from genbench.runs.paths import cache_folder
 
 LAYOUT = 1  # of the tables; those of another are thrown away
-
-
 PATIENCE = 10.0  # seconds to wait for another process that writes
-
-
 TICK = 2_000_000_000  # ns: the coarsest clock of a file system still in use
-
-
 WORTH_WRITING = 64  # fewer new entries than this are read again sooner than they are stored
-
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS entries
     (name TEXT PRIMARY KEY, stamp TEXT, content TEXT, checksum INTEGER) WITHOUT ROWID;

@@ -15,11 +15,7 @@ from genbench.runs.score import Score
 from genbench.runs.status import Status, read_status
 
 SCHEMA_VERSION = 1
-
-
 FILENAME = "result.json"
-
-
 TAGS = "tags.json"  # those of a run that were changed after its start
 
 

@@ -15,8 +15,6 @@ ORDER = (
 
 # first words of names that tell which way is better
 HIGHER = ("is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim")
-
-
 LOWER = ("fid", "fd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips")
 
 

@@ -10,11 +10,7 @@ from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.budget import parse_images
 
 _ABSENT = object()
-
-
 S = TypeVar("S")
-
-
 T = TypeVar("T")
 
 

@@ -10,11 +10,7 @@ from pathlib import Path
 from genbench.runs.files import first_line, write_json
 
 FINAL = ("finished", "interrupted", "diverged", "failed")
-
-
 STALE_SECONDS = 60.0  # six heartbeats
-
-
 PRUNED = "stopped by the search: worse than half of the trials at this point"
 
 

@@ -18,14 +18,8 @@ from genbench.data.contract import ImageData
 from genbench.models.contract import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
-
-
 LONG = 0.1  # share of the budget
-
-
 REAL = 512  # validation images, to know the data's variance
-
-
 log = logging.getLogger("genbench")
 
 

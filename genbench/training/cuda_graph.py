@@ -16,11 +16,7 @@ from genbench.errors import UserMistake
 WARM_UP = (
     11  # steps taken eagerly first: libraries choose their kernels, optimizers make their state
 )
-
-
 Work = Callable[[], None]
-
-
 Record = Callable[[Work, torch.Generator], Work]  # (what to capture, its draws) -> the replay
 
 

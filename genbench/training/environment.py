@@ -15,11 +15,7 @@ import genbench
 from genbench.device import MALLOC
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
-
-
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # beginnings of the variables' names
-
-
 LARGEST_DIFF = 100_000  # characters
 
 

@@ -16,11 +16,7 @@ from torch.nn import functional as F
 from genbench.errors import UserMistake
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-
-
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # in the order of preference
-
-
 TOLERANCE = 0.05  # of a gradient's norm; bfloat16 rounds by 0.004, and rounding averages out
 
 

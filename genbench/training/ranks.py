@@ -50,8 +50,6 @@ def meet_again(device: torch.device) -> None:
 
 
 POLL_SECONDS = 0.1
-
-
 GRACE_SECONDS = 3.0  # for a rank to write its error, once a collective has broken
 
 

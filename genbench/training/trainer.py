@@ -44,8 +44,6 @@ from genbench.training.ranks import Watch, meet_again
 from genbench.training.schedule import Schedule
 
 SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
-
-
 LOG_ROWS = 200  # of a history that covers the whole budget
 
 log = logging.getLogger("genbench")

@@ -26,8 +26,6 @@ CAPTIONS = {
     "pairs for every method.",
     "reconstructions": "Validation images, each row above what becomes of it through encoder and decoder.",
 }
-
-
 NO_CURVES = (
     "No run logged a score while it trained, and that cannot be made up for. Train with `selection=fd`: "
     "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "

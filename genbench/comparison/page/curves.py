@@ -8,11 +8,7 @@ from genbench.comparison.significance import SEEDS_FOR_SPREAD
 from genbench.runs.score import higher_is_better
 
 Points = Sequence[tuple[float, float]]  # (images, value)
-
-
 SCORES = "selection/"  # columns of history.csv that were measured on the validation split
-
-
 MOST_POINTS = 200  # of a curve on a page
 
 

@@ -13,8 +13,6 @@ BAND = 0.16  # opacity
 
 # what is written at a logarithmic axis that is so many decades long
 TICKS = ((2.0, (1, 2, 5)), (4.0, (1, 3)), (math.inf, (1,)))
-
-
 MOST_POWERS = 6  # between the numbers at the ends of an axis
 
 

@@ -22,11 +22,7 @@ PALETTE = (
     ("#004f6a", "#97d8f8"),
     ("#1f8a8a", "#07a4a4"),
 )
-
-
 ALIKE = 6  # curves that may share a dash and a marker
-
-
 DASHES = ("", "6px,3px", "2px,2px", "8px,3px,2px,3px", "12px,4px")  # of lines, as SVG writes them
 
 
@@ -38,8 +34,6 @@ MARKERS = {
     "triangle-up": "M0,-3.8L3.8,3h-7.6z",
     "triangle-down": "M0,3.8L3.8,-3h-7.6z",
 }
-
-
 INKS = ("ink", "faint")  # of losses; a method is never grey
 
 

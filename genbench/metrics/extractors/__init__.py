@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SHIPPED = Path(__file__).parent
-
-
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 INCEPTION_BYTES = 95_628_359

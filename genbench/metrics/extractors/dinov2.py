@@ -20,8 +20,6 @@ from genbench.metrics.extractors import sha256_of
 from genbench.metrics.extractors.resizing import bicubic
 
 URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_{0}14/dinov2_{0}14_pretrain.pth"
-
-
 ARCHITECTURES = {  # width, depth, heads
     "vits": (384, 12, 6),
     "vitb": (768, 12, 12),

@@ -21,11 +21,7 @@ from genbench.training.module import Training
 
 RECALIBRATION_BATCHES = 32
 LEAST_BATCH = 64  # images in each of them
-
-
 SEED = 1_414  # of the latents that recalibrate
-
-
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 

@@ -11,17 +11,9 @@ from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.module import Training
 
 STALLED = 60.0  # seconds without a batch before a warning
-
-
 LOOK = 5.0  # seconds between two checks
-
-
 SHARE = 0.5  # of the training time that waiting may take
-
-
 LEAST = 10.0  # seconds of waiting below which there is no warning
-
-
 REMEDY = (
     "is its disk or network share slow? `genbench data prepare` decodes a dataset once, and "
     "dataset.workers=4 reads one that is too large for that with more processes"

@@ -10,8 +10,6 @@ from genbench.training.callbacks.contract import RunCallback, passes
 from genbench.training.module import Training
 
 REFRESH_SECONDS = 0.5
-
-
 LINES = 10  # printed over a run where stderr is no terminal
 
 

@@ -14,11 +14,7 @@ from genbench.runs.score import Score
 from genbench.training.loggers.sink import RemoteDashboard
 
 FINISH_SECONDS = 60.0  # that a dashboard may take for its last upload
-
-
 TAG_LETTERS = 64  # wandb refuses a run with a longer tag
-
-
 ARTIFACTS = ("code", "checkpoints")  # that a run can leave with wandb
 
 
