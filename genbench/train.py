@@ -29,7 +29,7 @@ from genbench.training import loading, loggers, ranks, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
 from genbench.training.endings import explain, ignore_signals, record_failure, stoppable
-from genbench.training.environment import describe, describe_device, peak_memory
+from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
 from genbench.training.trainer import Brief, Engine
 
@@ -154,7 +154,7 @@ def record(
             "skipped_steps": {k: s.total for k, s in training.skipped().items() if s.total},
         },
         cost={
-            "parameters": model.parameter_counts(),
+            "parameters": parameter_counts(model),
             "peak_memory_bytes": peak_memory(engine.device),
             "train_images_per_second": engine.images_per_second,
             "sample_images_per_second": evaluation.sample_images_per_second,
@@ -183,7 +183,7 @@ def choose(
 def announce(config: Mapping[str, Any], engine: Engine) -> None:
     """Print what is about to happen, in three lines."""
     choices, model = config["choices"], engine.brief.model
-    players = " · ".join(f"{name} {count:,}" for name, count in model.parameter_counts().items())
+    players = " · ".join(f"{name} {count:,}" for name, count in parameter_counts(model).items())
     say(f"{choices['model']} on {choices['dataset']}, seed {config['seed']}")
     say(f"  parameters: {players or 'none'}")
     say(

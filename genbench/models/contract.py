@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from genbench.data.contract import ImageData
 from genbench.losses.likelihood import Likelihood
+from genbench.models.symptoms import Symptom
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -35,24 +36,10 @@ class Move(NamedTuple):
     loss: Callable[[], Tensor]
 
 
-class Symptom(NamedTuple):
-    """A sign of a training that leads nowhere: a tracked mean below a value for a tenth of the budget.
-
-    `warning` says what it means and what to try; `{images}` in it stands for the images shown so far.
-    """
-
-    cause: str  # names it in the record
-    tracked: str  # the name under which the model tracks the value
-    below: float
-    warning: str
-    at_end: bool = False  # only the last tenth of the budget counts
-
-
 class GenerativeModel(nn.Module, ABC):
     """A model that can be sampled; the moves that its `step` yields are what trains it.
 
-    A subclass writes `players`, `step` and `sample`; `reconstruct`, `posterior` and `elbo` where it
-    can (see the protocols below). Parameters are created in its constructor.
+    A subclass writes `players`, `step` and `sample`, and where it can what the protocols below name.
     """
 
     counted: ClassVar[str] = ""  # the player that owns the decoder: its moves are the run's steps
@@ -60,8 +47,6 @@ class GenerativeModel(nn.Module, ABC):
     latent_dim: int
     discriminator_steps: int = 1  # `step` gets this many batches in one, each for a move of its own
     has_gradient_penalty: bool = False  # a loss contains a gradient, which torch.compile cannot do
-
-    track: Callable[[str, Tensor], None]  # `track(name, scalar)` in a loss: see `untracked`
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,11 +86,6 @@ class GenerativeModel(nn.Module, ABC):
     def uniform(self, n: int, *shape: int) -> Tensor:
         """Draw U(0, 1), (n, *shape), for a training step."""
         return self.draws(torch.rand, n, shape)
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Parameters of each network by its name."""
-        counts = {k: sum(p.numel() for p in m.parameters()) for k, m in self.named_children()}
-        return {name: count for name, count in counts.items() if count}
 
     @property
     def device(self) -> torch.device:

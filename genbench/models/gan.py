@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import one_centered, zero_centered
-from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player, Symptom
-from genbench.models.symptoms import discriminator_has_won
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
+from genbench.models.symptoms import Symptom, discriminator_has_won
 
 
 class GAN(GenerativeModel):

@@ -1,15 +1,28 @@
-"""Signs of a failing training that several models share: see `Symptom` in the contract."""
+"""Signs by which a failing training is known; those that several models share."""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from genbench.losses.adversarial import AdversarialLoss
-from genbench.models.contract import Symptom
 
 WON = 0.02  # discriminator's loss over that at logits of 0
 ONE_BIT = math.log(2)  # nats
+
+
+class Symptom(NamedTuple):
+    """A sign of a training that leads nowhere: a tracked mean below a value for a tenth of the budget.
+
+    `warning` says what it means and what to try; `{images}` in it stands for the images shown so far.
+    """
+
+    cause: str  # names it in the record
+    tracked: str  # the name under which the model tracks the value
+    below: float
+    warning: str
+    at_end: bool = False  # only the last tenth of the budget counts
 
 
 def discriminator_has_won(loss: AdversarialLoss, tracked: str) -> Sequence[Symptom]:

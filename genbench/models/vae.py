@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from genbench.losses.likelihood import Likelihood
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player, Symptom
-from genbench.models.symptoms import latents_are_not_used
+from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
+from genbench.models.symptoms import Symptom, latents_are_not_used
 
 
 class VAE(GenerativeModel):

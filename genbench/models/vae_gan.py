@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import zero_centered
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player, Symptom
-from genbench.models.symptoms import discriminator_has_won, latents_are_not_used
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
+from genbench.models.symptoms import Symptom, discriminator_has_won, latents_are_not_used
 from genbench.networks.heads import Discriminator
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
-from genbench.models.contract import Symptom
+from genbench.models.symptoms import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
 LONG = 0.1  # share of the budget

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import genbench
 from genbench.device import MALLOC
@@ -48,6 +49,12 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Parameters of each network of a model by its name."""
+    counts = {k: sum(p.numel() for p in m.parameters()) for k, m in model.named_children()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def peak_memory(device: torch.device) -> int:

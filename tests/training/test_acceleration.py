@@ -8,6 +8,7 @@ from genbench.errors import UserMistake
 from genbench.training import acceleration
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.cuda_graph import Capture, make_capturable
+from genbench.training.environment import parameter_counts
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -85,7 +86,7 @@ def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, 
     """Traced as for any backend; what a compiler makes of it is its own affair."""
     plain = engine(tmp_path / "a", cache, "model=gan", "model.r1_gamma=0")
     counts, names = (
-        plain.training.model.parameter_counts(),
+        parameter_counts(plain.training.model),
         [n for n, _ in plain.training.model.named_parameters()],
     )
     expected = trained(plain)[0]
@@ -97,7 +98,7 @@ def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, 
         return graph.forward
 
     with acceleration.compiling(made.training.model, True, backend):
-        assert made.training.model.parameter_counts() == counts
+        assert parameter_counts(made.training.model) == counts
         found = trained(made)[0]
     assert graphs
     assert [n for n, _ in made.training.model.named_parameters()] == names
