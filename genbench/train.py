@@ -28,6 +28,7 @@ from genbench.errors import DONE, FAILED, GenbenchError, Interrupted, UserMistak
 from genbench.metrics.evaluation import Evaluation
 from genbench.models.contract import HasLikelihood
 from genbench.runs.budget import Budget
+from genbench.runs.config import read_config
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import read_history
@@ -286,8 +287,7 @@ def main(argv: list[str]) -> int:
     directory, resume = Path(argv[0]), "--resume" in argv
     spare_page_faults()
     trainer.quieten_lightning()
-    cfg = OmegaConf.load(directory / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    cfg = OmegaConf.create(read_config(directory))
     if not ranks.is_first_rank():
         return ranks.follow(
             directory, partial(run, directory, cfg, None, resume, []), partial(explain, cfg=cfg)
