@@ -14,6 +14,7 @@ from genbench.errors import DONE, UserMistake
 from genbench.metrics.evaluation import AVERAGED, REPORTED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.models.contract import GenerativeModel
+from genbench.runs.config import read_yaml
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
 from genbench.training import loading, trainer
@@ -60,8 +61,8 @@ def main(argv: list[str]) -> int:
         raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
     directory, path = Path(argv[0]), Path(argv[1])
     trainer.quieten_lightning()
-    protocol = OmegaConf.load(path)["evaluation"]  # type: ignore[index]
-    evaluation: Evaluation = instantiate(protocol)
+    protocol = read_yaml(path)["evaluation"]
+    evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
     model, data, config = loading.load_run(directory)
     evaluation.prepare(data)
     device = device_of(config["trainer"]["accelerator"])
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
         target,
         {
             "created": now.isoformat(timespec="seconds"),
-            "evaluation": OmegaConf.to_container(protocol, resolve=True),
+            "evaluation": protocol,
             "scores": [score.to_dict() for score in scores],
         },
     )

@@ -19,6 +19,7 @@ from genbench.data.contract import ImageData
 from genbench.device import spare_page_faults, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, heard
 from genbench.metrics.evaluation import Evaluation
+from genbench.runs.config import read_config
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import read_history
@@ -241,8 +242,7 @@ def main(argv: list[str]) -> int:
     directory, resume = Path(argv[0]), "--resume" in argv
     spare_page_faults()
     trainer.quieten_lightning()
-    cfg = OmegaConf.load(directory / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    cfg = OmegaConf.create(read_config(directory))
     if not ranks.is_first_rank():
         return ranks.follow(
             directory, partial(run, directory, cfg, None, resume, []), partial(explain, cfg=cfg)

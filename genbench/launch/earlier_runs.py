@@ -17,6 +17,7 @@ from genbench.runs.config import read_config
 from genbench.runs.directory import run_names
 from genbench.runs.index import Index, file_stamp, is_settled
 from genbench.runs.method import method
+from genbench.runs.moved import first_named
 from genbench.runs.records import no_garbage
 from genbench.runs.score import digest
 from genbench.runs.status import read_status
@@ -44,7 +45,7 @@ class Earlier:
 
 def identity(config: Mapping[str, Any]) -> str:
     """Hash of what makes two runs of a study the same one: method, seed and how it is scored."""
-    scoring = {k: v for k, v in config["evaluation"].items() if k != "cache"}
+    scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
     return digest({"method": method(config), "seed": config["seed"], "evaluation": scoring})
 
 

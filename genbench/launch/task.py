@@ -29,6 +29,7 @@ from genbench.launch.resumption import restarted
 from genbench.launch.run import RunPlan, begun_before, see_through
 from genbench.launch.worker import external_launch
 from genbench.runs import paths
+from genbench.runs.moved import renamed
 from genbench.runs.status import read_status
 
 
@@ -224,7 +225,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserMistake(mistakes.explain_value(error)) from error
     assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return renamed({str(key): value for key, value in config.items()})
 
 
 def _summary(jobs: Sequence[EndedRun]) -> str:

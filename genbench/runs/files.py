@@ -1,23 +1,24 @@
-"""Files that are there whole or not at all. Imports no torch."""
+"""Atomic writes, and what to say of errors in writing. Imports no torch."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from genbench.errors import UserMistake
 
-UNSENT = "unsent"  # our mark in the folder of an online run whose upload was not seen to end
+UNSENT = "unsent"  # marks the wandb folder of an online run whose upload may be incomplete
 
 
 def explain_os_error(error: OSError) -> str:
-    """Say what the system said, without errno and path."""
+    """The operating system's message, without errno and path."""
     return (error.strerror or str(error)).lower()
 
 
-# --- finding one --------------------------------------------------------------------------------
 def write_out(path: Path, text: str) -> None:
-    """Write what a command was asked to write to `--out`; UserMistake where that cannot be."""
+    """Write the output of a command to the file given by `--out`; UserMistake if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="utf-8")
@@ -27,25 +28,39 @@ def write_out(path: Path, text: str) -> None:
         ) from None
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON that is there whole or not at all, also after a power cut; NaN is refused."""
-    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+# --- atomic writes ------------------------------------------------------------------------------
+@contextmanager
+def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what the block writes there replaces `path` at the end.
 
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Readers see the old file or the new one, never a part. With `sync` that holds after a power cut
+    too. If the block raises, `path` stays as it was and the temporary file is removed. One left by a
+    killed process ends in `.partial`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; ValueError for NaN and infinities, which JSON does not have."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message, or the name of its class if it has none."""
+    """First line of an error's message, or the name of its class if the message is empty."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

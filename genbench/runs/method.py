@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genbench.runs.budget import parse_images
+from genbench.runs.moved import first_named
 from genbench.runs.score import digest
 
 # of a dataset: where it comes from and how it is read, not what it is
@@ -14,19 +15,21 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a resolved config defines the method and its budget.
 
     Without seed, study, paths, devices, workers, loggers and evaluation: runs with one method are
-    seeds of each other. Precision belongs to it.
+    seeds of each other. Precision belongs to it. Classes have the names under which they were first
+    published (`moved`), so that a class that moves changes no fingerprint.
     """
     data = {k: v for k, v in config["dataset"].items() if k not in NOT_THE_DATA}
     source = {k: v for k, v in (data.get("source") or {}).items() if k != "root"}
     budget = dict(config["budget"])
     if budget.get("images") is not None:
         budget["images"] = parse_images(budget["images"])
-    return {
+    defined = {
         "model": config["model"],
         "dataset": data | ({"source": source} if source else {}),
         "budget": budget,
         "precision": config["trainer"]["precision"],
     } | _course(config)
+    return first_named(defined)
 
 
 def _course(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.config import read_config
 from genbench.runs.files import write_json
 from genbench.runs.method import fingerprint
+from genbench.runs.moved import renamed
 from genbench.runs.score import Score
 from genbench.runs.status import Status, read_status
 
@@ -59,10 +60,10 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Result":
-        """Read what `to_dict` wrote; fields of a later version are passed over."""
-        known = {f.name for f in fields(cls)}
+        """Read what `to_dict` wrote; fields of a later version are ignored."""
+        known = {k: v for k, v in content.items() if k in {f.name for f in fields(cls)}}
         scores = [Score.from_dict(score) for score in content["scores"]]
-        return cls(**{k: v for k, v in content.items() if k in known} | {"scores": scores})
+        return cls(**known | {"scores": scores, "config": renamed(content["config"])})
 
 
 def write_result(run: Path, result: Result) -> None:
