@@ -117,7 +117,7 @@ def test_a_new_seed_is_in_the_row_of_an_old_run_and_the_old_seed_gives_its_score
     check_scores(values(map(_plain, new.scores)), values(map(_plain, old.scores)))
     chosen = ["vae", "new-1"]
     (row,) = table(genbench(outputs, cache, "compare", *chosen, "--format", "csv"))
-    assert row["seeds"] == "2"
+    assert row["fd_lenet-digits-v1 n"] == "2"
 
 
 def _plain(score):
