@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.drawing import evaluating
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:
@@ -86,7 +88,7 @@ def check_parts(model: GenerativeModel) -> None:
 def normalises_over_batch(model: GenerativeModel) -> str | None:
     """Name of a network with BatchNorm; None if there is none."""
     for name, network in model.named_children():
-        if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        if any(isinstance(m, BATCH_NORMS) for m in network.modules()):
             return name
     return None
 

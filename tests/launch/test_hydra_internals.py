@@ -1,0 +1,50 @@
+"""What genbench takes from Hydra beyond its documented API: each thing fails here if Hydra changes it."""
+
+import pytest
+from hydra import compose
+from hydra.core.object_type import ObjectType
+
+from genbench.launch import hydra_internals
+from genbench.launch.hydra_internals import complaint_of, group_options
+from genbench.launch.settings import composing
+
+CHANGED = "Hydra's message has changed: mend MESSAGES in genbench/launch/hydra_internals.py: "
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "subject"),
+    [
+        (["modle=gan"], "unknown key", "modle"),
+        (["model.betta=2"], "unknown key", "model.betta"),
+        (["~nothing"], "unknown key", "nothing"),
+        (["seed=1,2"], "several values", "seed=1,2"),
+        (["model=vae,gan"], "several values", "model=vae,gan"),
+    ],
+)
+def test_hydras_complaints_are_recognised(overrides, kind, subject):
+    with composing(), pytest.raises(Exception) as raised:  # noqa: PT011
+        compose("train", overrides)
+    found = complaint_of(raised.value)
+    assert found.kind == kind, CHANGED + str(raised.value)
+    assert subject.startswith(found.subject) and found.subject, CHANGED + str(raised.value)
+
+
+def test_a_group_without_a_name_is_recognised():
+    with composing(), pytest.raises(Exception) as raised:  # noqa: PT011
+        compose("train", ["model=1"])
+    assert complaint_of(raised.value).kind == "group without name", CHANGED + str(raised.value)
+
+
+def test_other_errors_are_not_taken_for_one():
+    assert complaint_of(ValueError("something else")).kind == "other"
+
+
+def test_every_kind_of_complaint_is_tried_here():
+    tried = {"unknown key", "several values", "group without name"}
+    assert set(hydra_internals.MESSAGES) == tried
+
+
+def test_hydra_lists_the_options_of_a_group_and_the_groups():
+    with composing():
+        assert {"vae", "gan", "vae-gan"} <= set(group_options("model"))
+        assert {"model", "dataset"} <= set(group_options("", ObjectType.GROUP))
