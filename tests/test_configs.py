@@ -41,11 +41,15 @@ def test_every_model_is_built_for_every_network_and_takes_a_step(model, network,
     shape = cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size
     if module.players():
         images = torch.zeros(2 * module.discriminator_steps, *shape)
-        module.update = lambda player, loss: loss().backward()  # no optimizer: does it compute?
-        module.step(images)
+        moved = set()
+        for player, loss in module.step(images):  # no optimizer: does it compute?
+            loss().backward()
+            moved.add(player)
+        assert moved == set(module.players())
         z = module.latents(2, torch.Generator().manual_seed(0))
         assert module.sample(z).shape == (2, *shape)
-        assert len(module.configure_optimizers()) == len(module.players())
+        optimizers = [p.optimizer(p.parameters()) for p in module.players().values()]
+        assert all(optimizer.param_groups[0]["params"] for optimizer in optimizers)
 
 
 @pytest.mark.parametrize("network", options("network"))
