@@ -13,6 +13,7 @@ from genbench.runs.config import read_config
 from genbench.runs.directory import find_run, run_names
 from genbench.runs.index import Index, is_settled, run_stamp
 from genbench.runs.method import method
+from genbench.runs.moved import MOVED
 from genbench.runs.paths import default_outputs
 from genbench.runs.result import FILENAME, Result, named, read_result, so_far
 from genbench.runs.score import Score, digest
@@ -21,7 +22,9 @@ from genbench.runs.status import Status, as_of_now, read_status, read_written_st
 
 # --- many ---------------------------------------------------------------------------------------
 # what was kept by a genbench whose records had other fields is not read
-INDEX = "runs-" + digest([[f.name for f in fields(kind)] for kind in (Result, Score, Status)], 8)
+INDEX = "runs-" + digest(
+    [[f.name for f in fields(kind)] for kind in (Result, Score, Status)] + [sorted(MOVED)], 8
+)
 
 
 @dataclass(frozen=True)
