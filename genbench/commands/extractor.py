@@ -14,7 +14,6 @@ from genbench.commands.arguments import wants_help
 from genbench.commands.doctor import extractors_found
 from genbench.errors import DONE, UserMistake
 from genbench.launch.mistakes import compose_checked, explained
-from genbench.metrics.extractors.training import write
 
 USAGE = """\
 usage: genbench extractor list
@@ -72,6 +71,8 @@ def train_extractor(argv: Sequence[str]) -> int:
     if arguments.data:
         overrides.append(f"paths.data={arguments.data}")
     dataset = named[1] if named else arguments.dataset
+    from genbench.metrics.extractors.training import write  # torch: only who trains waits for it
+
     data, cache = compose_data(dataset, overrides)
     folder = arguments.out or cache / "extractors"
     path = write(arguments.name, dataset, data, folder, arguments.epochs)
