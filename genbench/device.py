@@ -1,4 +1,4 @@
-"""A run's processor: CPU or GPU, its memory and its threads. Knows no model."""
+"""A run's processor: CPU or GPU, its memory and its threads."""
 
 import ctypes
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def spare_page_faults() -> None:
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Say where a single process of this accelerator works."""
+    """The device of a single process; UserMistake for a GPU that PyTorch does not see."""
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserMistake(
             "trainer.accelerator=gpu, but PyTorch sees no GPU here: choose trainer=cpu, or look at "

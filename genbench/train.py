@@ -48,10 +48,8 @@ def run(
 
     The loggers that it makes are added to `sinks`, so that the caller can close them after an error.
     """
-    if (
-        resume and (directory / FILENAME).exists()
-    ):  # it was killed between its result and its status
-        return
+    if resume and (directory / FILENAME).exists():
+        return  # it was killed between its result and its status
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     model, data = loading.build(cfg)
     evaluation: Evaluation = instantiate(cfg.evaluation)
@@ -133,7 +131,7 @@ def record(
 ) -> Result:
     """What the run leaves behind."""
     training, model, choices = engine.training, engine.brief.model, config["choices"]
-    moves = training.moves_made()
+    moves = training.moves
     others = sum(count for player, count in moves.items() if player != model.counted)
     return Result(
         run_id=directory.name,
@@ -257,9 +255,8 @@ def main(argv: list[str]) -> int:
             refused = resume and isinstance(error, UserMistake)  # it can still be resumed
             status = "interrupted" if refused else error.status
             record_failure(heartbeat, status, error, raised)
-            loggers.finish(
-                sinks, [], status
-            )  # after the record, because a dashboard may take a while
+            # after the record, because a dashboard may take a while
+            loggers.finish(sinks, [], status)
             if os.environ.get("GENBENCH_DEBUG"):
                 raise
             print(f"genbench: {error}", file=sys.stderr)

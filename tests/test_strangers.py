@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fixtures.callbacks import stop
-from fixtures.training import SMOKE, genbench
+from fixtures.training import SMOKE, genbench, go, make
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
 
@@ -63,32 +63,38 @@ def scores(run: Path) -> dict[str, float | None]:
 
 
 @pytest.mark.slow
-def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compared(place, call):
+def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compared(
+    place, call, cache, capsys, monkeypatch
+):
+    monkeypatch.setenv("GENBENCH_CONFIG_PATH", str(place / "genbench_configs"))
     names, outputs = [*NETWORKS], place / "outputs"
+    before = {}
     for name in names:
-        said = call("train", *SMOKE, f"model={name}", f"run_id={name}", "study=mine")
-        assert f"{name} on digits" in said
+        assert go(make(outputs, cache, f"model={name}", "study=mine", run_id=name)) == 0
+        assert f"{name} on digits" in capsys.readouterr().out
         result = read_result(outputs / name)
         assert result.status == "finished"
         assert result.budget["moves"] == MOVES[name]
         assert result.budget["generator_steps"] == 10
         others = sum(MOVES[name].values()) - 10
         assert result.budget["discriminator_steps"] == others
-        before = scores(outputs / name)
-        assert before["final/fd_lenet-digits-v1"] > 0
-        assert ("final/elbo_discretized-logistic-17" in before) == (name == "encoding")
+        before[name] = scores(outputs / name)
+        assert before[name]["final/fd_lenet-digits-v1"] > 0
+        likely = "final/elbo_discretized-logistic-17" in before[name]
+        assert likely == (name == "encoding")
 
-        call("evaluate", name, "evaluation.num_samples=300")
-        assert len(scores(outputs / name)) >= len(before)
+        parts = [f"model={name}", "study=parts", "trainer.steps_per_batch=1", stop(320)]
+        directory = make(outputs, cache, *parts, run_id=f"{name}-parts")
+        assert go(directory) == 75
+        assert read_status(directory).status == "interrupted"
+        assert go(directory, "--resume") == 0
+        assert scores(directory) == before[name]
+        assert read_result(directory).budget["moves"] == MOVES[name]
+
+    call("evaluate", *names, "evaluation.num_samples=300")
+    for name in names:
+        assert len(scores(outputs / name)) >= len(before[name])
         assert [*(outputs / name / "evaluations").glob("*.json")]
-
-        parts = ["trainer.steps_per_batch=1", "study=parts", f"run_id={name}-parts", stop(320)]
-        call("train", *SMOKE, f"model={name}", *parts, code=75)
-        assert read_status(outputs / f"{name}-parts").status == "interrupted"
-        call("resume", f"{name}-parts")
-        assert scores(outputs / f"{name}-parts") == before
-        assert read_result(outputs / f"{name}-parts").budget["moves"] == MOVES[name]
-
     table = json.loads(call("compare", "study=mine", "--format", "json").partition("\ngenbench")[0])
     assert all(name in json.dumps(table) for name in names)
 

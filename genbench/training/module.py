@@ -53,6 +53,7 @@ class Training(LightningModule):
         self.automatic_optimization = False
         self.model, self.data, self.pace = model, data, pace
         self.steps = 0  # done: the position of the run
+        self.moves = dict.fromkeys(model.players(), 0)  # made so far, by player
         self.after_step: list[Callable[[Training], None]] = []
         self.seats: dict[str, Seat] = {}
         self._stepper: Stepper | None = None
@@ -155,6 +156,8 @@ class Training(LightningModule):
             else:
                 stepper.replay(images, self.steps, pace.capture)
             self.steps += 1
+            for name, count in stepper.moves.items():
+                self.moves[name] += count
             progress.increment_ready()
             progress.increment_completed()
             for listener in self.after_step:
@@ -186,19 +189,6 @@ class Training(LightningModule):
             return {}
         return {f"lr/{n}": float(s.optimizer.param_groups[0]["lr"]) for n, s in self.seats.items()}
 
-    def moves_made(self) -> dict[str, int]:
-        """Moves of each player so far."""
-        model, taken = self.model, self._stepper.moves if self._stepper else {}
-        per_step = (
-            taken
-            or self._loaded.get("moves")
-            or {  # older checkpoints do not say
-                name: 1 if name == model.counted else model.discriminator_steps
-                for name in model.players()
-            }
-        )
-        return {name: self.steps * count for name, count in per_step.items()}
-
     # --- checkpoints ----------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -214,19 +204,22 @@ class Training(LightningModule):
         checkpoint["genbench_steps"] = self.steps
         checkpoint["genbench_means"] = self._means.state_dict()
         checkpoint["genbench_skipped"] = {name: tuple(s) for name, s in self.skipped().items()}
-        if self._stepper:
-            checkpoint["genbench_moves"] = dict(self._stepper.moves)
+        checkpoint["genbench_moves"] = dict(self.moves)
         scalers = {n: s.scaler.state_dict() for n, s in self.seats.items() if s.scaler is not None}
         if scalers:
             checkpoint["genbench_scalers"] = scalers
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the position of the run up again; older checkpoints hold less."""
-        self.steps = checkpoint["genbench_steps"]
+        self.steps, model = checkpoint["genbench_steps"], self.model
+        assumed = {  # models of a time when moves were not counted made as many in every step
+            name: self.steps * (1 if name == model.counted else model.discriminator_steps)
+            for name in model.players()
+        }
+        self.moves = dict(checkpoint.get("genbench_moves", assumed))
         if "genbench_means" in checkpoint:
             self._means.load_state_dict(checkpoint["genbench_means"])
         self._loaded = {
             "skipped": checkpoint.get("genbench_skipped", {}),
-            "moves": checkpoint.get("genbench_moves", {}),
             "scalers": checkpoint.get("genbench_scalers") or checkpoint.get("PlayerScaling", {}),
         }

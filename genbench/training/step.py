@@ -29,7 +29,7 @@ class Stepper:
         self.model, self.seats, self.track = model, seats, track
         self.backward, self.looks, self.parts = backward, looks, parts
         self.without_exchange = without_exchange
-        self.moves: dict[str, int] = {}  # made in one step, by player, once a step has been taken
+        self.moves: dict[str, int] = {}  # made in the last step, by player
 
     def take(self, images: Tensor, step: int) -> None:
         """Step number `step`, on `discriminator_steps` batches of images in one."""
@@ -64,8 +64,9 @@ class Stepper:
         Every move is made on all parts before the next one: for each, the step is begun anew on each
         part, and the moves that have been made already are passed over. What precedes a move is
         computed again after the moves before it, so a move must not need what a player that has moved
-        since then had computed before: true where each player has one place in a step. Random numbers
-        are drawn for the whole batch, and each part takes its rows.
+        since then had computed before: true where each player has one place in a step; and every step
+        must have as many moves as the first. Random numbers are drawn for the whole batch, and each
+        part takes its rows.
         """
         draws, first = self.model.draws, self.model.draws.share
         parts = _parts(images, self.model.discriminator_steps, self.parts)

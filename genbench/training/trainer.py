@@ -89,7 +89,7 @@ class Engine:
         strategy: str,  # Lightning's name of one, or auto
         precision: str,  # 32-true, bf16-mixed, 16-mixed, or auto
         steps_per_batch: int
-        | str,  # taken in one of Lightning's batches, or auto: as short as they are
+        | str,  # steps in a loader's batch, or auto: the shorter they are the more
         checkpoint_minutes: float,  # between two of last.ckpt
         log_every_images: int | str,  # between two rows of the history, or auto: 200 rows
         samples: int,  # grids over training

@@ -165,7 +165,7 @@ def test_players_move_in_their_order_and_only_one_step_is_counted(make, images):
     training = recorder.training
     assert training.trainer.global_step == training.steps == 2
     assert training.images_shown == 2 * len(images) // model.discriminator_steps
-    assert training.moves_made() == {name: 2 * expected.count(name) for name in players}
+    assert training.moves == {name: 2 * expected.count(name) for name in players}
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)

@@ -1,8 +1,8 @@
 """An exponential moving average of the decoder, on the clock of images.
 
-Karras et al. 2018, https://arxiv.org/abs/1710.10196. The half-life grows
-with the run up to the configured one, so that a short run is not averaged with its initial weights
-(`ema_rampup` of Karras et al. 2020).
+Karras et al. 2018, https://arxiv.org/abs/1710.10196. The half-life grows with the run up to the
+configured one, so that a short run is not averaged with its initial weights (`ema_rampup` of Karras
+et al. 2020).
 """
 
 import copy

@@ -21,7 +21,8 @@ def build(
     loggers: Mapping[str, Any], directory: Path, config: Mapping[str, Any], fingerprint: str
 ) -> list[Logger]:
     """Make the loggers of a run: history.csv always, the others as configured."""
-    mode = os.environ.get("GENBENCH_LOGGER", "offline")  # decided by whoever started this process
+    # decided by the launcher, which may ask wandb; without one, nothing goes over a network
+    mode = os.environ.get("GENBENCH_LOGGER") or _unasked(loggers.get("wandb") or {})
     sinks: list[Logger] = [History(directory)]
     for name, entry in loggers.items():
         if name == "wandb" and mode == "none":
@@ -32,6 +33,10 @@ def build(
         make = instantiate(entry, _partial_=True, _convert_="all")
         sinks.append(make(directory=directory, **extra))
     return sinks
+
+
+def _unasked(wandb: Mapping[str, Any]) -> str:
+    return "none" if wandb.get("only_if_logged_in") else "offline"
 
 
 def rewind(loggers: Iterable[Logger], images: int) -> None:
