@@ -108,6 +108,12 @@ def test_what_breaks_the_contract_is_a_sentence_before_training(place, call):
         "unknown": "Unknown.step moves 'sculptor', but its players are judge, reader, painter",
         "uncounted": "Uncounted.counted is '': name the player that owns the decoder",
     }
+    (place / "earlier.py").write_text("from genbench.interfaces import GenerativeModel\n")
+    (broken / "earlier.yaml").write_text(yaml.safe_dump(base | {"_target_": "earlier.Model"}))
+    said = call("train", *SMOKE, "model=earlier", code=2)
+    assert "imports genbench.interfaces, which is not there" in said
+    assert "genbench.models.contract" in said
+
     (place / "broken.py").write_text(
         "from fixtures.strangers import Trio\n"
         "from genbench.models.contract import Move\n"

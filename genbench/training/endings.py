@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genbench.errors import GenbenchError, Interrupted
+from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.stops import STOPS, stop_name
 
@@ -53,6 +53,13 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     cause = error.__cause__ if isinstance(error.__cause__, GenbenchError) else None
     if cause:
         return cause
+    missing = _missing_module(error)
+    if missing.startswith("genbench."):
+        return UserMistake(
+            f"a file of yours imports {missing}, which is not there: what a model must offer is in "
+            "genbench.models.contract, data in genbench.data.contract, metrics in "
+            "genbench.metrics.contract (docs/adding-a-model.md)"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         return GenbenchError(
             f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
@@ -61,6 +68,15 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     return GenbenchError(
         f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
     )
+
+
+def _missing_module(error: BaseException | None) -> str:
+    """Name of the module whose import is behind an error; empty if there is none."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            return error.name or ""
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def record_failure(
