@@ -192,13 +192,13 @@ def _wandb() -> Iterator[Finding]:
     """What a run would decide about wandb; no login is asked for."""
     installed = version("wandb")
     with redirect_stderr(io.StringIO()):
-        access = wandb_access.look()
+        access = wandb_access.check_access()
     later = "optional: runs are logged offline, `genbench wandb sync` sends them later"
     state, remedy = {
         "online": ("logged in", ""),
         "disabled": ("switched off by WANDB_MODE", "optional: unset WANDB_MODE"),
         "offline": ("kept offline by WANDB_MODE", later),
-        "nobody": ("nobody is logged in", "optional: wandb login"),
+        "logged out": ("nobody is logged in", "optional: wandb login"),
         "unreachable": (f"there is a key, but {access.server} does not answer", later),
     }[access.state]
     yield Finding(

@@ -8,7 +8,7 @@ from genbench.commands.arguments import wants_help
 from genbench.errors import DONE, MISTAKE, UserMistake
 from genbench.launch import resumption
 from genbench.launch.resumption import restarted
-from genbench.launch.run import agree, is_first, see_worker_through
+from genbench.launch.run import execute_worker, is_rank_zero, share_config
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import find_run
 from genbench.runs.selection import parse_selections
@@ -49,14 +49,16 @@ def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     status = read_status(directory).status
     if status == "finished" and restarted():  # a cluster started the job again needlessly
         return DONE
-    if is_first():
+    if is_rank_zero():
         _check_resumable(directory, status)
     before = read_config(directory)
-    config = resumption.changed(before, overrides) if overrides else before
-    agree(directory, config)
+    config = resumption.with_overrides(before, overrides) if overrides else before
+    share_config(directory, config)
     command = f"genbench resume {shlex.join(argv)}"
-    code, _ = see_worker_through(directory, config, command, worker, resume=True)
-    if code == MISTAKE and is_first():  # the settings were refused: the run keeps its old config
+    code, _ = execute_worker(directory, config, command, worker, resume=True)
+    if (
+        code == MISTAKE and is_rank_zero()
+    ):  # the settings were refused: the run keeps its old config
         write_config(directory, before)
     return code
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from genbench.commands.arguments import runs_arguments, wants_help
 from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
-from genbench.launch.wandb_access import look
+from genbench.launch.wandb_access import check_access
 from genbench.runs.files import UNSENT, write_out
 from genbench.runs.history import read_history
 from genbench.runs.records import read_records, some_runs
@@ -98,7 +98,7 @@ def sync(argv: Sequence[str]) -> int:
             print(f"{run.name}: {len(pieces)} {'pieces' if len(pieces) > 1 else 'piece'}")
         print(f"{len(ready)} of {len(records)} runs are to be sent to wandb")
         return DONE
-    obstacle = look().obstacle()
+    obstacle = check_access().obstacle()
     if obstacle:
         raise UserMistake(f"{obstacle}; nothing was sent")
     return _send(ready)
@@ -147,7 +147,7 @@ def save_view(argv: Sequence[str]) -> int:
     found = some_runs(options.select, options.outputs)
     results = [result for _, result in found]
     study = study_of(results)
-    obstacle = "" if options.out else look().obstacle()
+    obstacle = "" if options.out else check_access().obstacle()
     if obstacle:
         raise UserMistake(f"{obstacle}, or --out workspace.json for the specification alone")
     view = build(results, columns_of([run for run, _ in found]), study, options)

@@ -56,7 +56,7 @@ def test_a_run_goes_on_under_another_trainer_which_is_its_own_from_then_on(inter
 
 
 REFUSED = {
-    "model.r1_gamma=2": "changes the method, and a resumed run stays the run it was: train a new",
+    "model.r1_gamma=2": "changes the method, which a resumed run must keep: train a new run",
     "budget.images=2M": "genbench train ... budget.images=2M",
     "seed=3": "seed=3 changes the method",
     "dataset=mnist": "dataset=mnist changes the method",
@@ -95,7 +95,7 @@ def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method
     assert go(whole) == 0
     assert go(parts) == 75
     # as on a machine where `auto` is another precision
-    config = resumption.changed(read_config(parts), ["trainer.precision=bf16-mixed"])
+    config = resumption.with_overrides(read_config(parts), ["trainer.precision=bf16-mixed"])
     write_config(parts, config | {"callbacks": {}})
     assert go(parts, "--resume") == 0
     one, two = read_result(whole), read_result(parts)

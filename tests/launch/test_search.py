@@ -105,11 +105,13 @@ def test_an_empty_interval_is_a_sentence(override):
 def test_the_authors_defaults_are_tried_for_every_option_of_a_group():
     with settings.composing():
         space = search_space.Space.read(["model=vae,gan", "arena.latent_dim=8,16,32", "seed=3"])
-        assert space.authors() == [
+        assert space.shipped_defaults() == [
             {"model": "vae", "arena.latent_dim": "16"}, {"model": "gan", "arena.latent_dim": "16"}
         ]  # fmt: skip
         space = search_space.Space.read(["model.beta=interval(2,3)", "budget.epochs=null,3"])
-        assert space.authors() == [{"budget.epochs": "null"}]  # 1.0 is no beta of this space
+        assert space.shipped_defaults() == [
+            {"budget.epochs": "null"}
+        ]  # 1.0 is no beta of this space
     assert space.overrides({"model.beta": 2.5, "budget.epochs": "3"}) == [
         "model.beta=2.5", "budget.epochs=3",
     ]  # fmt: skip
