@@ -1,4 +1,4 @@
-"""The front door: verbs, their help, what a wrong one gets, and completion."""
+"""The command line: commands, their help, answers to wrong ones, and completion."""
 
 import os
 import subprocess

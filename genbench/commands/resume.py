@@ -24,15 +24,15 @@ RUN is a run id, a unique prefix of one, a path, or `latest`.
   genbench resume latest trainer=ddp trainer.devices=2
   genbench resume latest trainer.checkpoint_minutes=2 dataset.workers=8
 
-The trainer may change, and where a dataset lies and how it is read (dataset.root, workers, cache_gb,
-device_resident). The record lists every trainer. The method, budget and seed stay: for others train a
-new run. Another trainer.precision makes the run one of a method of its own."""
+The trainer may change, and where a dataset is and how it is read (dataset.root, workers, cache_gb,
+device_resident). The record lists every trainer. Method, budget and seed cannot change: train a new
+run for that. With another trainer.precision the run becomes a method of its own in comparisons."""
 
 
 def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     """Continue an interrupted run from its last checkpoint; returns the exit code.
 
-    `argv` is the run, and the settings that change: `trainer=...`, `trainer.key=value`, or how the
+    `argv` is the run and the settings that change: `trainer=...`, `trainer.key=value`, or how the
     dataset is read. `worker` is the module that trains.
     """
     if wants_help(argv):
@@ -42,12 +42,12 @@ def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     overrides = ["=".join(setting) for setting in settings]
     if len(references) != 1:
         raise UserMistake(
-            "resume takes one run, an id, a prefix of one, a path, or latest; and settings of the "
+            "resume takes one run (an id, a unique prefix, a path, or latest) and settings of the "
             "trainer: genbench resume latest trainer.devices=2"
         )
     directory = find_run(references[0])
     status = read_status(directory).status
-    if status == "finished" and restarted():  # a cluster started the job again needlessly
+    if status == "finished" and restarted():  # a cluster requeued a job that was done
         return DONE
     if is_rank_zero():
         _check_resumable(directory, status)

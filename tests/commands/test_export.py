@@ -157,8 +157,8 @@ def test_parquet_has_a_typed_row_per_score(runs, capsys):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("nowhere", "is not a known kind of place"),
-        ("mysql://me:secret@host/db", "mysql:// is not a known kind of place"),
+        ("nowhere", "is not a place that export knows"),
+        ("mysql://me:secret@host/db", "mysql:// is not a place that export knows"),
         (
             "sqlite:////no/such/folder/x.db",
             "cannot export to sqlite:////no/such/folder/x.db: unable",

@@ -84,7 +84,7 @@ def test_a_dataset_whose_classes_nobody_knows_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["digits", "lenet-digits", "lenet-v1"])
 def test_a_name_that_names_no_dataset_is_refused(name):
-    with pytest.raises(UserMistake, match="is no name like lenet-mnist-v1"):
+    with pytest.raises(UserMistake, match="is not a name like lenet-mnist-v1"):
         extractor_module.train_extractor([name])
 
 
