@@ -106,7 +106,7 @@ BORROWED = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs
 @pytest.mark.parametrize("name", BORROWED)
-def test_a_borrowed_name_is_what_it_was(name):
+def test_a_private_name_of_another_library_still_exists(name):
     library, place, check = BORROWED[name]
     try:
         check()

@@ -100,7 +100,7 @@ def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compa
 
 
 @pytest.mark.slow
-def test_what_breaks_the_contract_is_a_sentence_before_training(place, call):
+def test_a_model_that_breaks_the_contract_is_refused_before_training(place, call):
     broken = place / "genbench_configs" / "model"
     base = yaml.safe_load((broken / "trio.yaml").read_text())
     cases = {

@@ -96,7 +96,7 @@ def test_a_second_export_changes_nothing(export):
     assert export() == [[3, 0, 0, 0], [3, 0, 0, 0]]
 
 
-def test_rows_hold_what_the_records_hold_with_null_for_what_is_missing(export):
+def test_rows_equal_the_records_with_null_for_missing_values(export):
     export()
     query = "SELECT seed, images, seconds, parameters, device, reason FROM runs ORDER BY run_id"
     assert list(map(tuple, export.ask(query))) == [
@@ -166,7 +166,7 @@ def test_parquet_has_a_typed_row_per_score(runs, capsys):
         ("no/such/x.parquet", "cannot write no/such/x.parquet"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_a_sentence(runs, capsys, place, words):
+def test_an_unwritable_place_is_a_mistake(runs, capsys, place, words):
     assert cli.main(["export", "--to", place]) == 2
     told = capsys.readouterr().err
     assert words in told

@@ -115,14 +115,14 @@ def entries(outputs: Path) -> int:
     return int(count)
 
 
-def test_a_backlog_decides_as_if_every_config_were_parsed(outputs):
+def test_earlier_runs_are_those_found_by_parsing_every_config(outputs):
     assert len(defined(outputs, "a")) >= 4
     check(outputs)  # the first of these reads all, the others what the index lacks
     assert entries(outputs) >= 130
     check(outputs)
 
 
-def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatch):
+def test_with_an_index_only_changed_configs_are_opened(outputs, monkeypatch):
     for number in range(70):  # more than are worth writing
         shutil.copytree(outputs / "run-001", outputs / f"ab-{number}")
     settle(outputs)
@@ -138,7 +138,7 @@ def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatc
     assert statuses == {n for n in written if read_config(outputs / n)["study"] == "ab"}
 
 
-def test_a_backlog_notices_what_came_went_and_changed(outputs):
+def test_added_removed_and_changed_runs_are_noticed(outputs):
     check(outputs)
     shutil.rmtree(outputs / "run-000")
     write_config(outputs / "run-001", {"study": "a", "seed": 5, **CONFIG})

@@ -38,7 +38,7 @@ def resume(*argv):
     return resume_module.main(["x", *argv], worker="stub_worker")
 
 
-def test_a_run_goes_on_under_another_trainer_which_is_its_own_from_then_on(interrupted):
+def test_a_run_resumes_with_another_trainer_and_keeps_it(interrupted):
     before = read_config(interrupted)
     assert resume("trainer.checkpoint_minutes=3", "dataset.workers=7") == 0
     after = read_config(interrupted)
@@ -69,7 +69,7 @@ REFUSED = {
 }
 
 
-def test_what_is_not_the_trainers_is_refused_and_nothing_changes(interrupted):
+def test_other_settings_are_refused_and_the_config_stays(interrupted):
     before = (interrupted / "config.yaml").read_bytes()
     for override, sentence in REFUSED.items():
         with pytest.raises(UserMistake) as refused:
@@ -78,7 +78,7 @@ def test_what_is_not_the_trainers_is_refused_and_nothing_changes(interrupted):
     assert (interrupted / "config.yaml").read_bytes() == before
 
 
-def test_a_trainer_that_the_worker_refuses_is_taken_back(interrupted, room):
+def test_a_trainer_that_the_worker_refuses_is_not_kept(interrupted, room):
     before = read_config(interrupted)
     (room / "stub_worker.py").write_text("import sys; sys.exit(2)")
     assert resume("trainer.devices=3") == 2
@@ -111,7 +111,7 @@ def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method
     assert one.environment["threads"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
 
 
-def test_another_precision_that_nobody_asked_for_is_refused(tmp_path, cache, capsys):
+def test_a_precision_that_only_auto_changed_is_refused(tmp_path, cache, capsys):
     run = make(tmp_path, cache, "model=gan", "trainer.precision=bf16-mixed", stop(192))
     assert go(run) == 75
     config = read_config(run)
@@ -125,7 +125,7 @@ def test_another_precision_that_nobody_asked_for_is_refused(tmp_path, cache, cap
 
 
 @pytest.mark.slow
-def test_a_run_stopped_while_it_is_scored_is_only_scored(tmp_path, cache, monkeypatch):
+def test_a_run_stopped_while_scoring_is_only_scored_when_resumed(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
     whole = make(tmp_path, cache, "model=vae", run_id="whole")
     assert go(whole) == 0
@@ -159,7 +159,7 @@ time.sleep(60)
 """
 
 
-def test_an_evaluation_that_is_stopped_promises_no_checkpoint(train, room):
+def test_stopping_an_evaluation_prints_nothing_about_checkpoints(train, room):
     train("run_id=x")
     (room / "stub_worker.py").write_text(SLEEPS)
     code = "import sys; from genbench.commands import evaluate; "
@@ -187,7 +187,7 @@ REQUEUED = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
 
 
 @pytest.mark.slow
-def test_a_requeued_job_goes_on_with_its_run(train, monkeypatch, capfd):
+def test_a_requeued_job_resumes_its_run(train, monkeypatch, capfd):
     command = ["model=gan", "run_id=x"]
     interrupting = FINISHES.replace('"finished"', '"interrupted"') + "sys.exit(75)"
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -209,7 +209,7 @@ def test_a_requeued_job_goes_on_with_its_run(train, monkeypatch, capfd):
     assert seen(Path("outputs/y"))["arguments"] == []
 
 
-def test_a_requeued_step_of_srun_goes_on_on_every_rank(train, monkeypatch):
+def test_a_requeued_step_of_srun_resumes_on_every_rank(train, monkeypatch):
     step = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
     for name, value in step.items():
         monkeypatch.setenv(name, value)
@@ -274,7 +274,7 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_usr1_stops_a_run_with_a_checkpoint_and_a_requeued_job_ends_it(tmp_path, cache):
+def test_usr1_stops_a_run_with_a_checkpoint_and_a_requeued_job_finishes_it(tmp_path, cache):
     command = ["train", *SMOKE, "model=gan", "budget.images=64k", "run_id=x"]
     parent = subprocess.Popen(
         [sys.executable, "-m", "genbench", *command],

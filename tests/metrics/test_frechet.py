@@ -56,7 +56,7 @@ def test_the_distance_is_symmetric_and_that_to_itself_is_nothing():
     assert frechet(x, x) == pytest.approx(0, abs=1e-9)
 
 
-def test_constants_are_as_far_apart_as_they_are():
+def test_constant_features_have_the_distance_of_their_means():
     zeros, ones = torch.zeros(10, 4), torch.ones(12, 4)
     assert frechet(zeros, zeros) == pytest.approx(0, abs=1e-9)
     assert frechet(zeros, ones) == pytest.approx(4, rel=1e-9)

@@ -16,7 +16,7 @@ def test_a_perfect_generator_scores_its_classes_at_any_gap_between_logits():
         assert inception_score(one_hot(range(9), gap)) == pytest.approx(9, rel=1e-9)
 
 
-def test_two_mirrored_images_score_what_paper_and_pencil_say():
+def test_two_mirrored_images_have_the_score_worked_out_by_hand():
     p = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
     assert inception_score(p.log()) == pytest.approx(1.4449348111684153, rel=1e-12)
 

@@ -37,7 +37,7 @@ def test_choosing_with_the_reported_latents_is_refused(tmp_path, cache, capsys):
 
 
 @pytest.mark.parametrize(("final", "said"), [(11.0, False), (49.0, True)])
-def test_final_and_best_stand_side_by_side_and_a_loss_is_said(tmp_path, finished, final, said):
+def test_the_table_has_final_and_best_and_notes_a_large_difference(tmp_path, finished, final, said):
     from dataclasses import replace
 
     finished([fd(final), replace(fd(10.0), checkpoint="best")])
