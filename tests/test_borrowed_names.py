@@ -1,6 +1,6 @@
-"""Names of other libraries that are not part of their documented API, and where genbench needs them.
+"""Names of other libraries that are not part of their documented API, and the file that uses each.
 
-Each stands in one place. When a new version takes one away, the test says which place to mend.
+If a new version of a library removes one, the test fails with the file that needs a change.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""A worker collects garbage while it works, and not while it imports; a library always does."""
+"""The garbage collector is off while a worker imports its modules, and on otherwise."""
 
 import subprocess
 import sys

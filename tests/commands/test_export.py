@@ -57,7 +57,7 @@ def runs(room):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def export(request, runs, capsys):
-    """Export to a real database; gives what was told, and a way to ask that database."""
+    """Export to a real database; returns what was printed, and a function that queries the database."""
     url = "sqlite:///runs.db"
     if request.param == "postgresql":
         import psycopg

@@ -1,4 +1,4 @@
-"""Tags that are changed after a run, and runs that are deleted: what is asked, and what is kept."""
+"""`genbench runs tag` and `genbench runs remove`."""
 
 import time
 
@@ -23,7 +23,7 @@ CONFIG = {
 
 @pytest.fixture
 def outputs(room):
-    """Four runs: 0 and 1 failed, 2 interrupted, 3 at work."""
+    """Four runs: 0 and 1 failed, 2 interrupted, 3 running."""
     for number, status in enumerate(("failed", "failed", "interrupted", "running")):
         run = room / "outputs" / f"run-{number}"
         run.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Grey images as images of two levels: drawn once, or at each showing."""
+"""Binarised grey images: static, drawn once, and dynamic, drawn at each showing."""
 
 import numpy as np
 import pytest

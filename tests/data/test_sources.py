@@ -1,4 +1,4 @@
-"""Where images come from: archives as their makers publish them, and splits."""
+"""Datasets in the formats in which they are published, and splits."""
 
 import pickle
 from functools import partial

@@ -1,4 +1,4 @@
-"""What genbench takes from Hydra beyond its documented API: each thing fails here if Hydra changes it."""
+"""Everything that genbench uses of Hydra beyond its documented API: a change of Hydra fails here."""
 
 import pytest
 from hydra import compose

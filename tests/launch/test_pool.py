@@ -1,4 +1,4 @@
-"""Many runs at once on one machine, and what of a study is still missing."""
+"""Many runs at once on one machine, and the missing runs of a study."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A run goes on: under another trainer, and in a job that a cluster or torchrun starts once more."""
+"""Runs are resumed: with another trainer, and in a job that SLURM or torchrun has restarted."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""From a command line to a worker process and back, with workers that do what a test needs."""
+"""From a command line to a worker process and back, with stub workers."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A search with Optuna itself: what is proposed, what counts, and what goes on after a death."""
+"""Searches with the real Optuna: trials, pruning, several coordinators, and continuing after a crash."""
 
 import os
 import signal

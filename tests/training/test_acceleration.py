@@ -1,4 +1,4 @@
-"""CUDA graphs and compiled networks: the same training, or a refusal with a sentence."""
+"""CUDA graphs and compiled networks: the same training, or a UserMistake."""
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def test_compiling_what_is_differentiated_twice_is_refused(tmp_path, cache):
 
 @pytest.mark.slow
 def test_compiled_networks_train_as_eager_ones_and_keep_their_parameter_names(tmp_path, cache):
-    """Traced as for any backend; what a compiler makes of it is its own affair."""
+    """Traced with a backend that runs the graph as it is, without compiling it."""
     plain = engine(tmp_path / "a", cache, "model=gan", "model.r1_gamma=0")
     counts, names = (
         parameter_counts(plain.training.model),

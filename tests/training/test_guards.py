@@ -1,4 +1,4 @@
-"""What keeps one bad step from ruining a run, and a ruined run from going on."""
+"""A NaN step is skipped, many of them end the run, and failing trainings get warnings."""
 
 import csv
 import math
@@ -139,7 +139,7 @@ def test_too_many_skipped_steps_are_divergence_and_name_the_player(start, capsys
 
 @pytest.mark.slow
 def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path, cache):
-    """The second rank's images are poisoned; the first one's checkpoint knows, and they part as one."""
+    """Only rank 1 gets NaN images; the checkpoint of rank 0 counts the skipped step too."""
     settings = ["model=gan", "trainer.steps_per_batch=1", "budget.images=640", *poisoned(3, 4, 1)]
     process = start_ranks(tmp_path, cache, *settings)
     _, error = process.communicate(timeout=120)

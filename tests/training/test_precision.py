@@ -1,4 +1,4 @@
-"""Mixed precision: what must stay float32 does, and a run in bf16 is the same run."""
+"""Mixed precision: penalties and likelihoods stay float32, and losses are those of float32."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Several devices: the same numbers as one, and no rank dies alone. Two CPU ranks over gloo."""
+"""Several devices: the same numbers as one, and a failure of one rank ends all. Two CPU ranks, gloo."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from genbench.runs.status import read_status
 from genbench.training import checks, ranks
 
 TOLERANCE = (
-    5e-5  # of parameters after 50 steps of Adam, which divides small gradients by themselves
+    5e-5  # of parameters after 50 steps of Adam, which amplifies rounding of small gradients
 )
 
 

@@ -1,4 +1,4 @@
-"""The course of training: learning rates by images, gradients clipped, batches in parts."""
+"""Learning rate schedules, gradient clipping, and batches in accumulated parts."""
 
 import math
 from functools import partial
@@ -172,7 +172,7 @@ def test_schedule_and_clip_change_the_fingerprint_and_accumulation_does_not(tmp_
 
     plain = name()
     before = config(tmp_path, tmp_path / "cache", 1, [])
-    del before.schedule, before.gradient_clip  # as runs of before were recorded
+    del before.schedule, before.gradient_clip  # as in configs of runs older than both settings
     same = [
         fingerprint(OmegaConf.to_container(before)),
         name("schedule.warmup=0k"),

@@ -1,4 +1,4 @@
-"""Steps of real runs: what randomness they are given, and whom a move moves."""
+"""Steps of real runs: their random numbers, and which players a move changes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the loop spares itself changes no number and keeps nothing from anybody."""
+"""Shortcuts of the training loop change no number and skip no callback."""
 
 import csv
 import ctypes
@@ -63,7 +63,7 @@ def test_selection_and_logs_do_not_depend_on_steps_per_batch(start):
 
 
 def test_a_callback_with_on_after_backward_is_called_after_each_backward(tmp_path, cache):
-    """Lightning's own way is taken then, with the same numbers."""
+    """Then Lightning's wrapper of backward is used, with the same numbers."""
 
     class Listener(Callback):
         heard = 0

@@ -1,4 +1,4 @@
-"""Averaged weights: the average itself, its BatchNorm, and that it disturbs nothing."""
+"""Averaged weights: the average itself, its BatchNorm, and that training does not change."""
 
 import copy
 from types import SimpleNamespace

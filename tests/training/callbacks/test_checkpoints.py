@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is the run that was not."""
+"""A run that was stopped and resumed equals an uninterrupted one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training that waits for its data is told so; time is a clock of the test's own."""
+"""Warnings about training that waits for data, on a clock that the tests set."""
 
 import threading
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The best weights: chosen on the validation split, disturbing nothing, beside the final ones."""
+"""The best weights: selected on the validation split and scored beside the final ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Signals at any moment, kills without one, and what may not change when a run goes on."""
+"""Signals at any moment, SIGKILL, and what may not change when a run is resumed."""
 
 import csv
 import os
@@ -56,7 +56,7 @@ def history(directory: Path) -> list[dict[str, str]]:
 
 
 def state_of(directory: Path):
-    """All of the final checkpoint that is not wall time or Lightning's own bookkeeping."""
+    """The final checkpoint without wall time and Lightning's own counters."""
     state = final(directory)
     wanted = ["state_dict", "optimizer_states", "global_step"]
     wanted += ["genbench_steps", "genbench_means", "genbench_skipped"]
@@ -145,9 +145,9 @@ def test_a_run_killed_after_its_result_keeps_it_and_becomes_finished(begin):
 
 
 def killed(directory: Path, seconds: float, trained: bool) -> bool:
-    """Go on with a run in a child that is killed without warning; False if it came to its end.
+    """Resume a run in a child process and SIGKILL it after `seconds`; False if it ended before.
 
-    It lives for `seconds`, counted from its first checkpoint if it is to have `trained`.
+    If `trained`, the seconds are counted from its first checkpoint.
     """
     last = directory / "checkpoints" / "last.ckpt"
     before = last.stat().st_mtime_ns if last.exists() else 0

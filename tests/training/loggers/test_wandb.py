@@ -1,4 +1,4 @@
-"""Where the numbers of a run go, read back from what the loggers left on disk."""
+"""What the wandb logger sends, read back from the files of offline runs."""
 
 import json
 import os
