@@ -144,13 +144,6 @@ def test_a_run_stopped_while_scoring_is_only_scored_when_resumed(tmp_path, cache
     assert scores(parts) == scores(whole)
 
 
-def test_selection_by_the_reported_latents_is_refused_before_training(tmp_path, cache, capsys):
-    never = "+callbacks.never._target_=fixtures.callbacks.NeverTrained"
-    run = make(tmp_path, cache, "model=gan", "selection=fd", "selection.seed=0", never)
-    assert go(run) == 2
-    assert "selection.seed=0 is evaluation.seed" in capsys.readouterr().err
-
-
 SLEEPS = """
 import sys, time
 from pathlib import Path
