@@ -133,7 +133,7 @@ def genbench(kind: str, precision: str, data: Path | None) -> Lap:
     from genbench.training import loggers
     from genbench.training.trainer import Brief, quieten_lightning
 
-    device.spare_page_faults()
+    device.keep_freed_memory()
     quieten_lightning()
     cfg = config(kind, f"trainer.precision={precision}")
     images = pictures(kind, data)
@@ -183,7 +183,7 @@ def bare_gan(data: Path | None) -> Lap:
 
     from genbench import device
 
-    device.spare_page_faults()
+    device.keep_freed_memory()
     without_lightning()
     model = networks("gan")
     images = pictures("gan", data)
@@ -219,7 +219,7 @@ def bare_vae(data: Path | None) -> Lap:
 
     from genbench import device
 
-    device.spare_page_faults()
+    device.keep_freed_memory()
     without_lightning()
     model = networks("vae").to(memory_format=torch.channels_last)
     images = pictures("vae", data)

@@ -1,4 +1,4 @@
-"""The front door: takes the verb off the command line and imports its module. Nothing heavy here."""
+"""The command `genbench VERB ...`: imports the module of that verb alone, so that it starts fast."""
 
 import difflib
 import os
@@ -20,7 +20,7 @@ Train VAEs, GANs and VAE-GANs side by side and compare them under one protocol.
   genbench train -m model=vae,gan,vae-gan seed=0,1,2   nine runs
   genbench compare                                     the table
 
-`genbench VERB --help` says more. GENBENCH_DEBUG=1 shows where an error comes from."""
+`genbench VERB --help` says more. GENBENCH_DEBUG=1 prints the traceback of an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _dispatch(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # `genbench runs | head`: the reader has closed the pipe, no error
+    except BrokenPipeError:  # `genbench runs | head`: `head` has closed the pipe, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("GENBENCH_DEBUG") == "1":
             raise
         print(
-            f"genbench: {type(error).__name__}: {error} (a fault of genbench's own: "
-            "GENBENCH_DEBUG=1 shows where)",
+            f"genbench: {type(error).__name__}: {error} (a bug in genbench: "
+            "GENBENCH_DEBUG=1 prints the traceback)",
             file=sys.stderr,
         )
         return FAILED

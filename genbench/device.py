@@ -1,4 +1,4 @@
-"""A run's processor: CPU or GPU, its memory and its threads."""
+"""The device of a run: CPU or GPU, memory and threads."""
 
 import ctypes
 from collections.abc import Iterator
@@ -10,16 +10,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from genbench.errors import GenbenchError, UserMistake
 from genbench.models.contract import GenerativeModel
 
-SHARED_WORK = 150_000_000  # operations of a decoder's batch from which a second thread pays
-MALLOPT = {  # glibc's numbers for its parameters, and their values in bytes
+SHARED_WORK = 150_000_000  # FLOPs of the decoder per batch above which several threads are faster
+MALLOPT = {  # by name: (glibc's number of the parameter, value in bytes)
     "mmap_threshold": (-3, 1 << 30),
     "trim_threshold": (-1, 2**31 - 1),
     "top_pad": (-2, 64 << 20),
 }
 
 
-def spare_page_faults() -> None:
-    """Keep glibc from handing memory back after every step (1.07x to 1.2x, bit-identical)."""
+def keep_freed_memory() -> None:
+    """Keep glibc's malloc from returning freed memory to the kernel after every step.
+
+    Saves page faults: steps are 1.07 to 1.2 times as fast, with bit-identical results."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc only
         for name, (parameter, value) in MALLOPT.items():
@@ -28,7 +30,7 @@ def spare_page_faults() -> None:
 
 
 def device_of(accelerator: str) -> torch.device:
-    """The device of a single process; UserMistake for a GPU that PyTorch does not see."""
+    """The device of a single process; UserMistake if a GPU is asked for and PyTorch sees none."""
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserMistake(
             "trainer.accelerator=gpu, but PyTorch sees no GPU here: choose trainer=cpu, or look at "
@@ -39,20 +41,20 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def resolve_devices(devices: int, device: torch.device) -> int:
-    """Turn -1 into all devices, and refuse more than there are."""
+    """Number of devices to use, -1 resolved to all of them; UserMistake if there are fewer."""
     if device.type == "cpu":
         return max(1, devices)
-    there = torch.cuda.device_count()
-    if devices > there:
+    available = torch.cuda.device_count()
+    if devices > available:
         raise UserMistake(
-            f"trainer.devices={devices}, but this machine has {there}: "
-            f"choose trainer.devices={there} or -1 for all"
+            f"trainer.devices={devices}, but this machine has {available}: "
+            f"choose trainer.devices={available} or -1 for all"
         )
-    return there if devices == -1 else devices
+    return available if devices == -1 else devices
 
 
-def another_gpu(rank: int) -> int:
-    """Number of the GPU for the process `rank`; UserMistake if there are fewer."""
+def gpu_of_rank(rank: int) -> int:
+    """Index of the GPU that process `rank` uses; UserMistake if this machine has fewer GPUs."""
     if rank >= torch.cuda.device_count():
         raise UserMistake(
             f"evaluation.devices is above the {torch.cuda.device_count()} that this machine has"
@@ -61,9 +63,9 @@ def another_gpu(rank: int) -> int:
 
 
 def choose_threads(model: GenerativeModel, batch_size: int) -> None:
-    """Take one thread where a step is too small to share: sharing doubles its time (docs/log.md).
+    """Use one thread where a step is too small for several, which double its time (docs/log.md).
 
-    The work of the decoder decides, not a clock, so that equal configs compute in equal order.
+    Decided by the decoder's FLOPs, not by timing, so that equal configs sum in the same order.
     """
     decoder = getattr(model, "decoder", None)
     if decoder is None or torch.get_num_threads() == 1:
@@ -76,14 +78,14 @@ def choose_threads(model: GenerativeModel, batch_size: int) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of a GPU or of the machine."""
-    # PyTorch has no class for the latter
+    # PyTorch has no exception class for a failed allocation on the CPU
     of_torch = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
     return of_torch or isinstance(error, MemoryError)
 
 
 @contextmanager
 def memory_for(doing: str, remedy: str) -> Iterator[None]:
-    """Turn running out of memory, of a GPU or of the machine, into a sentence with the remedy."""
+    """Context in which running out of memory, GPU or CPU, raises GenbenchError with `remedy`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -110,4 +112,6 @@ def scoring_memory(batch_size: int) -> AbstractContextManager[None]:
     )
 
 
-MALLOC: dict[str, int] = {}  # of glibc's parameters, those that this process has set
+MALLOC: dict[
+    str, int
+] = {}  # glibc parameters that this process has set, in bytes; recorded with the run

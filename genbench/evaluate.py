@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from genbench.data.contract import ImageData
-from genbench.device import another_gpu, device_of
+from genbench.device import device_of, gpu_of_rank
 from genbench.errors import DONE, UserMistake
 from genbench.metrics.evaluation import AVERAGED, REPORTED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
@@ -47,7 +47,7 @@ def run_feature_worker(
     die_with_the_first()
     rank, world = (int(number) for number in argv[0].split("/"))
     if device.type == "cuda":
-        device = torch.device("cuda", another_gpu(rank))
+        device = torch.device("cuda", gpu_of_rank(rank))
     if AVERAGED in argv[2:]:
         loading.load_average(directory, model)
     workers = FeatureWorkers(rank, world, Path(argv[1]))

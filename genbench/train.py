@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from genbench.data.contract import ImageData
-from genbench.device import spare_page_faults, training_memory
+from genbench.device import keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, heard
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
@@ -238,7 +238,7 @@ def open_log(directory: Path) -> Iterator[None]:
 def main(argv: list[str]) -> int:
     """Run what a run directory describes; returns the exit code."""
     directory, resume = Path(argv[0]), "--resume" in argv
-    spare_page_faults()
+    keep_freed_memory()
     trainer.quieten_lightning()
     cfg = OmegaConf.create(read_config(directory))
     if not ranks.is_first_rank():

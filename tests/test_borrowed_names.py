@@ -1,6 +1,6 @@
-"""Names of other libraries that are not part of their documented API, and where genbench needs them.
+"""Names of other libraries that are not part of their documented API, and the file that uses each.
 
-Each stands in one place. When a new version takes one away, the test says which place to mend.
+If a new version of a library removes one, the test fails with the file that needs a change.
 """
 
 import inspect
@@ -106,7 +106,7 @@ BORROWED = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs
 @pytest.mark.parametrize("name", BORROWED)
-def test_a_borrowed_name_is_what_it_was(name):
+def test_a_private_name_of_another_library_still_exists(name):
     library, place, check = BORROWED[name]
     try:
         check()

@@ -1,4 +1,4 @@
-"""The front door: verbs, their help, what a wrong one gets, and completion."""
+"""The command line: commands, their help, answers to wrong ones, and completion."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ def test_a_mistake_has_a_traceback_only_if_asked_for(room):
     assert asked.returncode != 0
 
 
-def test_the_front_door_opens_without_torch():
+def test_the_command_line_imports_no_torch():
     code = (
         "import sys; import genbench.cli, genbench.launch.task, genbench.runs.directory, genbench.commands.doctor\n"
         "assert not {'torch', 'pytorch_lightning', 'torchvision', 'wandb'} & set(sys.modules)"
@@ -79,7 +79,7 @@ def test_help_lists_the_groups_that_a_user_chooses_from():
     assert "_parts" not in done.stdout
 
 
-def test_help_imports_nothing_that_takes_time():
+def test_help_imports_no_slow_module():
     code = (
         "import sys; before = set(sys.modules); from genbench.cli import main; main(['--help'])\n"
         "print(*(set(sys.modules) - before), file=sys.stderr)"
@@ -88,7 +88,7 @@ def test_help_imports_nothing_that_takes_time():
     assert not {"hydra", "omegaconf", "numpy", "yaml", "rich"} & set(done.stderr.split())
 
 
-def test_a_reader_who_stops_reading_is_no_error():
+def test_a_closed_pipe_is_no_error():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([*GENBENCH, "--help"], stdout=write, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Models of a user's own, from training to the table: the contract is all that is asked of them."""
+"""Models that a user wrote from the contract alone are trained, scored, resumed and compared."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ MOVES = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Where the user works: a folder of configs."""
+    """The user's working directory, with a folder of configs."""
     folder = tmp_path_factory.mktemp("user")
     for name, (kind, networks) in NETWORKS.items():
         config = {
@@ -100,7 +100,7 @@ def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compa
 
 
 @pytest.mark.slow
-def test_what_breaks_the_contract_is_a_sentence_before_training(place, call):
+def test_a_model_that_breaks_the_contract_is_refused_before_training(place, call):
     broken = place / "genbench_configs" / "model"
     base = yaml.safe_load((broken / "trio.yaml").read_text())
     cases = {

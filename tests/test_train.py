@@ -97,7 +97,7 @@ def test_a_diverged_run_says_so_and_why(start, capsys):
         ("network.latent_dim=32 model.latent_dim=16", "latent"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(start, capsys, override, sentence):
+def test_impossible_settings_are_refused_in_a_sentence(start, capsys, override, sentence):
     if override == "trainer=gpu":
         torch = pytest.importorskip("torch")
         if torch.cuda.is_available():
@@ -159,7 +159,7 @@ def test_a_user_trains_scores_again_samples_and_compares(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_a_terminal_with_a_progress_bar_hears_a_loggers_warning_once(tmp_path, cache):
+def test_a_terminal_with_a_progress_bar_shows_a_loggers_warning_once(tmp_path, cache):
     directory = make(tmp_path, cache, "trainer.progress=true", "logger=tensorboard")
     (directory / "tensorboard").write_text("no folder")
     ours, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""A worker collects garbage while it works, and not while it imports; a library always does."""
+"""The garbage collector is off while a worker imports its modules, and on otherwise."""
 
 import subprocess
 import sys
@@ -27,10 +27,10 @@ def said(code: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_worker_collects_nothing_while_it_imports_and_everything_new_afterwards():
+def test_garbage_collection_is_off_during_imports_and_on_afterwards():
     assert said(WORKER) == "False False True True"
 
 
 @pytest.mark.slow
-def test_whoever_imports_genbench_keeps_the_collector_as_it_is():
+def test_importing_genbench_leaves_the_garbage_collector_alone():
     assert said(LIBRARY) == "True 0"

@@ -1,6 +1,6 @@
-"""The verbs: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>`.
+"""The commands: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>`.
 
-Imports no torch, except for `data` and `extractor`, whose work is done in this process.
+Only `data` and `extractor` import torch, because they do their work in this process.
 """
 
 VERBS = {  # in the order of `genbench --help`, with a summary each
@@ -16,6 +16,6 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "show": "print one run: settings, scores with cards, cost, files",
     "data": "list, check or prepare datasets",
     "extractor": "list feature networks, or train one for a dataset",
-    "doctor": "print what this machine has and what is missing",
+    "doctor": "print what is installed here and what is missing",
     "completion": "print a shell's completion script",
 }

@@ -1,4 +1,4 @@
-"""Arguments that several verbs take: help, runs or selections of runs, and the outputs folder."""
+"""Arguments that several commands take: help, runs or selections of runs, and the outputs folder."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from genbench.runs.paths import default_outputs
 
 
 def wants_help(argv: Sequence[str]) -> bool:
-    """Tell whether the first argument asks for the usage."""
+    """Whether the first argument asks for the usage."""
     return bool(argv) and argv[0] in ("-h", "--help")
 
 
 def outputs_argument() -> ArgumentParser:
-    """Parent parser with `--outputs`, which is always a path: by default that of the environment."""
+    """Parent parser with `--outputs`, a Path; default: GENBENCH_OUTPUTS, else outputs."""
     parent = ArgumentParser(add_help=False, allow_abbrev=False)
     parent.add_argument(
         "--outputs",

@@ -1,7 +1,7 @@
 """`genbench compare`: methods in rows, scores in columns, seeds aggregated.
 
-A row is a fingerprint: runs that differ only in their seed. A column is a score under one protocol:
-scores whose cards differ never share a column. Failed runs are counted, never dropped.
+A row holds the runs of one fingerprint, which differ only in their seed. A column is a score under one
+protocol: scores whose cards differ never share a column. Failed runs are counted, never dropped.
 """
 
 import argparse
@@ -93,10 +93,10 @@ def main(argv: Sequence[str]) -> int:
     """Print or write the table; returns the exit code."""
     options = parser().parse_intermixed_args(list(argv))
     with no_garbage():
-        return _answer(options)
+        return _compare(options)
 
 
-def _answer(options: argparse.Namespace) -> int:
+def _compare(options: argparse.Namespace) -> int:
     options.format = options.format or ("csv" if options.wide else "table")
     found = some_runs(options.select, options.outputs)
     directories = {run.name: run for run, _ in found}
@@ -126,11 +126,11 @@ def _tables(
     found = arenas(results, options.metric, everything, options.sort, options.pareto)
     if options.best_of is not None:
         _only_table(options, "--best-of")
-        return _fitting(best_of_tables(found, options.best_of, options.sort), options)
+        return _formatted(best_of_tables(found, options.best_of, options.sort), options)
     tables = [table_of(arena, options.pareto, notes) for arena in found]
     if options.columns == "dataset":
         tables = by_dataset(tables)
-    tables = _fitting(tables, options)
+    tables = _formatted(tables, options)
     if not options.versus:
         return tables
     differences = versus_tables(found, options.versus)
@@ -138,7 +138,7 @@ def _tables(
 
 
 def _only_table(options: argparse.Namespace, option: str) -> None:
-    """Refuse other options that add tables or columns: `option` prints a table of its own."""
+    """UserMistake if `option`, which prints a table of its own, is combined with others that do."""
     given = {
         "--best-of": options.best_of is not None and option != "--best-of",
         "--versus": options.versus,
@@ -150,7 +150,7 @@ def _only_table(options: argparse.Namespace, option: str) -> None:
             raise UserMistake(f"{option} makes a table of its own: leave out {other}")
 
 
-def _fitting(tables: Sequence[Table], options: argparse.Namespace) -> list[Table]:
+def _formatted(tables: Sequence[Table], options: argparse.Namespace) -> list[Table]:
     if options.format == "table" and not options.out:
         return [part for table in tables for part in folded(table)]
     if options.format == "csv":
@@ -159,13 +159,15 @@ def _fitting(tables: Sequence[Table], options: argparse.Namespace) -> list[Table
 
 
 def _draw(results: Sequence[Result], where: Mapping[str, Path], path: Path) -> None:
-    """Draw the first seed of every row that was trained."""
+    """Draw the sample grids of the first run of every trained row into the PNG `path`."""
     from genbench.comparison.contact_sheet import contact_sheet
 
     rows = [row for row in make_rows(results) if row.runs and not row.untrained]
     runs = [(f"{row.label} on {row.dataset}", where[row.runs[0].run_id]) for row in rows]
     if not runs:
-        raise UserMistake("--pictures: no run that was trained has finished, see `genbench runs`")
+        raise UserMistake(
+            "--pictures: none of these runs was trained and has finished, see `genbench runs`"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(runs).save(path)

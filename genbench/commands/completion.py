@@ -19,8 +19,8 @@ Completes verbs, runs, and for train every group, option and setting.
   fish:  genbench completion fish | source         in ~/.config/fish/config.fish"""
 
 
-# verbs whose first argument is one of a few words, or a word or a run
-WORDS = {
+# commands whose first argument is (or may be) one of a few subcommands
+SUBCOMMANDS = {
     "completion": ["bash", "zsh", "fish"],
     "data": ["list", "check", "prepare"],
     "extractor": ["list", "train"],
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _candidates(line: str) -> list[str]:
-    """What may follow on a command line that has been typed up to the cursor."""
+    """Completions of the last word of a command line that is typed up to the cursor."""
     words = line.split()
     current = "" if line.endswith(" ") else words[-1]
     if len(words) < 2 or (len(words) == 2 and current):
@@ -53,7 +53,7 @@ def _candidates(line: str) -> list[str]:
     elif words[1] == "train":
         return _hydra_candidates(line)
     else:
-        found = list(WORDS.get(words[1], []))
+        found = list(SUBCOMMANDS.get(words[1], []))
         if words[1] in TAKES_A_RUN:
             found += _runs()
     return [candidate for candidate in found if candidate.startswith(current)]
@@ -67,7 +67,7 @@ def _runs() -> list[str]:
 
 
 def _hydra_candidates(line: str) -> list[str]:
-    """Hydra's own answer to the line without the verb."""
+    """Hydra's completions of the line without the verb."""
     from genbench.launch import task
 
     program, _, rest = line.split(" ", 2) if line.count(" ") > 1 else (*line.split(" "), "")

@@ -1,4 +1,4 @@
-"""`genbench data`: list datasets, prepare one, or check one for all that would stop a training."""
+"""`genbench data`: list datasets, prepare one, or check one for problems that would stop a training."""
 
 import os
 import sys
@@ -20,11 +20,11 @@ from genbench.launch.hydra_internals import group_options
 from genbench.launch.mistakes import explained
 
 USAGE = """\
-genbench data list                           every dataset: shape, splits, where it is looked for
-genbench data check NAME [key=value ...]     look at every picture, name what is wrong
-genbench data prepare NAME [key=value ...]   fetch what may be fetched, decode once into the cache
+genbench data list                           every dataset: shape, splits, where its files are expected
+genbench data check NAME [key=value ...]     decode every picture, print each problem
+genbench data prepare NAME [key=value ...]   download it if possible, decode it into the cache
 
-NAME is a dataset of the list; keys are those of `genbench train`: dataset.root=..., paths.data=...
+NAME is a dataset of the list; keys are as in `genbench train`: dataset.root=..., paths.data=...
 """
 SHOWN = 20  # problems printed in full
 
@@ -54,16 +54,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def build(name: str, overrides: Sequence[str]) -> Images:
-    """Make the dataset that `genbench train dataset=NAME` would train on; within `explained`."""
+    """The dataset that `genbench train dataset=NAME` trains on. Call inside `explained`."""
     node = compose("train", overrides=[f"dataset={name}", *overrides]).dataset
     data: Images = instantiate(OmegaConf.to_container(node, resolve=True))
     return data
 
 
 def show_list(overrides: Sequence[str]) -> int:
-    """Print a line for every dataset that has a config; returns the exit code."""
+    """Print a line for every dataset with a config; returns the exit code."""
     table = Table("dataset", "image", "splits", "state", box=None, pad_edge=False)
-    table.add_column("looked for in", overflow="fold")
+    table.add_column("where", overflow="fold")
     with explained(overrides):
         for name in group_options("dataset"):
             data = build(name, overrides)
@@ -75,7 +75,7 @@ def show_list(overrides: Sequence[str]) -> int:
 
 
 def _state(data: Images) -> tuple[str, str]:
-    """Whether a dataset is here, and the sizes of its splits if they are known without decoding."""
+    """(state of the files, sizes of the splits), as far as they are known without decoding."""
     if data.source.given_root is None:
         return "needs dataset.root", "by config"
     if data.source.missing() is not None:
@@ -93,7 +93,7 @@ def _state(data: Images) -> tuple[str, str]:
 
 
 def prepare(data: Images, name: str) -> int:
-    """Fetch and decode the dataset, print its splits; returns the exit code."""
+    """Download and decode the dataset, print its splits; returns the exit code."""
     data.prepare_data()
     for split in SPLITS:
         card = data.card(split)
@@ -123,7 +123,7 @@ def check(data: Images, name: str) -> int:
 
 
 def problems(data: Images) -> Iterator[str]:
-    """Everything that would stop a training run on `data`, a sentence each."""
+    """A sentence for each problem that would stop a training on `data`."""
     for split in SPLITS:
         count = len(data.source.split(split))
         if not count:
@@ -144,7 +144,7 @@ def _bad_pictures(data: Images, split: Split, count: int) -> Iterator[str]:
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, cache.progress() as bar:
-        task = bar.add_task(f"looking at {data.name} ({split})", total=count)
+        task = bar.add_task(f"decoding {data.name} ({split})", total=count)
         for start in range(0, count, cache.BLOCK):
             rows = range(start, min(start + cache.BLOCK, count))
             yield from filter(None, pool.map(problem, rows))

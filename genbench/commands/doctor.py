@@ -1,6 +1,6 @@
-"""`genbench doctor`: what this machine has and what is missing, a line for each finding.
+"""`genbench doctor`: what is installed on this machine and what is missing, a line for each finding.
 
-Packages that take long to import, torch first of all, are imported by the checks that need them.
+Packages that are slow to import, such as torch, are imported inside the checks that need them.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from genbench.runs.files import explain_os_error, first_line
 from genbench.runs.paths import cache_folder, default_outputs
 
 USAGE = """\
-genbench doctor                  what this machine has, and what is missing
+genbench doctor                  what is installed here, and what is missing
 genbench doctor --format json    the same for scripts
 
-Exit code 0 if training on the embedded digits would work here, 1 if not."""
+Exit code 0 if training on the embedded digits works here, 1 if not."""
 ROOM_FOR_A_RUN = 1 << 30  # bytes of free disk
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("genbench doctor", usage=USAGE)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args(list(argv))
-    findings = [finding for check in CHECKS for finding in _guarded(check)]
+    findings = [finding for check in CHECKS for finding in _findings(check)]
     if arguments.format == "json":
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
     return FAILED if any(finding.state == "broken" for finding in findings) else DONE
 
 
-def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Findings of a check; one that raises is a finding itself, and the other checks still run."""
+def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Findings of a check. If it raises, the error is a finding, and the other checks still run."""
     try:
         yield from check()
     except Exception as error:
@@ -109,7 +109,7 @@ def _torch() -> Iterator[Finding]:
         torchvision = importlib.import_module("torchvision")
         importlib.import_module("torchvision.ops").nms(
             torch.zeros(1, 4), torch.zeros(1), 0.5
-        )  # its compiled part fits this torch
+        )  # its compiled extension loads with this torch
         yield Finding("torchvision", "ok", f"{torchvision.__version__}, fits this torch")
     except Exception as error:
         yield Finding(
@@ -139,7 +139,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _bf16_on_cpu(torch: Any) -> str:
-    """Time a small product in both types: many CPUs only emulate bfloat16, and are slower with it."""
+    """Time a small matrix product in both types: many CPUs emulate bfloat16 and are slower with it."""
     import time
 
     def seconds(dtype: Any) -> float:
@@ -171,10 +171,10 @@ def _threads() -> Iterator[Finding]:
 
 
 def extractors_found() -> Iterator[Finding]:
-    """A finding for every feature network: whether its weights are here, and where."""
+    """A finding for every feature network: whether its weights are present, and where."""
     extractors = importlib.import_module("genbench.metrics.extractors")
-    for name, there, where in extractors.status(cache_folder()):
-        yield Finding(f"extractor {name}", "ok" if there else "missing", str(where))
+    for name, present, where in extractors.status(cache_folder()):
+        yield Finding(f"extractor {name}", "ok" if present else "missing", str(where))
 
 
 def _datasets() -> Iterator[Finding]:
@@ -189,16 +189,16 @@ def _datasets() -> Iterator[Finding]:
 
 
 def _wandb() -> Iterator[Finding]:
-    """What a run would decide about wandb; no login is asked for."""
+    """Whether runs would log to wandb; does not prompt for a login."""
     installed = version("wandb")
     with redirect_stderr(io.StringIO()):
-        access = wandb_access.look()
+        access = wandb_access.check_access()
     later = "optional: runs are logged offline, `genbench wandb sync` sends them later"
     state, remedy = {
         "online": ("logged in", ""),
         "disabled": ("switched off by WANDB_MODE", "optional: unset WANDB_MODE"),
         "offline": ("kept offline by WANDB_MODE", later),
-        "nobody": ("nobody is logged in", "optional: wandb login"),
+        "logged out": ("nobody is logged in", "optional: wandb login"),
         "unreachable": (f"there is a key, but {access.server} does not answer", later),
     }[access.state]
     yield Finding(
@@ -208,9 +208,9 @@ def _wandb() -> Iterator[Finding]:
 
 def _disk() -> Iterator[Finding]:
     outputs = default_outputs().resolve()
-    there = next(path for path in (outputs, *outputs.parents) if path.exists())
+    existing = next(path for path in (outputs, *outputs.parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         yield Finding(
@@ -220,7 +220,7 @@ def _disk() -> Iterator[Finding]:
             "set GENBENCH_OUTPUTS or paths.outputs=...",
         )
         return
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     enough = free >= ROOM_FOR_A_RUN
     yield Finding(
         "outputs",

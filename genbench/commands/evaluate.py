@@ -19,15 +19,15 @@ from genbench.runs.paths import default_outputs
 USAGE = """\
 usage: genbench evaluate RUN ... [key=value ...]
 
-Scores the final weights of runs again. What is not given is as in the run itself. The scores are
-written below the run's evaluations/, each with its card; result.json is never changed.
+Scores the final weights of runs again. Settings that are not given are those of the run. The scores
+are written to the run's folder evaluations/, each with its card; result.json is never changed.
 
   genbench evaluate latest evaluation.num_samples=5000
   genbench evaluate 20260101 20260102 evaluation=full"""
 
 
 def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
-    """Score runs again under the protocol that `key=value` arguments describe; the worst exit code.
+    """Score runs again under the protocol given by `key=value` arguments; returns the worst exit code.
 
     `worker` is the module that scores one run.
     """
@@ -59,7 +59,8 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
 def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The run's `evaluation` and `extractor` blocks with `overrides` applied.
 
-    A chosen group (`evaluation=full`, `extractor=...`) replaces the run's block with its own values.
+    A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run. UserMistake
+    for overrides of other groups.
     """
     for override in overrides:
         if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
@@ -81,7 +82,7 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
 
 def _kept(cfg: DictConfig, group: str, block: Mapping[str, Any], chosen: set[str]) -> DictConfig:
-    """The run's block with changed values; interpolations of extractor and paths are kept as such."""
+    """The run's block with the changed values. References to extractor and paths stay interpolations."""
     kept = OmegaConf.create(dict(block))
     raw = OmegaConf.to_container(cfg[group], resolve=False)
     assert isinstance(raw, dict)

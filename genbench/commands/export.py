@@ -1,7 +1,7 @@
 """`genbench export`: runs and scores in a database or a parquet file, for a team's dashboards.
 
 Two tables, `runs` and `scores`; docs/studies.md describes their columns. Rows are matched by key and
-only those that differ are written, in one transaction, so that exporting twice changes nothing.
+only those that differ are written, in one transaction, so that a second export changes nothing.
 """
 
 import argparse
@@ -42,11 +42,11 @@ Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write what is selected to `--to`; returns the exit code."""
+    """Write the selected runs to `--to`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="genbench export",
         parents=[runs_arguments("runs, or selections: model=gan dataset=mnist")],
-        description="Put runs and scores where other programs read them; again, only what changed.",
+        description="Put runs and scores where other programs read them. A second export writes only what changed.",
         epilog="examples: genbench export --to sqlite:///runs.db · genbench export study=objectives "
         "--to postgresql://me@host/db --prune · genbench export --to scores.parquet",
     )
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 def tables(records: Sequence[Record]) -> tuple[Rows, Rows]:
     """Rows of both tables by key; a later score with the same key replaces the earlier one.
 
-    What a run does not have is None.
+    A value that a run lacks is None.
     """
     runs: Rows = {}
     scores: Rows = {}
@@ -134,11 +134,13 @@ def _engine(text: str) -> "Engine":
     try:
         url: URL = sqlalchemy.make_url(text)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UserMistake(f"--to {text} is not a known kind of place: give {kinds}") from None
+        raise UserMistake(f"--to {text} is not a place that export knows: give {kinds}") from None
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("postgresql", "sqlite"):
-        raise UserMistake(f"--to {url.drivername}:// is not a known kind of place: give {kinds}")
+        raise UserMistake(
+            f"--to {url.drivername}:// is not a place that export knows: give {kinds}"
+        )
     try:
         return sqlalchemy.create_engine(url)
     except ImportError:
@@ -222,7 +224,7 @@ def _upsert(connection: "Connection", table: "Table", rows: Sequence[Mapping[str
 
 # --- a file ---------------------------------------------------------------------------------------
 def write_parquet(path: Path, runs: Rows, scores: Rows) -> int:
-    """Write a row per score with its run's columns, or one for a run without scores.
+    """Write a row for each score with its run's columns, and one for each run without scores.
 
     Returns the number of rows. UserMistake without pyarrow or if the file cannot be written.
     """

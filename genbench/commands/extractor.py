@@ -37,27 +37,27 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) == ["list"]:
         return list_extractors()
     raise UserMistake(
-        "extractor takes a word first: genbench extractor list, or extractor train ..."
+        "extractor needs a subcommand: genbench extractor list, or genbench extractor train ..."
     )
 
 
 def list_extractors() -> int:
-    """Print every feature network, whether its weights are here, and where; the exit code."""
+    """Print every feature network, whether its weights are present, and where; returns the exit code."""
     for finding in extractors_found():
         print(f"{finding.topic.removeprefix('extractor '):<28} {finding.state:<8} {finding.found}")
     return DONE
 
 
 def train_extractor(argv: Sequence[str]) -> int:
-    """Train the classifier of a dataset, given as --dataset or in a shipped name; the exit code."""
+    """Train the classifier of a dataset, given by --dataset or a shipped name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="genbench extractor train")
-    parser.add_argument(
-        "name", nargs="?", help="a name as genbench ships them: lenet-<dataset>-v<n>"
-    )
-    parser.add_argument("--dataset", help="the dataset of a classifier of your own")
+    parser.add_argument("name", nargs="?", help="name of a shipped network: lenet-<dataset>-v<n>")
+    parser.add_argument("--dataset", help="the dataset to train on")
     parser.add_argument("--data", help="the folder that holds the dataset; as paths.data=...")
-    parser.add_argument("--out", type=Path, help="where the two files go; the cache if not given")
-    parser.add_argument("--epochs", type=int, help="passes over the images; enough, if not given")
+    parser.add_argument("--out", type=Path, help="folder of weights and card (default: the cache)")
+    parser.add_argument(
+        "--epochs", type=int, help="passes over the images (default: by their number)"
+    )
     parser.add_argument("settings", nargs="*", help="as in genbench train: dataset.root=..., ...")
     arguments = parser.parse_intermixed_args(list(argv))
     overrides = list(arguments.settings)
@@ -66,12 +66,12 @@ def train_extractor(argv: Sequence[str]) -> int:
     named = re.fullmatch(r"lenet-(.+)-v\d+", arguments.name or "")
     if bool(arguments.name) == bool(arguments.dataset) or (arguments.name and not named):
         raise UserMistake(
-            f"{arguments.name or 'nothing'} is no name like lenet-mnist-v1: give one, or --dataset NAME"
+            f"{arguments.name or 'nothing'} is not a name like lenet-mnist-v1: give one, or --dataset NAME"
         )
     if arguments.data:
         overrides.append(f"paths.data={arguments.data}")
     dataset = named[1] if named else arguments.dataset
-    from genbench.metrics.extractors.training import write  # torch: only who trains waits for it
+    from genbench.metrics.extractors.training import write  # slow: imports torch
 
     data, cache = compose_data(dataset, overrides)
     folder = arguments.out or cache / "extractors"
@@ -82,7 +82,7 @@ def train_extractor(argv: Sequence[str]) -> int:
 
 
 def compose_data(dataset: str, overrides: Sequence[str]) -> tuple[Any, Path]:
-    """The prepared data of `dataset`, as a run would see it, and the cache folder of runs.
+    """The data of `dataset`, prepared as for a run, and the cache folder.
 
     Raises UserMistake for overrides that do not fit.
     """

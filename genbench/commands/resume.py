@@ -8,7 +8,7 @@ from genbench.commands.arguments import wants_help
 from genbench.errors import DONE, MISTAKE, UserMistake
 from genbench.launch import resumption
 from genbench.launch.resumption import restarted
-from genbench.launch.run import agree, is_first, see_worker_through
+from genbench.launch.run import execute_worker, is_rank_zero, share_config
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import find_run
 from genbench.runs.selection import parse_selections
@@ -24,15 +24,15 @@ RUN is a run id, a unique prefix of one, a path, or `latest`.
   genbench resume latest trainer=ddp trainer.devices=2
   genbench resume latest trainer.checkpoint_minutes=2 dataset.workers=8
 
-The trainer may change, and where a dataset lies and how it is read (dataset.root, workers, cache_gb,
-device_resident). The record lists every trainer. The method, budget and seed stay: for others train a
-new run. Another trainer.precision makes the run one of a method of its own."""
+The trainer may change, and where a dataset is and how it is read (dataset.root, workers, cache_gb,
+device_resident). The record lists every trainer. Method, budget and seed cannot change: train a new
+run for that. With another trainer.precision the run becomes a method of its own in comparisons."""
 
 
 def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     """Continue an interrupted run from its last checkpoint; returns the exit code.
 
-    `argv` is the run, and the settings that change: `trainer=...`, `trainer.key=value`, or how the
+    `argv` is the run and the settings that change: `trainer=...`, `trainer.key=value`, or how the
     dataset is read. `worker` is the module that trains.
     """
     if wants_help(argv):
@@ -42,21 +42,23 @@ def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     overrides = ["=".join(setting) for setting in settings]
     if len(references) != 1:
         raise UserMistake(
-            "resume takes one run, an id, a prefix of one, a path, or latest; and settings of the "
+            "resume takes one run (an id, a unique prefix, a path, or latest) and settings of the "
             "trainer: genbench resume latest trainer.devices=2"
         )
     directory = find_run(references[0])
     status = read_status(directory).status
-    if status == "finished" and restarted():  # a cluster started the job again needlessly
+    if status == "finished" and restarted():  # a cluster requeued a job that was done
         return DONE
-    if is_first():
+    if is_rank_zero():
         _check_resumable(directory, status)
     before = read_config(directory)
-    config = resumption.changed(before, overrides) if overrides else before
-    agree(directory, config)
+    config = resumption.with_overrides(before, overrides) if overrides else before
+    share_config(directory, config)
     command = f"genbench resume {shlex.join(argv)}"
-    code, _ = see_worker_through(directory, config, command, worker, resume=True)
-    if code == MISTAKE and is_first():  # the settings were refused: the run keeps its old config
+    code, _ = execute_worker(directory, config, command, worker, resume=True)
+    if (
+        code == MISTAKE and is_rank_zero()
+    ):  # the settings were refused: the run keeps its old config
         write_config(directory, before)
     return code
 

@@ -1,4 +1,4 @@
-"""`genbench runs`: a line per run; `runs tag` and `runs remove` keep them in order."""
+"""`genbench runs`: list runs; `runs tag` changes their tags, `runs remove` deletes them."""
 
 import argparse
 import csv
@@ -23,8 +23,7 @@ from genbench.runs.score import ORDER, Score
 from genbench.runs.status import read_status
 
 ACTIONS = ("tag", "remove")
-SHOWN = 20  # runs that are listed before the question whether to delete them
-
+SHOWN = 20  # runs to list before asking whether to delete them
 
 # columns of every run; its scores follow
 FIELDS = (
@@ -110,7 +109,7 @@ def _unreadable(run: Path, reason: str) -> dict[str, Any]:
 
 
 def _by_name(scores: Sequence[Score]) -> dict[str, float | None]:
-    """Values by `final/<name>`; of protocols other than the first by `final/<name> [<protocol>]`."""
+    """Values by `final/<name>`; a protocol other than the name's first as `final/<name> [<protocol>]`."""
     own: dict[str, str] = {}
     values: dict[str, float | None] = {}
     for score in scores:
@@ -130,8 +129,8 @@ def _sorted(lines: list[dict[str, Any]], name: str, backwards: bool) -> list[dic
     known = {k for one in lines for k in one}
     if lines and name not in known:
         raise UserMistake(f"--sort {name} is not a column: there are {', '.join(sorted(known))}")
-    there = [one for one in lines if one.get(name) is not None]
-    ordered = sorted(there, key=lambda one: one[name], reverse=backwards)
+    present = [one for one in lines if one.get(name) is not None]
+    ordered = sorted(present, key=lambda one: one[name], reverse=backwards)
     return ordered + [one for one in lines if one.get(name) is None]
 
 
@@ -177,7 +176,7 @@ def age(since: float | None) -> str:
 
 
 def _chosen(words: Sequence[str], outputs: Path, usage: str) -> list[Record]:
-    """Records of the runs that `words` name or select; without words UserMistake, not all runs."""
+    """Records of the runs that `words` name or select. UserMistake without words: never all runs."""
     if not words:
         raise UserMistake(f"which runs? {usage}")
     records = read_records(words, outputs)
@@ -188,12 +187,12 @@ def _chosen(words: Sequence[str], outputs: Path, usage: str) -> list[Record]:
 
 # --- tags -----------------------------------------------------------------------------------------
 def tag(argv: Sequence[str]) -> int:
-    """Add and take away tags: `SELECTION +name -name`; returns the exit code."""
+    """Add and remove tags: `SELECTION +name -name`; returns the exit code."""
     usage = "genbench runs tag latest +baseline -old"
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: genbench runs tag RUN|key=value ... +TAG -TAG\n\n  {usage}")
         return DONE
-    # words like -old are tags, which argparse passes by as options that it does not know
+    # words like -old are tags: argparse leaves them among the unknown options
     parser = argparse.ArgumentParser(
         prog="genbench runs tag", parents=[outputs_argument()], add_help=False, allow_abbrev=False
     )
@@ -207,7 +206,7 @@ def tag(argv: Sequence[str]) -> int:
                 f"{name!r} is not a tag: a tag is a word without ',' and '='; {usage}"
             )
     if not added and not dropped:
-        raise UserMistake(f"no tag to add or take away: {usage}")
+        raise UserMistake(f"no tag to add or remove: {usage}")
     records = _chosen(rest, options.outputs, usage)
     changed = [record for record in records if _retag(record, added, dropped)]
     unreadable = [record for record in records if record.result is None]
@@ -233,7 +232,7 @@ def _retag(record: Record, added: Sequence[str], dropped: Sequence[str]) -> bool
 
 # --- removing -------------------------------------------------------------------------------------
 def remove(argv: Sequence[str]) -> int:
-    """Delete run directories, after a question; returns the exit code."""
+    """Delete run directories after asking; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="genbench runs remove",
         parents=[runs_arguments("runs, or selections: status=failed tags=old")],
@@ -279,11 +278,11 @@ def _agreed(records: Sequence[Record]) -> bool:
 
 
 def _delete(record: Record) -> str | None:
-    """Delete one directory if it is still an idle run; returns the problem otherwise."""
+    """Delete one run directory; returns the problem if it is running, no run, or cannot be deleted."""
     run = record.run
     if run.is_symlink() or not (run / "config.yaml").is_file():
         return f"{run} is not a run directory and stays"
-    if read_status(run).status == "running":  # it may have been resumed since the question
+    if read_status(run).status == "running":  # it may have been resumed while the user was asked
         return f"{run.name} is running and stays"
     # renamed first, so that an interrupted deletion leaves nothing that looks like a run
     doomed = run.with_name(f".{run.name}.{os.getpid()}.removed")

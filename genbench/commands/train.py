@@ -19,7 +19,7 @@ outputs/<run_id>/. Without settings: a small VAE on the embedded digits.
   genbench train budget.images=500k seed=1             change values
   genbench train -m model=vae,gan,vae-gan seed=0,1,2   nine runs, as many at once as fit
   genbench train -m experiment=objectives              a study that ships (docs/studies.md)
-  genbench train model=gan trainer=cpu study=first     name the question for `genbench compare`
+  genbench train model=gan trainer=cpu study=first     a study name groups runs for `genbench compare`
 
   --cfg job        print the composed settings instead of training
   --info           print where they come from
@@ -31,7 +31,7 @@ Exit code: 0 done, 1 failed or diverged, 2 a mistake in the command, 75 interrup
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train what `argv` asks for, or print the usage with all groups and settings; the exit code."""
+    """Train what `argv` asks for, or print the usage with all groups and settings; returns the exit code."""
     if not wants_help(argv):
         return task.train(argv)
     print(USAGE)
@@ -40,8 +40,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _groups_and_settings(argv: Sequence[str]) -> list[str]:
-    """Hydra's own help without groups like `dataset/_parts`, which are parts of other configs."""
+    """Lines of Hydra's help, without groups like `dataset/_parts`, which only other configs use."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):  # how Hydra ends it
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):  # Hydra exits after it
         task.train(argv)
     return [line for line in printed.getvalue().splitlines() if not re.match(r"\S*/_\w+: ", line)]

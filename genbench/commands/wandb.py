@@ -1,6 +1,6 @@
 """`genbench wandb`: upload what was logged offline (`sync`), save a view of a study (`workspace`).
 
-A view needs wandb-workspaces, `genbench[workspace]`.
+A view needs the package wandb-workspaces: `genbench[workspace]`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 from genbench.commands.arguments import runs_arguments, wants_help
 from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
-from genbench.launch.wandb_access import look
+from genbench.launch.wandb_access import check_access
 from genbench.runs.files import UNSENT, write_out
 from genbench.runs.history import read_history
 from genbench.runs.records import read_records, some_runs
@@ -23,7 +23,7 @@ USAGE = """\
 usage: genbench wandb sync [RUN|key=value ...] [--dry-run]
        genbench wandb workspace study=NAME [--entity E] [--project P] [--out FILE]
 
-sync sends what was logged offline, the pieces of a resumed run under one id, and leaves out what was sent.
+sync uploads what was logged offline and was not uploaded before; a resumed run gets one id.
 workspace saves a view of a study: scores in groups of seeds, curves over images, pictures side by side.
 
   genbench wandb sync --dry-run
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         return DONE
     actions = {"sync": sync, "workspace": save_view}
     if not argv or argv[0] not in actions:
-        raise UserMistake(f"wandb takes a word first: genbench wandb {' or '.join(actions)}")
+        raise UserMistake(f"wandb needs a subcommand: genbench wandb {' or '.join(actions)}")
     return actions[argv[0]](argv[1:])
 
 
@@ -62,9 +62,9 @@ def sync_parser() -> argparse.ArgumentParser:
 
 
 def unsent(run: Path) -> list[Path]:
-    """Folders of a run that were not uploaded, or not completely, oldest first.
+    """wandb folders of a run that were not or not completely uploaded, oldest first.
 
-    A resumed run has several: one for each time it was started.
+    A resumed run has one for each time it was started or resumed.
     """
     folder = run / "wandb"
     found = [
@@ -80,7 +80,7 @@ def _is_sent(piece: Path) -> bool:
 
 
 def sync(argv: Sequence[str]) -> int:
-    """Upload run by run what was not uploaded before; returns the exit code."""
+    """Upload the unsent folders of the selected runs; returns the exit code."""
     options = sync_parser().parse_intermixed_args(list(argv))
     records = read_records(options.select, options.outputs)
     ready: dict[Path, list[Path]] = {}
@@ -98,7 +98,7 @@ def sync(argv: Sequence[str]) -> int:
             print(f"{run.name}: {len(pieces)} {'pieces' if len(pieces) > 1 else 'piece'}")
         print(f"{len(ready)} of {len(records)} runs are to be sent to wandb")
         return DONE
-    obstacle = look().obstacle()
+    obstacle = check_access().obstacle()
     if obstacle:
         raise UserMistake(f"{obstacle}; nothing was sent")
     return _send(ready)
@@ -147,7 +147,7 @@ def save_view(argv: Sequence[str]) -> int:
     found = some_runs(options.select, options.outputs)
     results = [result for _, result in found]
     study = study_of(results)
-    obstacle = "" if options.out else look().obstacle()
+    obstacle = "" if options.out else check_access().obstacle()
     if obstacle:
         raise UserMistake(f"{obstacle}, or --out workspace.json for the specification alone")
     view = build(results, columns_of([run for run, _ in found]), study, options)
@@ -178,7 +178,7 @@ def specification(view: Any) -> str:
 
 
 def study_of(results: Sequence[Result]) -> str:
-    """The one study that all runs belong to, by which a view is filtered; UserMistake if not one."""
+    """The study that all runs belong to, by which a view is filtered; UserMistake if there are several."""
     studies = {result.study for result in results}
     if len(studies) > 1 or None in studies:
         named = ", ".join(sorted(study or "no study" for study in studies))
@@ -187,7 +187,7 @@ def study_of(results: Sequence[Result]) -> str:
 
 
 def columns_of(runs: Sequence[Path]) -> list[str]:
-    """Names of the curves that the runs logged over images, sorted."""
+    """Names of the columns of the runs' history.csv that get a panel, sorted."""
     names = {name for run in runs for name in read_history(run)}
     return sorted(names.difference(NOT_A_PANEL))
 
@@ -195,7 +195,7 @@ def columns_of(runs: Sequence[Path]) -> list[str]:
 def build(
     results: Sequence[Result], columns: Sequence[str], study: str, options: argparse.Namespace
 ) -> Any:
-    """The view as a wandb_workspaces.Workspace; UserMistake if the extra is not installed."""
+    """The view as a wandb_workspaces.Workspace; UserMistake if that package is not installed."""
     try:
         reports: Any = import_module("wandb_workspaces.reports.v2")
         workspaces: Any = import_module("wandb_workspaces.workspaces")

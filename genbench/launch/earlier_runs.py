@@ -1,4 +1,4 @@
-"""What of a study is there already, so that a study started again runs only what is missing.
+"""The runs that a study already has, so that a study started again runs only the missing ones.
 
 Imports no torch.
 """
@@ -22,16 +22,21 @@ from genbench.runs.records import no_garbage
 from genbench.runs.score import digest
 from genbench.runs.status import read_status
 
-INDEX = "configs-1"  # what is kept of configs, and how
+INDEX = "configs-1"  # name and format version of the index of configs
 
-
-# failed: to be tried again; a run that diverged is a result, and would diverge again
-DONE_WITH = ("finished", "diverged", "running")
-RANK = ("failed", "interrupted", "running", "diverged", "finished")  # the best there is counts
+# a failed run is tried again; a diverged one is a result, and would diverge again
+NOT_REPEATED = ("finished", "diverged", "running")
+RANK = (
+    "failed",
+    "interrupted",
+    "running",
+    "diverged",
+    "finished",
+)  # of several runs with one identity the highest counts
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRun:
     """A run of the same method and seed in the same study."""
 
     directory: Path
@@ -39,32 +44,32 @@ class Earlier:
 
     @property
     def resumable(self) -> bool:
-        """It was interrupted: it is continued, not begun again."""
+        """Whether it was interrupted, so that it is resumed instead of started again."""
         return self.status == "interrupted"
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Hash of what makes two runs of a study the same one: method, seed and how it is scored."""
+    """Hash of method, seed and evaluation: runs of a study with equal hashes are the same run."""
     scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
     return digest({"method": method(config), "seed": config["seed"], "evaluation": scoring})
 
 
 class EarlierRuns:
-    """The runs of a study in `outputs`, as they are when it is made.
+    """The runs of a study in `outputs`, read once, when this object is made.
 
-    Of runs that an index knows only the state of config.yaml is looked at; of those that it does not
-    know and that are of other studies, one line is parsed. So a sweep among thousands starts at once.
+    For runs in the index only the file stamp of config.yaml is checked; for others that belong to
+    another study only one line is parsed. So a sweep among thousands of runs starts at once.
     """
 
     def __init__(self, outputs: Path, study: str) -> None:
-        self._found: dict[str, Earlier] = {}
+        self._found: dict[str, EarlierRun] = {}
         index = Index(outputs, INDEX)
         names = run_names(outputs)
         try:
             with no_garbage():
                 for name in names:
                     self._add(outputs / name, study, index)
-        finally:  # what was read is kept also if the reader was stopped
+        finally:  # save what was read even if Ctrl-C interrupts
             index.save(names)
 
     def _add(self, run: Path, study: str, index: Index) -> None:
@@ -72,26 +77,26 @@ class EarlierRuns:
             config = _config(run, study, index)
             if config is None:
                 return
-            key, earlier = identity(config), Earlier(run, read_status(run).status)
+            key, earlier = identity(config), EarlierRun(run, read_status(run).status)
         except (OSError, UnicodeDecodeError, GenbenchError, KeyError, AttributeError):
-            return  # not a run that can be recognised: nothing to be spared
+            return  # an unreadable run cannot stand for one of the study: that one is run
         before = self._found.get(key)
         if before is None or RANK.index(earlier.status) >= RANK.index(before.status):
             self._found[key] = earlier
 
-    def find(self, config: Mapping[str, Any]) -> Earlier | None:
-        """The run that makes this one unnecessary or that it continues; None if it is missing."""
+    def find(self, config: Mapping[str, Any]) -> EarlierRun | None:
+        """The run that has done or is doing this one, or that it resumes; None if there is none."""
         earlier = self._found.get(identity(config))
-        if earlier is None or earlier.status not in (*DONE_WITH, "interrupted"):
+        if earlier is None or earlier.status not in (*NOT_REPEATED, "interrupted"):
             return None
         return earlier
 
 
-# --- many configs ---------------------------------------------------------------------------------
+# --- reading configs ------------------------------------------------------------------------------
 def _config(run: Path, study: str, index: Index) -> Mapping[str, Any] | None:
-    """The config of a run if it is of `study`; what was read of it is put into `index`.
+    """The config of a run if it belongs to `study`, else None; what was read is put into `index`.
 
-    That of config.yaml, which says `trainer.precision=auto` where the result says what came of it.
+    From config.yaml, not from result.json, in which `trainer.precision=auto` is already resolved.
     """
     stamp = file_stamp(f"{run}/config.yaml")
     if stamp is None:
@@ -107,14 +112,14 @@ def _config(run: Path, study: str, index: Index) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class _Known:
-    """What was read of a config.yaml: all of it, or which study it is of."""
+    """What was read of a config.yaml: all of it, or only its study (`config` is None)."""
 
     study: str | None
     config: Mapping[str, Any] | None
 
     @classmethod
     def of(cls, index: Index, name: str, stamp: str) -> "_Known | None":
-        """What the index has; None if that is nothing, or not whole."""
+        """The entry of the index; None if it is missing or damaged."""
         try:
             study, packed = index.get(name, stamp)
             return cls(study, packed and index.unpack(packed))
@@ -123,7 +128,7 @@ class _Known:
 
 
 def _read(run: Path, study: str) -> _Known:
-    """Parse as little as says whether a run is of `study`."""
+    """Read the config of a run; of a run of another study only its `study` line is parsed."""
     line = _study_line((run / "config.yaml").read_text(encoding="utf-8"))
     if line and _study_of(line) != study:
         return _Known(_study_of(line), None)
@@ -137,10 +142,10 @@ def _study_of(config: Mapping[str, Any]) -> str | None:
 
 
 def _study_line(text: str) -> dict[str, Any] | None:
-    """The one line of a YAML mapping that says its study; None where it takes more than a line.
+    """The `study: ...` line of a YAML mapping, parsed; None if it may span several lines.
 
-    Nothing else in a mapping in block style can begin at the margin, and its value ends where the
-    next line does too.
+    In a mapping in block style only top-level keys start in column 0, so the value ends before the
+    next line that does.
     """
     lines = re.findall(r"^study:.*\n(?=\w)", text, re.MULTILINE) if re.match(r"\w+:", text) else []
     if len(lines) != 1 or len(re.findall(r"^study\b", text, re.MULTILINE)) != 1:
@@ -153,7 +158,7 @@ def _study_line(text: str) -> dict[str, Any] | None:
 
 
 def _is_plain(config: Mapping[str, Any] | None) -> bool:
-    """Does it come out of an index as it went in? YAML has more types than JSON."""
+    """Whether the JSON of the index keeps it unchanged: YAML has more types than JSON."""
     try:
         return bool(json.loads(json.dumps(config)) == config)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What this machine has to share among runs: GPUs, memory and cores, found without torch."""
+"""GPUs, memory and cores of this machine that runs can share, found without torch."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; none: empty."""
+    """Ids of the NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; may be empty."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",")]

@@ -1,8 +1,8 @@
-"""What genbench takes from Hydra beyond its documented API: all of it stands in this module.
+"""Everything that genbench uses of Hydra beyond its documented API.
 
-Two functions that Hydra's own example plugins use too, and the English of its error messages, which is
-the only place where some errors name the override that they are about. tests/launch has a test for
-each of them, so that a new Hydra which changes one is noticed there.
+Two functions that Hydra's own example plugins use too, and patterns of its English error messages,
+because some errors name the override they are about only there. tests/launch has a test for each, which
+fails if a new version of Hydra changes one.
 """
 
 import re
@@ -23,8 +23,8 @@ def group_options(
 ) -> list[str]:
     """Names in a config group, sorted: its options, or with ObjectType.GROUP its subgroups.
 
-    Call while Hydra is initialised. `hydra.searchpath=...` among the `overrides` adds folders; they
-    count only together with a `config_name`.
+    Call while Hydra is initialised. `hydra.searchpath=...` among the `overrides` adds folders; Hydra
+    ignores it without a `config_name`.
     """
     loader = GlobalHydra.instance().config_loader()
     return loader.get_group_options(group, kind, config_name, list(overrides) or None)
@@ -35,7 +35,7 @@ def run_in_this_process(
 ) -> Any:
     """Compose one job of a sweep as a launcher does, and return `function(composed config)`.
 
-    `config` is the sweep's own, `number` the job's. Raises what composing or `function` raises.
+    `config` is that of the sweep, `number` that of the job. Raises what composing or `function` raises.
     """
     setup_globals()
     composed = hydra_context.config_loader.load_sweep_config(config, list(overrides))
@@ -52,7 +52,7 @@ def run_in_this_process(
 
 
 class Complaint(NamedTuple):
-    """What an error message of Hydra's is about; `subject` is the key or override, if it names one."""
+    """What a Hydra error message is about; `subject` is the key or override it names, or empty."""
 
     kind: Literal["unknown key", "several values", "group without name", "other"]
     subject: str = ""
@@ -66,7 +66,7 @@ MESSAGES: dict[Literal["unknown key", "several values", "group without name"], s
 
 
 def complaint_of(error: Exception) -> Complaint:
-    """Recognise what Hydra complains about by its message; `other` for everything else."""
+    """Classify a Hydra error by its message; `other` if no pattern matches."""
     for kind, pattern in MESSAGES.items():
         found = re.search(pattern, str(error))
         if found:

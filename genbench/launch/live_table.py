@@ -1,4 +1,4 @@
-"""The live table of a sweep, read from its run directories; without a terminal, lines."""
+"""The live table of a sweep, read from its run directories; without a terminal, a line per event."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ COLORS = {
     "finished": "green", "failed": "bold red", "diverged": "red", "interrupted": "yellow",
     "refused": "bold red",
 }  # fmt: skip
-ENDED_ROWS = 8  # runs that have ended and are still shown, the latest ones
+ENDED_ROWS = 8  # of the runs that have ended, as many of the latest are shown
 
 
 class LiveTable:

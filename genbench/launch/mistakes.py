@@ -23,7 +23,7 @@ WRONG_CONFIG = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueErr
 # --- composing ----------------------------------------------------------------------------------
 @contextmanager
 def explained(overrides: Sequence[str]) -> Iterator[None]:
-    """Let Hydra compose; errors that `overrides` or config files cause become UserMistake."""
+    """Context in which Hydra can compose, and errors in `overrides` or config files raise UserMistake."""
     try:
         with composing():
             yield
@@ -38,7 +38,7 @@ def explained(overrides: Sequence[str]) -> Iterator[None]:
 def compose_checked(overrides: Sequence[str], blamed: Sequence[str] | None = None) -> DictConfig:
     """The composition of `train` with `overrides`, whose values are checked; UserMistake otherwise.
 
-    `blamed` are the overrides that the user typed, if others were added to them.
+    `blamed` are the overrides that the user typed, if `overrides` has more: only they are named in errors.
     """
     with explained(overrides if blamed is None else blamed):
         cfg = compose("train", overrides=[*overrides])
@@ -48,7 +48,7 @@ def compose_checked(overrides: Sequence[str], blamed: Sequence[str] | None = Non
 
 # --- exceptions ---------------------------------------------------------------------------------
 def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
-    """The sentence for what Hydra, OmegaConf or the file system raised for `overrides`.
+    """The error with a sentence for what Hydra, OmegaConf or the file system raised for `overrides`.
 
     Raises `error` itself if it is none of these.
     """
@@ -65,7 +65,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
 
 
 def _os_error(error: OSError) -> UserMistake:
-    if error.errno is None:  # OmegaConf's, for a YAML file that holds a list or a single word
+    if error.errno is None:  # OmegaConf raises it for a YAML file with a list or a single word
         named = "".join(f" {path}" for path in _not_mappings())
         return UserMistake(
             f"a config file{named} does not hold `key: value` lines ({first_line(error)}): correct it"
@@ -170,7 +170,7 @@ def _unknown_key(key: str, settings: Settings) -> str:
 
 
 def explain_value(error: OmegaConfBaseException) -> str:
-    """Say which value cannot be resolved, and why."""
+    """A sentence that says which value cannot be resolved, and why."""
     key = f"{error.full_key}: " if error.full_key else ""
     text = (error.msg or str(error)).strip().partition("\n")[0]
     if error.full_key and isinstance(error, MissingMandatoryValue):

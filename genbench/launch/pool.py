@@ -1,7 +1,7 @@
-"""Many runs on one machine: a worker process each, as many at once as the machine has room for.
+"""Many runs on one machine: a worker process each, as many at once as cores, GPUs and memory allow.
 
-One loop in the main thread starts the workers, polls them and completes the records of those that have
-ended. What it shows is read from the run directories.
+One loop in the main thread starts the workers, polls them and writes the final status of those that have
+ended. The live table is read from the run directories.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from genbench.launch.hydra_internals import run_in_this_process
 from genbench.launch.live_table import LiveTable
 from genbench.launch.run import (
     RunPlan,
+    earlier_exit_code,
+    finish_status,
     make_directory,
-    outcome,
     processes,
     run_arguments,
     run_environment,
-    settle,
 )
 from genbench.launch.task import EndedRun, StopSweep, Task, refused
 from genbench.launch.worker import handled_signals, kill, passed_on, start_worker
 
 MEMORY_PER_RUN = 2 << 30  # bytes; a worker with torch and a small dataset takes about a quarter
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 60.0  # for the checkpoints of running workers when the pool itself fails
+GRACE_SECONDS = 60.0  # that running workers have for their checkpoints when the pool itself fails
 CONSOLE = "console.txt"  # stdout and stderr of a worker in a sweep
 Overrides = Sequence[str]
 
@@ -65,7 +65,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How many runs run at once, and whether the first failure stops all (hydra/launcher=pool)."""
+    """How many runs are trained at once; whether the first failure stops all (hydra/launcher=pool)."""
 
     slots: int | str = "auto"
     gpus_per_job: int | str = "auto"
@@ -81,12 +81,12 @@ class PoolSettings:
                 raise UserMistake(f"hydra.launcher.{name}={value} is not a number above 0")
 
 
-# --- room ---------------------------------------------------------------------------------------
+# --- slots --------------------------------------------------------------------------------------
 def make_slots(settings: PoolSettings, config: Any, jobs: int) -> list[Slot]:
     """Divide this machine among runs like `config`, at most `jobs` of them.
 
     GPUs: `gpus_per_job` for each run, or `jobs_per_gpu` runs on each. CPU: a run per core, as far as
-    the memory allows, because a second thread only slows the steps of small models down.
+    memory allows, because a second thread only slows down the steps of small models.
     UserMistake if the settings do not fit this machine.
     """
     devices = processes(config)
@@ -124,10 +124,10 @@ def _gpu_slots(settings: PoolSettings, gpus: Sequence[str], devices: Any) -> lis
 
 # --- the loop -----------------------------------------------------------------------------------
 class Pool:
-    """Runs plans in their order, as many at once as there are slots.
+    """Runs plans in order, as many at once as there are slots.
 
-    `on_end(key, ended run)` is called for each, `tick(key, running run)` about once a second for every
-    running one, which it may ask to stop. `common` are overrides that all runs share.
+    `on_end(key, ended run)` is called for each; `tick(key, running run)` about once a second for every
+    running one, and may call `request_stop` on it. `common` are overrides that all runs share.
     """
 
     def __init__(
@@ -153,29 +153,29 @@ class Pool:
             try:
                 self._loop(plans)
             finally:
-                self._abandon()
+                self._stop_all()
 
     def _loop(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]]]) -> None:
-        waiting, looked = True, 0.0
-        while waiting or self.running:
-            while waiting and not self.stopping and self._free():
+        more, ticked = True, 0.0
+        while more or self.running:
+            while more and not self.stopping and self._free():
                 following = next(plans, None)
                 if following is None:
-                    waiting = False
+                    more = False
                 else:
                     self._begin(*following)
             if self.stopping and not self.running:
                 return
-            self._reap()
-            if time.monotonic() - looked > 1:
-                looked = time.monotonic()
-                self._look()
+            self._collect_ended()
+            if time.monotonic() - ticked > 1:
+                ticked = time.monotonic()
+                self._tick()
             time.sleep(POLL_SECONDS if self.running else 0)
 
-    def _abandon(self) -> None:
-        """Stop workers that still run when an exception ends the loop, with checkpoints if in time."""
+    def _stop_all(self) -> None:
+        """If an exception ends the loop: stop the workers; those that exceed GRACE_SECONDS are killed."""
         for run in self.running:
-            ask(run)
+            request_stop(run)
         for run in self.running:
             try:
                 run.process.wait(GRACE_SECONDS)
@@ -186,7 +186,7 @@ class Pool:
 
     def _free(self) -> Slot | bool:
         if not self.slots:
-            return True  # the first plan decides how many there are
+            return True  # the config of the first plan decides how many there are
         return next((slot for slot in self.slots if not slot.busy), False)
 
     def _begin(self, key: Any, make: Callable[[], RunPlan]) -> None:
@@ -194,11 +194,11 @@ class Pool:
         try:
             plan = make()
             overrides = plan.overrides
-            if self.stopping:  # Ctrl-C came meanwhile
+            if self.stopping:  # Ctrl-C while the plan was made
                 return
             if plan.complete:
                 assert plan.earlier is not None
-                code = outcome(plan.earlier)
+                code = earlier_exit_code(plan.earlier)
                 self._end(key, EndedRun(overrides, plan.earlier, code, False, 0.0, existed=True))
                 return
             if not self.slots:
@@ -221,10 +221,10 @@ class Pool:
         run = Running(key, plan, directory, process, slot, console)
         self.running.append(run)
         if self.stopping:
-            ask(run)
+            request_stop(run)
         self.table.began(directory, plan.overrides)
 
-    def _reap(self) -> None:
+    def _collect_ended(self) -> None:
         for run in list(self.running):
             code = run.process.poll()
             if code is None:
@@ -235,7 +235,9 @@ class Pool:
             run.slot.busy = False
             run.console.close()
             message = last_message(run.directory / CONSOLE)
-            code = settle(run.directory, code, run.asked_to_stop, run.plan.earlier is not None)
+            code = finish_status(
+                run.directory, code, run.asked_to_stop, run.plan.earlier is not None
+            )
             seconds = time.monotonic() - run.began
             kept = run.directory if run.directory.exists() else None
             if kept is None:
@@ -253,7 +255,7 @@ class Pool:
                 self.table.print_line("genbench: fail_fast: stopping the others, with checkpoints")
             self.stop()
 
-    def _look(self) -> None:
+    def _tick(self) -> None:
         if self.tick is not None:
             for run in self.running:
                 self.tick(run.key, run)
@@ -263,44 +265,44 @@ class Pool:
         """Start no new run, and ask the running ones to write their checkpoints and exit."""
         self.stopping = True
         for run in self.running:
-            ask(run)
+            request_stop(run)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1
         self.stopping = True
         notes = {
             1: f"stopping, waiting for {len(self.running)} checkpoints",
-            2: "asked once more; the next Ctrl-C ends them without checkpoints",
+            2: "still waiting; the next Ctrl-C kills them without checkpoints",
         }
         if self.signals in notes:
             os.write(2, f"\ngenbench: {notes[self.signals]}\n".encode())
         for run in self.running:
             if self.signals < 3:
-                ask(run, passed_on(number))
+                request_stop(run, passed_on(number))
             else:
                 kill(run.process)
 
 
-def ask(run: Running, number: int = signal.SIGTERM) -> None:
-    """Ask a run to write its checkpoint and exit."""
+def request_stop(run: Running, number: int = signal.SIGTERM) -> None:
+    """Send a run the signal to write its checkpoint and exit."""
     run.asked_to_stop = True
     with contextlib.suppress(ProcessLookupError):
         run.process.send_signal(number)
 
 
 def last_message(console: Path) -> str:
-    """The last line of genbench's own in a worker's console file; empty if there is none."""
+    """The last line of a worker's console file that begins with `genbench: `; empty if there is none."""
     with contextlib.suppress(OSError):
         lines = console.read_text(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.startswith("genbench: ")), "")
     return ""
 
 
-# --- Hydra's side -------------------------------------------------------------------------------
+# --- for Hydra ----------------------------------------------------------------------------------
 def launch(
     launcher: Any, job_overrides: Sequence[Overrides], initial_job_idx: int
 ) -> Sequence[JobReturn]:
-    """Run a batch of Hydra's jobs to their ends, one result each. Raises StopSweep on Ctrl-C."""
+    """Run a batch of Hydra jobs until all have ended; a result for each. Raises StopSweep on Ctrl-C."""
     task = launcher.task
     if not isinstance(task, Task):
         raise UserMistake("hydra/launcher=pool launches only runs of genbench")

@@ -1,4 +1,4 @@
-"""How a run is resumed: with another trainer, or in a job that a cluster has restarted."""
+"""Configs of resumed runs: with another trainer, or in a job that a cluster has restarted."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ METHOD = ("model", "dataset", "budget", "network", "likelihood", "arena", "seed"
 
 
 def restarted() -> bool:
-    """Tell whether SLURM (requeue) or torchrun (--max-restarts) has restarted this command."""
+    """Whether SLURM (requeue) or torchrun (--max-restarts) has restarted this command."""
     counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
     return any(os.environ.get(name, "0") not in ("", "0") for name in counts)
 
 
-def taken_up(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Config with which a restarted command resumes the run in `directory`: its own, except the trainer.
+def restarted_config(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Config with which a restarted command resumes the run in `directory`.
 
-    The trainer is that of `config`, the command's. UserMistake if method or seed differ.
+    It is the run's own with the trainer of `config`, the command's. UserMistake if method or seed differ.
     """
     before = read_config(directory)
     if (method(before), before["seed"]) != (method(config), config["seed"]):
@@ -38,11 +38,11 @@ def taken_up(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**before, "trainer": config["trainer"], "choices": choices}
 
 
-def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def with_overrides(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A run's config with `overrides`: `trainer=ddp`, `trainer.key=value`, or how the data is read.
 
-    A trainer chosen by name replaces the run's with its own values. UserMistake for overrides of
-    anything else than MAY_CHANGE.
+    A trainer chosen by name replaces all values of the run's trainer. UserMistake for overrides of
+    keys that are not in MAY_CHANGE.
     """
     for override in overrides:
         _check(override, config)
@@ -64,15 +64,15 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 def _check(override: str, config: Mapping[str, Any]) -> None:
-    """Refuse settings that a resumed run must keep. Unknown ones are left to Hydra, which names them."""
+    """UserMistake for a setting that a resumed run must keep. Unknown keys are refused by Hydra."""
     key = override.partition("=")[0].lstrip("+~")
     group = key.split(".")[0]
     if group == "trainer" or key in MAY_CHANGE:
         return
     if group in METHOD:
         raise UserMistake(
-            f"{override} changes the method, and a resumed run stays the run it was: train a new "
-            f"one, `genbench train ... {override}`; resume takes trainer=... and trainer.key=..."
+            f"{override} changes the method, which a resumed run must keep: train a new run, "
+            f" `genbench train ... {override}`; resume takes trainer=... and trainer.key=..."
         )
     if group in config:
         remedy = "score it again with `genbench evaluate`" if group in ("evaluation", "extractor") \

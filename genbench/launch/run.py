@@ -1,7 +1,7 @@
-"""One run: its directory, its worker, and the final status of its record.
+"""One run: its directory, its worker process and its final status.
 
-Under torchrun or srun this code runs once for every rank: rank 0 makes the directory, the others wait
-for it. So all must know its name: `run_id=NAME`, or the number of the step under srun.
+Under torchrun or srun this code runs once in every rank: rank 0 makes the directory, the others wait
+for it. So all ranks must know its name: `run_id=NAME`, or the step id under srun.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
 from genbench.launch import wandb_access
-from genbench.launch.resumption import restarted, taken_up
+from genbench.launch.resumption import restarted, restarted_config
 from genbench.launch.worker import external_launch, run_worker, worker_environment
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import new_run_directory
@@ -29,54 +29,56 @@ WAIT_SECONDS = 120.0  # for rank 0 to make the run directory
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run that is about to start, to be resumed, or (`complete`) that an earlier command has done."""
+    """A run to start or to resume, or, if `complete`, one that an earlier command has done."""
 
     overrides: Sequence[str]
     config: Mapping[str, Any]
     command: str
-    earlier: Path | None = None  # its directory, if an earlier command has begun it
+    earlier: Path | None = None  # its directory, if an earlier command started it
     complete: bool = False
 
 
 # --- one run ------------------------------------------------------------------------------------
-def see_through(plan: RunPlan, worker: str) -> tuple[Path, int, bool]:
+def execute(plan: RunPlan, worker: str) -> tuple[Path, int, bool]:
     """Make the run directory of a plan and run its worker to the end.
 
     Returns the directory, the exit code, and whether the worker was asked to stop.
     """
     if plan.complete:
         assert plan.earlier is not None
-        return plan.earlier, outcome(plan.earlier), False
+        return plan.earlier, earlier_exit_code(plan.earlier), False
     directory = make_directory(plan)
     resume = plan.earlier is not None
-    return directory, *see_worker_through(directory, plan.config, plan.command, worker, resume)
+    return directory, *execute_worker(directory, plan.config, plan.command, worker, resume)
 
 
-def begun_before(plan: RunPlan) -> RunPlan:
-    """The plan; in a job that a cluster or torchrun has restarted, with the run that it began."""
+def restarted_plan(plan: RunPlan) -> RunPlan:
+    """The plan; in a job that SLURM or torchrun has restarted, changed to resume the job's own run."""
     external = external_launch() or {"run_id": None}
     run_id = plan.config["run_id"] or external["run_id"]
     directory = Path(plan.config["paths"]["outputs"]) / str(run_id)
     if not run_id or not restarted() or not (directory / "config.yaml").exists():
         return plan
-    config = taken_up(directory, plan.config)
-    over = read_status(directory).status in ("finished", "diverged")
-    if not over:
-        agree(directory, config)
-    return replace(plan, config=config, earlier=directory, complete=over)
+    config = restarted_config(directory, plan.config)
+    complete = read_status(directory).status in ("finished", "diverged")
+    if not complete:
+        share_config(directory, config)
+    return replace(plan, config=config, earlier=directory, complete=complete)
 
 
-def is_first() -> bool:
-    """Tell whether this process is the one that writes the record."""
+def is_rank_zero() -> bool:
+    """Whether this process writes the record: rank 0, or the only process."""
     external = external_launch()
     return external is None or external["rank"] == 0
 
 
-def agree(directory: Path, config: Mapping[str, Any]) -> None:
-    """Write the changed config of a resumed run; later ranks wait until rank 0 has done so."""
+def share_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Write the changed config of a resumed run in rank 0; the other ranks wait for it.
+
+    GenbenchError after WAIT_SECONDS."""
     end = time.monotonic() + WAIT_SECONDS
     while read_config(directory) != config:
-        if is_first():
+        if is_rank_zero():
             write_config(directory, config)
         elif time.monotonic() > end:
             raise GenbenchError(f"rank 0 did not write {directory / 'config.yaml'}")
@@ -84,15 +86,15 @@ def agree(directory: Path, config: Mapping[str, Any]) -> None:
             time.sleep(0.2)
 
 
-def outcome(directory: Path) -> int:
-    """Exit code for a run that an earlier command has done, or is still doing."""
+def earlier_exit_code(directory: Path) -> int:
+    """Exit code for a run that an earlier command has done or is still running."""
     return DONE if read_status(directory).status in ("finished", "running") else FAILED
 
 
 def make_directory(plan: RunPlan) -> Path:
-    """Make the run directory with its config, or return that of a run that is resumed.
+    """Make the run directory and write its config; of a resumed run return the directory.
 
-    UserMistake if it cannot be written.
+    UserMistake if it cannot be written, GenbenchError if rank 0 does not make it.
     """
     if plan.earlier is not None:
         return plan.earlier
@@ -114,7 +116,7 @@ def make_directory(plan: RunPlan) -> Path:
 
 
 def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) -> Path:
-    """The run directory of all ranks under another launcher, which rank 0 makes."""
+    """The run directory that all ranks of torchrun or srun share; rank 0 makes it."""
     run_id: str | None = config["run_id"] or external["run_id"]
     if run_id is None:
         raise UserMistake(
@@ -131,62 +133,66 @@ def _shared_directory(config: Mapping[str, Any], external: Mapping[str, Any]) ->
     return directory
 
 
-def see_worker_through(
+def execute_worker(
     directory: Path, config: Mapping[str, Any], command: str, worker: str, resume: bool = False
 ) -> tuple[int, bool]:
-    """Run the worker of a run directory to its end: (exit code, was it asked to stop?)."""
+    """Run the worker on a run directory until it exits: (exit code, whether it was asked to stop)."""
     external = external_launch()
     environment = run_environment(config, command, external=external is not None)
     code, asked = run_worker(worker, run_arguments(directory, resume), environment)
     if external and external["rank"] != 0:
         return (code if code >= 0 else FAILED), asked
-    return settle(directory, code, asked, resume), asked
+    return finish_status(directory, code, asked, resume), asked
 
 
 def run_environment(
     config: Mapping[str, Any], command: str, runs: int = 1, external: bool = False
 ) -> dict[str, str]:
-    """Environment of a run that shares this machine's cores with others, `runs` in all.
+    """Environment variables of the worker of a run; `runs` runs share this machine's cores.
 
-    Whether it logs to wandb is decided here, before the run starts.
+    Whether it logs to wandb is decided here, before it starts.
     """
     environment = worker_environment(command, runs * processes(config), external)
     return environment | _logger_decision(config)
 
 
 def run_arguments(directory: Path, resume: bool) -> list[str]:
-    """Command line arguments of the worker of a run."""
+    """Command line arguments of the worker that trains a run."""
     return [str(directory), *(["--resume"] if resume else [])]
 
 
 def processes(config: Mapping[str, Any]) -> int:
-    """Processes of one run on this machine: one per device; 1 where `devices` is not a number yet."""
+    """Processes of one run on this machine: one per device; 1 if `devices` is not yet a number."""
     devices = config.get("trainer", {}).get("devices", 1)
     return devices if isinstance(devices, int) and devices > 0 else 1
 
 
 def _logger_decision(config: Mapping[str, Any]) -> dict[str, str]:
-    """The variable with `wandb_access.decide`'s answer; empty without a wandb logger."""
+    """GENBENCH_LOGGER with the result of `wandb_access.decide_mode`; empty without a wandb logger."""
     chosen = config.get("logger") or {}
-    return {"GENBENCH_LOGGER": wandb_access.decide(chosen)} if "wandb" in chosen else {}
+    return {"GENBENCH_LOGGER": wandb_access.decide_mode(chosen)} if "wandb" in chosen else {}
 
 
-def settle(directory: Path, code: int, asked: bool, resume: bool) -> int:
-    """Complete the status of a run whose worker ended with `code`; returns the exit code.
+def finish_status(directory: Path, code: int, asked: bool, resume: bool) -> int:
+    """Write the final status of a run whose worker ended with `code`, if it wrote none; the exit code.
 
-    A new run that was refused before it wrote a checkpoint leaves no directory. If the worker died
-    before it wrote a final status, it is written here. `asked`: the worker had been asked to stop.
+    The directory of a new run that was refused before its first checkpoint is deleted. `asked`: the
+    worker was asked to stop.
     """
     if code == MISTAKE and not resume and not any((directory / "checkpoints").glob("*")):
         shutil.rmtree(directory, ignore_errors=True)
         return MISTAKE
-    status = read_written_status(directory)  # no heartbeat can be stale: the worker has just ended
+    status = read_written_status(
+        directory
+    )  # as written: a stale heartbeat means nothing, the worker has just ended
     if status.status not in FINAL:
-        word, reason = _final_status(code, asked)
-        status = replace(status, status=word, reason=reason)
+        final, reason = _final_status(code, asked)
+        status = replace(status, status=final, reason=reason)
         if status.status == "failed":
             print(f"genbench: {directory.name}: {status.reason}", file=sys.stderr)
-        with contextlib.suppress(OSError):  # a full disk: a missing heartbeat shows the same
+        with contextlib.suppress(
+            OSError
+        ):  # the disk is full: readers see the missing heartbeat instead
             write_status(directory, status)
     if code < 0 and status.status == "finished":  # it was asked to stop after it had finished
         return DONE
@@ -197,14 +203,14 @@ def settle(directory: Path, code: int, asked: bool, resume: bool) -> int:
 
 def _final_status(code: int, asked: bool) -> tuple[str, str]:
     if asked:
-        return "interrupted", "stopped outside training; `genbench resume` goes on from there"
+        return "interrupted", "stopped outside training; `genbench resume` continues it"
     if code == MISTAKE:
         return "interrupted", "it could not be resumed with these settings"
     return "failed", explain_exit("the worker", code)
 
 
 def run_verb(arguments: Sequence[str], verb: str, argv: Sequence[str], worker: str) -> int:
-    """Run the worker of a verb on a run that exists; returns the exit code."""
+    """Run the worker of `genbench <verb>` on an existing run; returns the exit code."""
     environment = worker_environment(f"genbench {verb} {shlex.join(argv)}")
     code, asked = run_worker(worker, arguments, environment, checkpoint=False)
     if code < 0 and not asked:

@@ -32,7 +32,7 @@ def search(sweeper: Any, arguments: Sequence[str]) -> None:
     settings = SearchSettings(**sweeper.settings)
     config = sweeper.config
     if config.study is None:
-        raise UserMistake("a search needs a name under which it can go on: add study=NAME")
+        raise UserMistake("a search needs a name, by which it can be continued: add study=NAME")
     space = Space.read([*(f"{k}={v}" for k, v in settings.params.items()), *arguments])
     outputs = Path(os.path.expanduser(str(config.paths.outputs)))
     storage = open_storage(settings.storage, outputs, str(config.study))

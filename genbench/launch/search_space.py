@@ -28,7 +28,7 @@ class Space:
 
     @classmethod
     def read(cls, overrides: Sequence[str]) -> "Space":
-        """Split overrides into both; of several for a key the last one counts. UserMistake if none varies."""
+        """Split overrides into `varying` and `fixed`; the last one for a key counts. UserMistake if none varies."""
         parsed = {
             o.get_key_element(): o for o in OverridesParser.create().parse_overrides([*overrides])
         }
@@ -49,8 +49,8 @@ class Space:
         """The overrides of a trial with these `params`."""
         return [*self.fixed, *(f"{key}={params[key]}" for key in self.varying)]
 
-    def authors(self) -> list[dict[str, Any]]:
-        """The shipped defaults as trials, one for each combination of groups that vary."""
+    def shipped_defaults(self) -> list[dict[str, Any]]:
+        """Params of the trials with the shipped defaults, one for each combination of the groups that vary."""
         groups = Settings(self.fixed).groups
         chosen = [key for key in self.varying if key in groups]
         found = []
@@ -66,7 +66,7 @@ class Space:
         return options.choices
 
     def _defaults(self, settings: Settings) -> dict[str, Any]:
-        """The defaults that lie in the space; the sampler chooses the others."""
+        """The defaults that lie in the space; the sampler chooses the other params."""
         found = {}
         for key, values in self.varying.items():
             if key in settings.groups:

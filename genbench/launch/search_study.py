@@ -137,7 +137,7 @@ def open_study(
         return study
     study.set_user_attr("plan", plan)
     if settings.sampler != "grid":
-        for params in space.authors():
+        for params in space.shipped_defaults():
             study.enqueue_trial(params, skip_if_exists=True)
     return study
 

@@ -1,7 +1,7 @@
-"""The trials of a search: asked of Optuna, handed out, and told how they ended.
+"""The trials of a search: Optuna proposes them, runs train them, and their scores go back to Optuna.
 
 Several coordinators (processes running the same command) may share a study. Each writes a heartbeat
-into it, and queues again what a coordinator without a heartbeat had begun. Optuna has heartbeats for
+into it, and queues again the trials of a coordinator without a heartbeat. Optuna has heartbeats for
 databases only, not for the journal file that is the default here.
 """
 
@@ -23,7 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genbench.errors import DONE, UserMistake
-from genbench.launch.pool import Running, ask
+from genbench.launch.pool import Running, request_stop
 from genbench.launch.search_space import Space
 from genbench.launch.search_study import SearchSettings, open_study
 from genbench.launch.task import EndedRun
@@ -68,7 +68,7 @@ class Coordinator:
     def has_lost(self, trial: FrozenTrial, beats: Mapping[str, Any]) -> bool:
         """Whether the coordinator of a running trial is dead; `beats` are the study's attributes."""
         owner = trial.user_attrs.get("coordinator")
-        if owner is None:  # it died, or is, between asking for the trial and putting its name there
+        if owner is None:  # the coordinator is, or died, between `ask` and writing its name
             began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             return time.time() - began > STALE_SECONDS
         if owner == self.name:
@@ -107,7 +107,7 @@ class Search:
             self.give_back(trial)
 
     def requeue_lost_trials(self) -> None:
-        """Queue again what dead coordinators had begun."""
+        """Queue again the trials that dead coordinators had begun."""
         beats = self.study.user_attrs
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self.coordinator.has_lost(trial, beats):
@@ -223,7 +223,7 @@ class Search:
         trial.report(value if minimize == self.settings.prune_minimize else -value, images)
         if trial.should_prune():
             self.pruned.add(number)
-            ask(run)
+            request_stop(run)
 
 
 def _note_pruning(directory: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What can be set: groups, options and keys, and checks of the values that a user gives."""
+"""Groups, options and keys of genbench's configs, and checks of the values that a user gives."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,41 +20,37 @@ from genbench.launch.hydra_internals import group_options
 from genbench.runs.budget import parse_images
 from genbench.runs.paths import config_root
 
-NUMBERS_OF_IMAGES = (
-    "budget.images",
-    "arena.images",
-    "schedule.warmup",
-)  # these also accept 500k or 1.5M
+NUMBERS_OF_IMAGES = ("budget.images", "arena.images", "schedule.warmup")  # accept 500k or 1.5M too
 OPTIONAL_GROUPS = ("logger", "experiment")
 
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Let Hydra's compose API work on genbench's configs."""
+    """Context in which Hydra's compose API reads genbench's configs."""
     with initialize_config_dir(config_dir=str(config_root()), version_base="1.3"):
         yield
 
 
 @dataclass
 class Settings:
-    """What can be set: groups with their options, and the keys of one composition.
+    """Groups with their options, and the keys and defaults of one composition.
 
-    Used inside `composing` or a Hydra job. `overrides` are the user's and may be wrong. `memory` caches
+    Use inside `composing` or a Hydra job. `overrides` are the user's and may be wrong. `cache` holds
     groups and compositions; the jobs of one command share it.
     """
 
     overrides: Sequence[str]
     config_name: str = "train"
-    memory: dict[Any, Any] = field(default_factory=dict)
+    cache: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Options of every group that is not Hydra's own."""
         paths = [o for o in self.overrides if o.startswith("hydra.searchpath=")]
         key = (self.config_name, *paths)
-        if key not in self.memory:
-            self.memory[key] = self._read_groups(paths)
-        return self.memory[key]  # type: ignore[no-any-return]
+        if key not in self.cache:
+            self.cache[key] = self._read_groups(paths)
+        return self.cache[key]  # type: ignore[no-any-return]
 
     def _read_groups(self, paths: list[str]) -> dict[str, list[str]]:
         names = group_options("", ObjectType.GROUP, self.config_name, paths)
@@ -70,34 +66,28 @@ class Settings:
         chosen = {}
         for override in self.overrides:
             key, _, value = override.partition("=")
-            option = value.split(",")[
-                0
-            ].strip()  # of a sweep the first value: its options have the same keys
+            option = value.split(",")[0].strip()  # in a sweep all options have the same keys
             if option in self.groups.get(key, []):
                 chosen[key] = f"{key}={option}"
             elif key == "hydra.searchpath":
                 chosen[key] = override
         composition = (self.config_name, "composed", *chosen.values())
-        if composition not in self.memory:
-            self.memory[composition] = self._compose(list(chosen.values()))
-        return self.memory[composition]  # type: ignore[no-any-return]
+        if composition not in self.cache:
+            self.cache[composition] = self._compose(list(chosen.values()))
+        return self.cache[composition]  # type: ignore[no-any-return]
 
     def _compose(self, chosen: list[str]) -> DictConfig:
         try:
             return compose(self.config_name, overrides=chosen)
-        except (
-            HydraException,
-            OmegaConfBaseException,
-        ):  # a wrong choice: compare with the plain defaults
+        except (HydraException, OmegaConfBaseException):  # a wrong choice: use the plain defaults
             return compose("train")
 
     @cached_property
     def keys(self) -> list[str]:
-        """Every dotted key of the composition, mappings and what is in them."""
+        """Every dotted key of the composition: mappings, and the keys inside them."""
         keys = _keys(OmegaConf.to_container(self.defaults, resolve=False))
-        return [
-            key for key in keys if not key.startswith("choices.")
-        ]  # filled in by the choice of groups
+        # `choices` is filled in when groups are chosen
+        return [key for key in keys if not key.startswith("choices.")]
 
     def default(self, key: str) -> Any:
         """Default value of a key; None if it has none or cannot be resolved."""
@@ -107,7 +97,7 @@ class Settings:
             return None
 
     def nearest(self, key: str) -> list[str]:
-        """At most three keys that `key` may be a misspelling of, likeliest first."""
+        """At most three keys of which `key` may be a misspelling, most likely first."""
         tails = [k for k in self.keys if k.endswith(f".{key}")]
         if tails:
             return tails[:3]
@@ -132,7 +122,7 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 def close_matches(word: str, words: Sequence[str], cutoff: float = 0.7) -> list[str]:
     """Up to three of `words` that are nearest to `word`, ignoring case and `_` against `-`.
 
-    `cutoff` in [0, 1] is the least similarity, as in difflib.
+    `cutoff` in [0, 1] is the lowest similarity that counts, as in difflib.
     """
     by_plain = {w.replace("_", "-").lower(): w for w in words}
     plain = difflib.get_close_matches(word.replace("_", "-").lower(), by_plain, n=3, cutoff=cutoff)
@@ -141,13 +131,13 @@ def close_matches(word: str, words: Sequence[str], cutoff: float = 0.7) -> list[
 
 # --- values -------------------------------------------------------------------------------------
 def check_values(
-    overrides: Sequence[str], config_name: str = "train", memory: dict[Any, Any] | None = None
+    overrides: Sequence[str], config_name: str = "train", cache: dict[Any, Any] | None = None
 ) -> None:
-    """Refuse values of another type than the default, and added settings that nothing reads.
+    """UserMistake for values of another type than the default, and for added settings that nothing reads.
 
-    Call inside `composing` or a Hydra job; `memory` is as in `Settings`. Raises UserMistake.
+    Call inside `composing` or a Hydra job; `cache` is as in `Settings`.
     """
-    settings = Settings(overrides, config_name, {} if memory is None else memory)
+    settings = Settings(overrides, config_name, {} if cache is None else cache)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if override.is_delete():
@@ -169,11 +159,13 @@ def _check_deleted(key: str) -> None:
 
 def _check_emptied(override: Override, settings: Settings) -> None:
     key = override.key_or_group
-    there = settings.default(key)
-    if override.value() != {} or not OmegaConf.is_dict(there) or not there:
+    default = settings.default(key)
+    if override.value() != {} or not OmegaConf.is_dict(default) or not default:
         return
-    names = ", ".join(map(str, there))
-    remedy = f"leave out what you do not want, as in ~{key}.{next(iter(there))} (there are {names})"
+    names = ", ".join(map(str, default))
+    remedy = (
+        f"leave out what you do not want, as in ~{key}.{next(iter(default))} (there are {names})"
+    )
     if key in settings.groups:
         remedy = f"choose another one with {key}=... (there are {', '.join(settings.groups[key])})"
     raise UserMistake(

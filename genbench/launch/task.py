@@ -1,6 +1,6 @@
-"""From the command line of `genbench train` to runs: Hydra composes, a plan is made, a worker runs it.
+"""`genbench train`: Hydra composes the config of each run, and a worker process trains it.
 
-Nothing here imports torch, so that a typo is answered at once.
+Imports no torch, so that a typo is reported at once.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, U
 from genbench.launch import mistakes, settings
 from genbench.launch.earlier_runs import EarlierRuns
 from genbench.launch.resumption import restarted
-from genbench.launch.run import RunPlan, begun_before, see_through
+from genbench.launch.run import RunPlan, execute, restarted_plan
 from genbench.launch.worker import external_launch
 from genbench.runs import paths
 from genbench.runs.moved import renamed
@@ -36,69 +36,73 @@ from genbench.runs.status import read_status
 # --- train --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class EndedRun:
-    """One run of a command, and how it ended."""
+    """One run of a command: its directory, exit code and duration."""
 
     overrides: Sequence[str]
     directory: Path | None  # None if it was refused
     exit_code: int
     asked_to_stop: bool
     seconds: float
-    existed: bool = False  # an earlier command had done it
+    existed: bool = False  # an earlier command has done or is doing it
 
 
 class StopSweep(BaseException):
-    """Ends a sweep after an interruption. Not an Exception, because Hydra collects those of jobs."""
+    """Raised to end a sweep after an interruption. A BaseException, because Hydra catches Exceptions of jobs."""
 
 
 class Task:
-    """The task function that Hydra calls for every run of a command; `jobs` are those that ended.
+    """The task function that Hydra calls for every run of a command; `jobs` are the runs that ended.
 
-    Launchers may pickle it to other processes and machines, whose `jobs` are lost; so a sweeper hands
-    what they return to `collect`.
+    Launchers may pickle it to other processes and machines. The `jobs` of those copies are lost, so a
+    sweeper passes what a launcher returns to `collect`.
     """
 
     def __init__(self, argv: Sequence[str], worker: str) -> None:
         self.argv, self.worker = list(argv), worker
         self.jobs: list[EndedRun] = []
         self._earlier: dict[tuple[Path, str], EarlierRuns] = {}
-        self._memory: dict[Any, Any] = {}
-        self._here = True  # False in a copy that was pickled to another process
+        self._cache: dict[Any, Any] = {}
+        self._is_original = True  # False in a copy that was pickled to another process
         self.tolerant = False  # a search: failed runs do not fail it
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without results and caches."""
-        return {**self.__dict__, "jobs": [], "_earlier": {}, "_memory": {}, "_here": False}
+        return {**self.__dict__, "jobs": [], "_earlier": {}, "_cache": {}, "_is_original": False}
 
     def __call__(self, cfg: DictConfig) -> EndedRun:
-        """Run one run to its end. A failure is printed and returned, so that a sweep continues."""
+        """Execute one run. A failure is printed and returned, so that a sweep continues."""
         began = time.monotonic()
         try:
             plan = self.plan(cfg)
-            directory, code, asked = see_through(plan, self.worker)
+            directory, code, asked = execute(plan, self.worker)
             job = EndedRun(
                 plan.overrides, directory, code, asked, time.monotonic() - began, plan.complete
             )
         except GenbenchError as error:
             job = refused(_task_overrides(), error)
-        if self._here:
+        if self._is_original:
             self.add(job)
             if job.asked_to_stop or job.exit_code == INTERRUPTED:
                 raise StopSweep
         return job
 
     def plan(self, cfg: DictConfig) -> RunPlan:
-        """Check and resolve a composition; a run that its study already has is resumed or not repeated."""
+        """Check and resolve a composition. A run that its study already has is resumed or not repeated."""
         overrides, sweep = _task_overrides(), HydraConfig.get().mode == RunMode.MULTIRUN
-        if sweep and self._here and HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+        if (
+            sweep
+            and self._is_original
+            and HydraConfig.get().runtime.choices["hydra/launcher"] == "basic"
+        ):
             print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
-        settings.check_values(overrides, HydraConfig.get().job.config_name or "train", self._memory)
+        settings.check_values(overrides, HydraConfig.get().job.config_name or "train", self._cache)
         config = resolve(cfg)
         plan = RunPlan(overrides, config, _command(self.argv, overrides, sweep))
         again = sweep or (restarted() and not external_launch())
         if config["run_id"] is not None or config["study"] is None or not again:
-            return begun_before(plan)
+            return restarted_plan(plan)
         key = Path(config["paths"]["outputs"]), str(config["study"])
-        if key not in self._earlier or self.tolerant:  # other processes may work on the same search
+        if key not in self._earlier or self.tolerant:  # other coordinators of a search add runs
             self._earlier[key] = EarlierRuns(*key)
         earlier = self._earlier[key].find(config)
         if earlier is None:
@@ -110,7 +114,7 @@ class Task:
         self.jobs.append(job)
 
     def collect(self, returns: Sequence[JobReturn]) -> None:
-        """Record what a launcher returned from other processes; an exception counts as a refusal."""
+        """Record the results that a launcher returned from other processes; an exception counts as a refused run."""
         for back in returns:
             try:
                 job = back.return_value
@@ -132,7 +136,8 @@ def refused(overrides: Sequence[str], error: GenbenchError) -> EndedRun:
 def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     """Train what `argv` asks for: overrides and Hydra's flags. Returns the exit code.
 
-    `worker` is the module that trains, in a process of its own. Raises GenbenchError.
+    `worker` is the module (with its first argument) that trains, in a process of its own.
+    Raises GenbenchError.
     """
     task = Task(argv, worker)
     decorate = hydra.main(
@@ -155,13 +160,13 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
 
 
 def is_sweep(argv: Sequence[str]) -> bool:
-    """Tell whether these arguments ask for several runs."""
+    """Whether these arguments ask for several runs."""
     return any(a in ("-m", "--multirun") or a.startswith("hydra.mode=MULTIRUN") for a in argv)
 
 
 @contextlib.contextmanager
 def _sweep_directory(argv: Sequence[str]) -> Iterator[list[str]]:
-    """Give a sweep a temporary folder, because Hydra requires one that genbench's runs do not use."""
+    """Add a temporary hydra.sweep.dir to a sweep: Hydra requires one, and genbench's runs do not use it."""
     if not is_sweep(argv) or any(a.startswith("hydra.sweep.dir=") for a in argv):
         yield [*argv]
         return
@@ -171,7 +176,7 @@ def _sweep_directory(argv: Sequence[str]) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _as_command_line(program: str, argv: Sequence[str]) -> Iterator[None]:
-    """Let Hydra read `argv` as the command line of `program`, and raise errors instead of printing."""
+    """Context in which Hydra reads `argv` as the command line of `program`, and raises instead of printing."""
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [program, *argv], "1"
     try:
@@ -202,7 +207,7 @@ def _task_overrides() -> list[str]:
 
 
 def _command(argv: Sequence[str], overrides: Sequence[str], sweep: bool) -> str:
-    """The command line that would do this run alone."""
+    """The command line that executes this run alone."""
     if not sweep:
         return "genbench train " + shlex.join(argv) if argv else "genbench train"
     flags: list[str] = []
@@ -213,7 +218,7 @@ def _command(argv: Sequence[str], overrides: Sequence[str], sweep: bool) -> str:
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """A composition as plain values with absolute paths, which no longer depend on where it was made.
+    """A composition as plain values, with absolute paths.
 
     UserMistake for a value that is missing or cannot be resolved.
     """

@@ -1,4 +1,4 @@
-"""Whether a run may talk to wandb, decided before it starts and outside it. Imports no torch."""
+"""Whether a run logs to wandb, decided before it starts, in its parent process. Imports no torch."""
 
 import netrc
 import os
@@ -13,22 +13,22 @@ from urllib.parse import urlsplit
 
 from genbench.errors import Notice
 
-LOGIN_SECONDS = 30.0  # that wandb may take to say who is logged in
-ANSWER_SECONDS = 3.0  # that the server's address may take to answer
+LOGIN_SECONDS = 30.0  # timeout of `wandb.login`
+ANSWER_SECONDS = 3.0  # timeout of a connection to the server
 
 
-def decide(loggers: Mapping[str, Any]) -> str:
-    """Say how wandb is to be used: `online` if somebody is logged in, else `offline`; `none`.
+def decide_mode(loggers: Mapping[str, Any]) -> str:
+    """How a run uses wandb: `online` if a user is logged in, else `offline`, or `none`.
 
-    `none` where wandb is wanted only by the logged in; `offline` also where the server is out of
-    reach, as on many a cluster's nodes. Nothing about an account or a network can then delay
-    training; wandb is asked only where there is a key.
+    `none` if the logger has `only_if_logged_in` and nobody is. `offline` also if the server cannot be
+    reached, as from the nodes of many clusters. So neither an account nor a network can delay
+    training. wandb itself is started only if there is an API key. `loggers` is the config's `logger`.
     """
     entry = loggers.get("wandb")
     if entry is None or os.environ.get("WANDB_MODE") == "disabled":
         return "none"
-    access = look()
-    if access.state == "nobody":
+    access = check_access()
+    if access.state == "logged out":
         return "none" if entry.get("only_if_logged_in") else "offline"
     if access.state == "unreachable":
         warnings.warn(
@@ -41,38 +41,38 @@ def decide(loggers: Mapping[str, Any]) -> str:
 
 
 class Access(NamedTuple):
-    """How this machine stands with wandb, and the address of the server where it is known."""
+    """Whether this machine can send to wandb, and the address of the server if it is known."""
 
-    state: Literal["disabled", "nobody", "offline", "unreachable", "online"]
+    state: Literal["disabled", "logged out", "offline", "unreachable", "online"]
     server: str = ""
 
     def obstacle(self) -> str:
-        """What keeps this machine from the server, with the remedy; empty where nothing does."""
+        """Why this machine cannot send to wandb, with the remedy; empty if it can."""
         return {
             "disabled": "WANDB_MODE switches wandb off: unset it",
-            "nobody": "nobody is logged in to wandb: `wandb login`",
+            "logged out": "nobody is logged in to wandb: `wandb login`",
             "offline": "WANDB_MODE keeps wandb offline: unset it",
             "unreachable": f"{self.server} does not answer: try later, or set WANDB_BASE_URL",
             "online": "",
         }[self.state]
 
 
-def look() -> Access:
-    """Find out whether wandb is switched off, who is logged in, and whether the server answers.
+def check_access() -> Access:
+    """Find out whether wandb is switched off, whether a user is logged in, and whether the server answers.
 
-    `nobody` also where wandb does not say who, which it warns of.
+    `logged out`, with a warning, also if `wandb.login` fails or exceeds its timeout.
     """
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled":
         return Access("disabled")
     if not _has_key():
-        return Access("nobody")
+        return Access("logged out")
     if mode in ("offline", "dryrun"):
         return Access("offline")
     server = _log_in()
     if server is None:
-        return Access("nobody")
-    return Access("online" if _answers(server) else "unreachable", server)
+        return Access("logged out")
+    return Access("online" if _is_reachable(server) else "unreachable", server)
 
 
 def _has_key() -> bool:
@@ -86,8 +86,8 @@ def _has_key() -> bool:
     return any("wandb" in host or host == own for host in hosts)
 
 
-# leaves at once: wandb's own way out waits for its service, and has been seen to wait for ever
-_QUESTION = """
+# os._exit: wandb's exit handlers wait for its service, at times for ever
+_LOGIN = """
 import os, sys, wandb
 known = wandb.login(prompt=False, verify=False)
 print("server", wandb.setup().settings.base_url if known else "", flush=True)
@@ -96,18 +96,16 @@ os._exit(0)
 
 
 def _log_in() -> str | None:
-    """Address of the server that somebody is logged in to; None where nobody is.
+    """Address of the server that a user is logged in to; None if nobody is.
 
-    wandb is asked in a process of its own: in this one it would leave a service behind, which the
-    worker would be told to use.
+    In a process of its own: in this one wandb would start a service and set WANDB_SERVICE, which the
+    worker would inherit.
     """
-    asked = [sys.executable, "-c", _QUESTION]
+    command = [sys.executable, "-c", _LOGIN]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=LOGIN_SECONDS)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=LOGIN_SECONDS)
     except subprocess.TimeoutExpired:
-        warnings.warn(
-            "wandb: it does not say who is logged in; logging offline", Notice, stacklevel=3
-        )
+        warnings.warn("wandb: the login did not end in time; logging offline", Notice, stacklevel=3)
         return None
     lines = [line.split() for line in answer.stdout.splitlines() if line.startswith("server")]
     if not lines:
@@ -117,8 +115,8 @@ def _log_in() -> str | None:
     return lines[-1][1] if len(lines[-1]) > 1 else None
 
 
-def _answers(server: str) -> bool:
-    """Can a connection be opened? Behind a proxy that is for the proxy to know: yes."""
+def _is_reachable(server: str) -> bool:
+    """Whether a connection can be opened. Behind a proxy this is not checked: True."""
     from urllib.request import getproxies
 
     parts = urlsplit(server)
@@ -127,15 +125,15 @@ def _answers(server: str) -> bool:
     address = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     opened = threading.Event()
 
-    def knock() -> None:
+    def connect() -> None:
         try:
             socket.create_connection(address, timeout=ANSWER_SECONDS).close()
         except OSError:
             return
         opened.set()
 
-    # in a thread, for no timeout covers the look-up of a name
-    knocking = threading.Thread(target=knock, daemon=True)
-    knocking.start()
-    knocking.join(ANSWER_SECONDS)
+    # in a thread: the timeout of the connection does not cover the DNS lookup
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(ANSWER_SECONDS)
     return opened.is_set()

@@ -1,12 +1,12 @@
-"""Starts and stops worker processes, which do the work of a command.
+"""Starts and stops worker processes, which train, evaluate and sample.
 
 A worker has a session of its own, so that the terminal's Ctrl-C reaches only the parent. The parent
 passes it on as SIGUSR2, whose default action prints no traceback while Python is still importing. When
 the parent dies, even by SIGKILL, Linux sends the worker SIGTERM: it writes its checkpoint and exits. On
 other systems the worker of a killed parent trains to its end.
 
-`python -m` puts the working directory on the worker's path, so that a config may name a class in a
-file of the user's that lies there.
+`python -m` puts the working directory on the worker's `sys.path`, so that a config may name a class in
+a file of the user's in that directory.
 """
 
 import os
@@ -55,10 +55,10 @@ def run_worker(
     environment: Mapping[str, str],
     checkpoint: bool = True,
 ) -> tuple[int, bool]:
-    """Run `python -m <worker> <arguments>` to its end: (its return code, was it asked to stop?).
+    """Run `python -m <worker> <arguments>` until it exits: (return code, whether it was asked to stop).
 
-    The first Ctrl-C or SIGTERM is passed on to the worker, the second one too, the third one kills it
-    and everything that it started. `checkpoint`: the worker writes one when asked to stop.
+    The first and second Ctrl-C or SIGTERM are passed on to the worker; the third kills it and every
+    process that it started. `checkpoint`: the worker writes one when asked to stop.
     """
     relay = _Relay(checkpoint)
     with handled_signals(relay):
@@ -78,7 +78,7 @@ def start_worker(
 ) -> subprocess.Popen[bytes]:
     """Start `python -m <worker> <arguments>` in a session of its own, with stdout and stderr in `output`.
 
-    Call it in the main thread only: when the calling thread ends, Linux takes the parent for dead.
+    Call it in the main thread only: Linux sends the parent-death signal when the calling thread ends.
     """
     return subprocess.Popen(
         [sys.executable, "-m", *worker.split(), *arguments],
@@ -92,13 +92,13 @@ def start_worker(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a worker and what it started: DDP ranks and data loaders would wait for it forever."""
+    """Kill a worker and its child processes: DDP ranks and data loaders would wait for it forever."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def passed_on(number: int) -> int:
-    """The signal to send to a worker for one that its parent has received."""
+    """The signal that the parent sends to a worker when it receives signal `number`."""
     return CTRL_C if number == signal.SIGINT else number
 
 
@@ -133,13 +133,13 @@ class _Relay:
         if self.asked == 1:
             return ", waiting for the checkpoint" if self.checkpoint else ""
         without = " without a checkpoint" if self.checkpoint else ""
-        return f", asked once more; the next Ctrl-C ends it{without}"
+        return f", still waiting; the next Ctrl-C kills it{without}"
 
 
 @contextmanager
 def handled_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Handle the signals of STOPS by `handler`; in threads other than the main one do nothing."""
-    if threading.current_thread() is not threading.main_thread():  # Python's own rule
+    """Context in which `handler` handles the signals in STOPS; without effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():  # Python sets handlers only there
         yield
         return
     before: dict[int, Any] = {n: signal.signal(n, handler) for n in STOPS}
@@ -151,7 +151,7 @@ def handled_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":  # so that Popen can do without a fork
+    if sys.platform != "linux":  # without preexec_fn Popen can use vfork
         return None
     ask, parent = parent_death_signal(), os.getpid()
 
@@ -165,11 +165,11 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 # --- the worker's environment -------------------------------------------------------------------
 def worker_environment(command: str, processes: int = 1, external: bool = False) -> dict[str, str]:
-    """Environment of a run that `command` started; `processes` of them share this machine's cores.
+    """Environment of a worker that `command` started; `processes` processes share this machine's cores.
 
-    Variables of other launchers stay only under such a launch (`external`). Thread settings of the
-    user stay. By default each process gets its share of the cores: with more threads than free cores,
-    spinning OpenMP threads make a step up to sixty times slower.
+    Variables of other launchers are kept only if one started this process (`external`). Thread
+    settings of the user are kept. By default each process gets its share of the cores: with more
+    threads than free cores, spinning OpenMP threads make a step up to sixty times slower.
     """
     environment = dict(os.environ)
     if not external:
@@ -182,9 +182,9 @@ def worker_environment(command: str, processes: int = 1, external: bool = False)
 
 
 def external_launch() -> dict[str, Any] | None:
-    """The launcher that started one process per rank: {"rank", "name", "run_id"}; None without one.
+    """The launcher that started a process for each rank: {"rank", "name", "run_id"}; None without one.
 
-    torchrun is known by TORCHELASTIC_RUN_ID, srun by SLURM_STEP_ID and more than one task.
+    torchrun is recognised by TORCHELASTIC_RUN_ID, srun by SLURM_STEP_ID and more than one task.
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env and "RANK" in env:

@@ -170,7 +170,7 @@ def test_runs_are_selected(study, capsys):
     assert json.loads(text)[0]["rows"][0]["fd_lenet"]["values"] == [5.0, 6.0]
 
 
-def test_garbage_is_collected_again_after_a_table(study, capsys):
+def test_the_garbage_collector_is_on_again_after_a_table(study, capsys):
     assert main(["--outputs", str(study)]) == 0
     assert gc.isenabled()
     with pytest.raises(UserMistake):
@@ -198,7 +198,7 @@ def test_pictures_of_every_trained_row_go_side_by_side(study, capsys):
     assert sum(count for count, colour in colours if colour == (99, 99, 99)) >= 3 * 30 * 30
 
 
-def test_what_cannot_be_written_is_a_sentence(study):
+def test_an_unwritable_file_is_a_mistake(study):
     (study / "file").write_text("")
     for option in ("--out", "--pictures"):
         with pytest.raises(UserMistake, match=f"cannot write {option}"):

@@ -45,7 +45,7 @@ def test_a_dataset_that_is_missing_says_what_and_what_to_do(dataset, capsys):
     assert "paths.data" in said or "img_align_celeba.zip" in said
 
 
-def test_check_finds_the_embedded_digits_in_order(capsys):
+def test_check_accepts_the_embedded_digits(capsys):
     assert main(["check", "digits"]) == 0
     assert "digits is in order: 1,257 train, 180 validation, 360 test" in capsys.readouterr().out
 
@@ -74,7 +74,7 @@ def test_check_says_what_is_wrong_with_the_folder_itself(capsys, tmp_path):
     assert "has no pictures" in capsys.readouterr().err
 
 
-def test_a_folder_too_small_to_set_anything_aside_is_refused(capsys, tmp_path):
+def test_a_folder_too_small_for_its_splits_is_refused(capsys, tmp_path):
     make_folder(tmp_path / "few", 2, size=(64, 64))
     assert main(["check", "image-folder", f"dataset.root={tmp_path / 'few'}"]) == 2
     assert "2 pictures cannot give dataset.validation=0.1" in capsys.readouterr().err
@@ -118,12 +118,12 @@ def test_a_mistake_on_the_command_line_gets_a_sentence(capsys, arguments, senten
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
-def test_help_says_how_it_is_used(capsys, arguments):
+def test_help_prints_the_usage(capsys, arguments):
     assert main(arguments) == 0
     assert "genbench data prepare NAME" in capsys.readouterr().out
 
 
-def test_training_says_the_same_as_the_check(capsys, tmp_path):
+def test_training_fails_with_the_sentence_of_check(capsys, tmp_path):
     root = make_folder(tmp_path / "pictures", size=(64, 64))
     Image.new("L", (64, 64)).save(root / "a.png")
     main(["check", "image-folder", f"dataset.root={root}"])

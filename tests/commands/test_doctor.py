@@ -34,7 +34,7 @@ def test_doctor_fails_where_nothing_can_be_written(room, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_doctor_tells_a_server_that_does_not_answer_from_a_missing_login(monkeypatch, no_login):
+def test_doctor_distinguishes_an_unreachable_server_from_a_missing_login(monkeypatch, no_login):
     def found():
         (finding,) = doctor._wandb()
         return finding.found, finding.remedy

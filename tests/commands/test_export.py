@@ -57,7 +57,7 @@ def runs(room):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def export(request, runs, capsys):
-    """Export to a real database; gives what was told, and a way to ask that database."""
+    """Export to a real database; returns what was printed, and a function that queries the database."""
     url = "sqlite:///runs.db"
     if request.param == "postgresql":
         import psycopg
@@ -96,7 +96,7 @@ def test_a_second_export_changes_nothing(export):
     assert export() == [[3, 0, 0, 0], [3, 0, 0, 0]]
 
 
-def test_rows_hold_what_the_records_hold_with_null_for_what_is_missing(export):
+def test_rows_equal_the_records_with_null_for_missing_values(export):
     export()
     query = "SELECT seed, images, seconds, parameters, device, reason FROM runs ORDER BY run_id"
     assert list(map(tuple, export.ask(query))) == [
@@ -157,8 +157,8 @@ def test_parquet_has_a_typed_row_per_score(runs, capsys):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("nowhere", "is not a known kind of place"),
-        ("mysql://me:secret@host/db", "mysql:// is not a known kind of place"),
+        ("nowhere", "is not a place that export knows"),
+        ("mysql://me:secret@host/db", "mysql:// is not a place that export knows"),
         (
             "sqlite:////no/such/folder/x.db",
             "cannot export to sqlite:////no/such/folder/x.db: unable",
@@ -166,7 +166,7 @@ def test_parquet_has_a_typed_row_per_score(runs, capsys):
         ("no/such/x.parquet", "cannot write no/such/x.parquet"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_a_sentence(runs, capsys, place, words):
+def test_an_unwritable_place_is_a_mistake(runs, capsys, place, words):
     assert cli.main(["export", "--to", place]) == 2
     told = capsys.readouterr().err
     assert words in told

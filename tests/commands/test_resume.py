@@ -1,4 +1,4 @@
-"""`genbench resume`: the same run goes on in its directory."""
+"""`genbench resume` continues a run in its directory."""
 
 import time
 from pathlib import Path

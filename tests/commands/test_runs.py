@@ -1,4 +1,4 @@
-"""Tags that are changed after a run, and runs that are deleted: what is asked, and what is kept."""
+"""`genbench runs tag` and `genbench runs remove`."""
 
 import time
 
@@ -23,7 +23,7 @@ CONFIG = {
 
 @pytest.fixture
 def outputs(room):
-    """Four runs: 0 and 1 failed, 2 interrupted, 3 at work."""
+    """Four runs: 0 and 1 failed, 2 interrupted, 3 running."""
     for number, status in enumerate(("failed", "failed", "interrupted", "running")):
         run = room / "outputs" / f"run-{number}"
         run.mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_a_dry_run_lists_and_deletes_nothing(outputs, capsys):
     assert names(outputs) == before
 
 
-def test_without_a_terminal_nothing_is_deleted_unless_it_is_said_twice(outputs, capsys):
+def test_without_a_terminal_nothing_is_deleted_unless_yes_is_given(outputs, capsys):
     before = names(outputs)
     assert cli.main(["runs", "remove", "status=failed"]) == 2
     assert "would delete 2 runs, and there is no terminal to ask on: add --yes" in (
@@ -85,7 +85,7 @@ def test_without_a_terminal_nothing_is_deleted_unless_it_is_said_twice(outputs, 
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", 1), ("no", 3), ("", 3)])
-def test_on_a_terminal_it_asks(outputs, monkeypatch, answer, left):
+def test_on_a_terminal_the_user_is_asked(outputs, monkeypatch, answer, left):
     asked = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
@@ -94,7 +94,7 @@ def test_on_a_terminal_it_asks(outputs, monkeypatch, answer, left):
     assert len([name for name in names(outputs) if name.startswith("run-")]) == left + (left == 3)
 
 
-def test_what_is_no_idle_run_is_not_deleted(outputs, capsys):
+def test_running_runs_and_other_folders_are_not_deleted(outputs, capsys):
     with pytest.raises(UserMistake, match="which runs"):
         runs.main(["remove", "--yes"])
     with pytest.raises(UserMistake, match="nothing to delete"):

@@ -124,7 +124,7 @@ def test_runs_are_flat_objects_for_scripts(run, listed):
         assert not any(isinstance(value, dict | list) for value in one.values())
 
 
-def test_the_main_score_is_a_run_s_own_and_not_one_that_only_begins_alike(run, listed):
+def test_the_main_score_is_fd_and_not_one_whose_name_begins_with_fd(run, listed):
     run("a", [score("fd_floor", 4.9), score("fd_bc", 1.0), score("kid", 3.0), score("fd", 7.0)])
     (one,) = json.loads(listed("--format", "json"))
     assert (one["score_name"], one["score"]) == ("fd", 7.0)
@@ -177,7 +177,7 @@ def test_a_table_has_progress_age_and_reasons(run, listed, monkeypatch):
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
-def test_no_runs_is_a_sentence_for_people_and_a_list_for_scripts(listed):
+def test_without_runs_the_table_is_a_sentence_and_json_an_empty_list(listed):
     assert "genbench train" in listed()
     assert "that fit model=gan" in listed("model=gan")
     assert json.loads(listed("--format", "json")) == []
@@ -197,7 +197,7 @@ def test_a_record_that_cannot_be_read_does_not_hide_the_others(run, listed):
 # --- genbench show --------------------------------------------------------------------------------
 
 
-def test_one_run_says_what_it_is_what_it_cost_and_how_to_make_it_again(run, shown):
+def test_show_prints_settings_cost_and_command(run, shown):
     path = run("a", [score("fd", 7.0, unit="things"), score("kid", None)], model="gan", seed=2)
     (path / "samples").mkdir()
     (path / "samples" / "x.png").write_text("")
@@ -222,7 +222,7 @@ def test_one_run_says_what_it_is_what_it_cost_and_how_to_make_it_again(run, show
         assert words in text
 
 
-def test_cards_are_folded_until_asked_for(run, shown):
+def test_cards_are_printed_only_with_the_flag(run, shown):
     run("a", [score("fd", 7.0)])
     assert "extractor" not in shown("a")
     assert '"extractor"' in shown("a", "--cards")
@@ -242,12 +242,12 @@ def test_a_run_that_failed_is_explained(run, shown):
     assert "none yet" in text
 
 
-def test_a_record_without_its_surroundings_is_shown_all_the_same(run, shown):
+def test_a_record_without_environment_is_shown(run, shown):
     run("a", environment={"host": "here"})
     assert "? on here; genbench ?, torch ?" in shown("a")
 
 
-def test_a_run_that_is_not_there_is_a_sentence(run, shown):
+def test_an_unknown_run_is_a_mistake(run, shown):
     run("20260101-a")
     with pytest.raises(UserMistake, match="near are 20260101-a"):
         shown("20260102-a")

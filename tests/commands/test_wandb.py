@@ -1,4 +1,4 @@
-"""What was logged offline, as `genbench wandb sync` finds and sends it."""
+"""`genbench wandb sync` and `workspace`, against servers of the tests' own."""
 
 import json
 import time
@@ -38,13 +38,7 @@ def offline(tmp_path):
     return offline
 
 
-@pytest.fixture
-def nobody(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-
-
-def test_what_waits_is_named_and_nothing_is_sent(tmp_path, offline, capsys):
+def test_a_dry_run_lists_unsent_runs_and_sends_nothing(tmp_path, offline, capsys):
     first, second = offline(2), offline(2, sent=1)
     offline(1, sent=1)
     offline(0)
@@ -57,20 +51,20 @@ def test_what_waits_is_named_and_nothing_is_sent(tmp_path, offline, capsys):
     assert "2 of 5 runs are to be sent to wandb" in printed
 
 
-def test_with_nothing_to_send_no_login_is_asked_for(tmp_path, offline, nobody, capsys):
+def test_with_nothing_to_send_no_login_is_needed(tmp_path, offline, no_login, capsys):
     offline(1, sent=1)
     assert wandb_module.sync(["--outputs", str(tmp_path)]) == 0
     assert "nothing is left to send to wandb (runs looked at: 1)" in capsys.readouterr().out
 
 
-def test_without_a_login_nothing_is_tried(tmp_path, offline, nobody):
+def test_without_a_login_nothing_is_sent(tmp_path, offline, no_login):
     offline(1)
     with pytest.raises(UserMistake, match=r"nobody is logged in to wandb.*nothing was sent"):
         wandb_module.sync(["--outputs", str(tmp_path)])
 
 
-def test_a_server_that_does_not_answer_is_told_apart_from_a_missing_login(
-    tmp_path, offline, nobody, monkeypatch, capsys
+def test_an_unreachable_server_and_offline_mode_have_sentences_of_their_own(
+    tmp_path, offline, no_login, monkeypatch, capsys
 ):
     offline(1)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -89,7 +83,7 @@ def test_a_server_that_does_not_answer_is_told_apart_from_a_missing_login(
 
 
 class Refusing(WandbServer):
-    """A server that answers and takes no key."""
+    """A server that answers every key with 401."""
 
     def do_POST(self):
         body = json.dumps({"errors": [{"message": "permission denied"}]}).encode()
@@ -102,7 +96,9 @@ class Refusing(WandbServer):
 
 
 @pytest.mark.slow
-def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monkeypatch, capsys):
+def test_a_run_that_the_server_refuses_stays_unsent(
+    tmp_path, offline, no_login, monkeypatch, capsys
+):
     """With wandb's real command, against a server that refuses the key."""
     run = offline(1)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -117,7 +113,7 @@ def test_a_run_that_the_server_refuses_waits_on(tmp_path, offline, nobody, monke
 
 
 class Taking(WandbServer):
-    """A server that takes a run; what it is sent beside it, `files` permitting."""
+    """A server that accepts a run, and its files if `files` is true."""
 
     files = True
 
@@ -144,9 +140,7 @@ class Taking(WandbServer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [True, False])
-def test_an_upload_that_does_not_end_waits_and_one_that_ends_does_not(
-    tmp_path, nobody, monkeypatch, files
-):
+def test_only_an_upload_that_did_not_end_is_unsent(tmp_path, no_login, monkeypatch, files):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("GENBENCH_LOGGER", "online")
     monkeypatch.delenv("WANDB_MODE")
@@ -165,7 +159,7 @@ def test_an_upload_that_does_not_end_waits_and_one_that_ends_does_not(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore:Pydantic V1")  # theirs
-def test_a_view_of_a_study_can_be_built_without_a_server(tmp_path, finished, nobody, capsys):
+def test_a_view_of_a_study_can_be_built_without_a_server(tmp_path, finished, no_login, capsys):
     """Read back by wandb's own library, which checks every field."""
     for model in ("vae", "gan"):
         run = finished([fd(4.0)], model=model, study="first")
@@ -204,6 +198,6 @@ def test_a_view_is_of_one_study(tmp_path, finished):
         wandb_module.save_view(["study=other", "--outputs", str(tmp_path)])
 
 
-def test_the_word_is_asked_for(room, capsys):
+def test_a_missing_subcommand_is_a_mistake(room, capsys):
     assert main(["wandb", "snyc"]) == 2
     assert "genbench wandb sync" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Grey images as images of two levels: drawn once, or at each showing."""
+"""Binarised grey images: static, drawn once, and dynamic, drawn at each showing."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def shown(data, steps=20, seed=0, steps_per_batch=1, batch_size=6):
     return torch.cat([data.training_images(b) for b in data.train_dataloader()])
 
 
-def test_the_draws_are_these_on_every_machine_and_for_ever():
+def test_binarised_pixels_equal_the_recorded_ones():
     drawn = thresholds(STATIC_SEED, torch.tensor([0, 1, 59_999]), 5).tolist()
     assert drawn == GOLDEN
 
@@ -110,7 +110,7 @@ def test_a_pixel_is_one_as_often_as_it_is_bright():
     assert ones[255] == 1
 
 
-def test_draws_of_neighbouring_rows_and_pixels_have_nothing_to_do_with_each_other():
+def test_draws_of_neighbouring_rows_and_pixels_are_independent():
     drawn = thresholds(5, torch.arange(3000), 30).double()
     spread = 4.5 / 3000**0.5
     assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < spread
@@ -165,6 +165,6 @@ def test_dynamic_draws_depend_on_seed_and_position_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "levels"), [("once", 2), ("static", 256), ("dynamic", 17)])
-def test_a_binarisation_that_cannot_be_is_refused(tmp_path, kind, levels):
+def test_a_wrong_binarisation_is_refused(tmp_path, kind, levels):
     with pytest.raises(UserMistake, match="binarize="):
         make(tmp_path, kind, levels=levels)

@@ -114,7 +114,7 @@ def test_two_processes_may_build_the_same_cache_at_once(tmp_path, locks):
     assert not list((tmp_path / "cache").glob(".partial-*"))
 
 
-def test_a_cache_folder_that_cannot_be_written_is_the_users_to_change(tmp_path):
+def test_an_unwritable_cache_folder_is_a_mistake_with_a_remedy(tmp_path):
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(UserMistake, match="cannot be written.*paths.cache"):
         make_digits(tmp_path).prepare_data()

@@ -125,7 +125,7 @@ def test_convert_turns_grey_transparent_and_palette_pictures_into_colour(tmp_pat
     assert np.abs(seen - over_white.transpose(2, 0, 1)).max() <= 1.5
 
 
-def test_opaque_alpha_and_palettes_are_no_mistake_for_colour_images(tmp_path):
+def test_opaque_alpha_and_palettes_are_accepted_as_colour(tmp_path):
     root = make_folder(tmp_path / "data", 8)
     draw(mode="RGBA").save(root / "opaque.png")
     draw(mode="P").save(root / "palette.png")

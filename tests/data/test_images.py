@@ -32,7 +32,7 @@ def test_an_impossible_setting_is_refused(tmp_path, changes, sentence):
 
 
 @pytest.mark.parametrize("kernel", ["nearest", "box", "bilinear", "bicubic", "lanczos"])
-def test_the_resize_is_pils(tmp_path, kernel):
+def test_resizing_equals_that_of_pillow(tmp_path, kernel):
     make_folder(tmp_path / "data")
     data = make_images(tmp_path, Folder, channels=3, resize=kernel)
     square = draw().crop((2, 0, 18, 16))
@@ -51,7 +51,7 @@ def test_enlarged_digits_stay_within_their_levels(tmp_path):
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_every_level_survives_the_way_to_an_image_and_back(tmp_path, levels):
+def test_levels_converted_to_images_and_back_are_unchanged(tmp_path, levels):
     data = make_images(tmp_path, levels=levels)
     pixels = torch.arange(levels, dtype=torch.uint8)
     images = data.to_images(pixels)
@@ -130,7 +130,7 @@ def test_a_trainer_gets_flipped_images_between_minus_one_and_one(tmp_path):
 @quiet
 @pytest.mark.parametrize("before", [1, 5])
 @pytest.mark.parametrize("after", [1, 3, 16])
-def test_a_trainer_resumes_in_the_middle_with_other_portions(tmp_path, before, after):
+def test_a_trainer_resumes_in_the_middle_with_other_steps_per_batch(tmp_path, before, after):
     data = make_digits(tmp_path, flip=True)
     whole = fit(data, 4)
     path = tmp_path / "stopped.ckpt"
@@ -153,7 +153,7 @@ def test_a_budget_can_be_extended_on_resuming(tmp_path):
 @pytest.mark.parametrize(
     "how", [{"device_resident": True}, {"cache_gb": 0}, {"cache_gb": 0, "workers": 1}]
 )
-def test_where_the_pixels_come_from_does_not_change_what_is_seen(tmp_path, how):
+def test_batches_do_not_depend_on_where_the_pixels_are_stored(tmp_path, how):
     expected = fit(make_digits(tmp_path, flip=True), 4)
     before = torch.random.get_rng_state()
     assert torch.equal(fit(make_digits(tmp_path, flip=True, **how), 4), expected)

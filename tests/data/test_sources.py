@@ -1,4 +1,4 @@
-"""Where images come from: archives as their makers publish them, and splits."""
+"""Datasets in the formats in which they are published, and splits."""
 
 import pickle
 from functools import partial
@@ -31,7 +31,7 @@ def test_digits_are_1257_to_train_on_and_540_held_out(tmp_path):
     assert np.array_equal(mine, expected[numbers])
 
 
-def test_the_digits_are_the_ones_that_every_machine_has(tmp_path):
+def test_the_digits_have_the_recorded_fingerprints(tmp_path):
     data = make_digits(tmp_path)
     prints = [data.card(split)["fingerprint"][:12] for split in SPLITS]
     assert prints == ["8e68c0df87b5", "0aab42d5cd94", "6c783ea2eeb1"]

@@ -31,7 +31,7 @@ def test_every_image_is_shown_once_per_epoch():
     assert not (epochs[0] == epochs[1]).all()
 
 
-def test_the_order_never_changes():
+def test_the_order_equals_the_recorded_one():
     assert Order(10, 0).indices(np.arange(10)).tolist() == [7, 4, 1, 2, 3, 5, 0, 6, 8, 9]
     assert Order(10, 3).indices(np.arange(10, 20)).tolist() == [5, 4, 1, 9, 6, 8, 2, 3, 0, 7]
     assert Order(10, 0).flips(np.arange(12)).astype(int).tolist() == [
@@ -64,7 +64,7 @@ def test_the_order_does_not_depend_on_the_steps_per_batch(steps_per_batch):
 
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("steps_per_batch", [1, 4])
-def test_the_ranks_together_take_what_one_process_takes(world_size, steps_per_batch):
+def test_the_ranks_together_get_the_images_of_one_process(world_size, steps_per_batch):
     alone = steps_of(make_stream(flip=True, batch_size=8))
     ranks = [
         steps_of(
@@ -91,7 +91,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused():
 
 @pytest.mark.parametrize("done", range(10))
 @pytest.mark.parametrize("portions", [1, 4])
-def test_a_stream_goes_on_where_it_was_saved(done, portions):
+def test_a_restored_stream_continues_where_it_was_saved(done, portions):
     expected = steps_of(make_stream(flip=True))
     stopped = make_stream(flip=True, steps_per_batch=1)
     for _, _batch in zip(range(done), stopped, strict=False):
@@ -101,7 +101,7 @@ def test_a_stream_goes_on_where_it_was_saved(done, portions):
     assert (steps_of(resumed) if done < 9 else list(resumed)) == expected[done:]
 
 
-def test_flips_are_fair_and_unlike_their_neighbours():
+def test_flips_are_balanced_and_uncorrelated():
     flips = Order(10, 5).flips(np.arange(100_000))
     assert abs(flips.mean() - 0.5) < 0.01
     assert abs((flips[1:] == flips[:-1]).mean() - 0.5) < 0.01

@@ -1,4 +1,4 @@
-"""What a study has already, with an index and without one."""
+"""The runs that a study already has, with an index and without one."""
 
 import json
 import os
@@ -32,15 +32,15 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of files: no wait for the disk
 
 
-def settle(outputs: Path) -> None:
-    """Let the files be older than a clock's tick."""
+def make_old(outputs: Path) -> None:
+    """Set the modification times back, so that the index may trust them."""
     for file in outputs.glob("*/config.yaml"):
         os.utime(file, (1e9, 1e9))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Runs of many studies, some of them of one method and seed, and some that nobody can read."""
+    """Runs of many studies, some with equal method and seed, and some that cannot be read."""
     outputs = tmp_path_factory.mktemp("written") / "outputs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
@@ -68,7 +68,7 @@ def written(tmp_path_factory):
         (outputs / name / "config.yaml").write_text(text)
     (outputs / "bytes" / "config.yaml").write_bytes(b"study: a\xff\n")
     (outputs / "empty").mkdir()
-    settle(outputs)
+    make_old(outputs)
     return outputs
 
 
@@ -77,8 +77,8 @@ def outputs(tmp_path, written):
     return shutil.copytree(written, tmp_path / "outputs")
 
 
-def defined(outputs: Path, study: str) -> dict[str, tuple[str, str]]:
-    """(run, status) by identity as the rules say it, every config parsed."""
+def parsed(outputs: Path, study: str) -> dict[str, tuple[str, str]]:
+    """(run, status) by identity, found by parsing every config."""
     found: dict[str, tuple[str, str]] = {}
     for run in iter_runs(outputs):
         try:
@@ -94,16 +94,16 @@ def defined(outputs: Path, study: str) -> dict[str, tuple[str, str]]:
 
 
 def check(outputs: Path) -> None:
-    """A backlog decides as the rules do, for every study."""
+    """EarlierRuns finds what `parsed` finds, for every study."""
     for study in [*dict.fromkeys(map(str, STUDIES)), "b", "nothing"]:
-        backlog, wanted = EarlierRuns(outputs, study), defined(outputs, study)
+        earlier, wanted = EarlierRuns(outputs, study), parsed(outputs, study)
         for run in iter_runs(outputs):
             try:
                 config = read_config(run)
                 name, status = wanted.get(identity(config), ("", "failed"))
             except (GenbenchError, KeyError, AttributeError):
                 continue
-            found = backlog.find(config)
+            found = earlier.find(config)
             told = (found.directory.name, found.status) if found else None
             assert told == (None if status == "failed" else (name, status)), (study, run.name)
 
@@ -115,17 +115,17 @@ def entries(outputs: Path) -> int:
     return int(count)
 
 
-def test_a_backlog_decides_as_if_every_config_were_parsed(outputs):
-    assert len(defined(outputs, "a")) >= 4
+def test_earlier_runs_are_those_found_by_parsing_every_config(outputs):
+    assert len(parsed(outputs, "a")) >= 4
     check(outputs)  # the first of these reads all, the others what the index lacks
     assert entries(outputs) >= 130
     check(outputs)
 
 
-def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatch):
+def test_with_an_index_only_changed_configs_are_opened(outputs, monkeypatch):
     for number in range(70):  # more than are worth writing
         shutil.copytree(outputs / "run-001", outputs / f"ab-{number}")
-    settle(outputs)
+    make_old(outputs)
     EarlierRuns(outputs, "ab")
     opened: list[Path] = []
     real = Path.read_text
@@ -138,7 +138,7 @@ def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatc
     assert statuses == {n for n in written if read_config(outputs / n)["study"] == "ab"}
 
 
-def test_a_backlog_notices_what_came_went_and_changed(outputs):
+def test_added_removed_and_changed_runs_are_noticed(outputs):
     check(outputs)
     shutil.rmtree(outputs / "run-000")
     write_config(outputs / "run-001", {"study": "a", "seed": 5, **CONFIG})

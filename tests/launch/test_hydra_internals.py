@@ -1,4 +1,4 @@
-"""What genbench takes from Hydra beyond its documented API: each thing fails here if Hydra changes it."""
+"""Everything that genbench uses of Hydra beyond its documented API: a change of Hydra fails here."""
 
 import pytest
 from hydra import compose
@@ -39,7 +39,7 @@ def test_other_errors_are_not_taken_for_one():
     assert complaint_of(ValueError("something else")).kind == "other"
 
 
-def test_every_kind_of_complaint_is_tried_here():
+def test_every_kind_of_complaint_is_tested_here():
     tried = {"unknown key", "several values", "group without name"}
     assert set(hydra_internals.MESSAGES) == tried
 

@@ -79,6 +79,6 @@ def test_an_unknown_flag_is_refused(room, capfd):
     "argument",
     ["budget.images=500k", "arena.images=1.5M", "model.beta=2", "study=null", "tags=[a]"],
 )
-def test_right_values_are_taken(room, argument, capfd):
+def test_right_values_are_accepted(room, argument, capfd):
     with settings.composing():
         settings.check_values([argument])

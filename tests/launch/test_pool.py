@@ -1,4 +1,4 @@
-"""Many runs at once on one machine, and what of a study is still missing."""
+"""Many runs at once on one machine, and the missing runs of a study."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ def sweep(room):
 # --- at once ------------------------------------------------------------------------------------
 
 
-def test_runs_are_at_work_at_the_same_time(sweep, capfd):
+def test_runs_are_trained_at_the_same_time(sweep, capfd):
     assert sweep("seed=0,1", "hydra.launcher.slots=2", source=MEETS + ENDS) == 0
     captured = capfd.readouterr()
     assert "2 of 2 runs finished" in captured.out
@@ -84,7 +84,7 @@ def test_the_cores_are_divided_among_the_runs(sweep, monkeypatch):
     assert not any(seen(run)["torch"] for run in runs())
 
 
-def test_a_failing_run_is_told_at_once_and_stops_no_other(sweep, capfd):
+def test_a_failing_run_is_reported_at_once_and_stops_no_other(sweep, capfd):
     assert sweep("seed=0,1,2,3", "hydra.launcher.slots=2", source=SECOND_FAILS + ENDS) == 1
     captured = capfd.readouterr()
     assert "3 of 4 runs finished" in captured.out
@@ -100,7 +100,7 @@ def test_fail_fast_stops_the_others_with_their_checkpoints(sweep):
     assert sorted(read_status(run).status for run in runs()) == ["failed", "interrupted"]
 
 
-def test_a_run_interrupted_alone_leaves_the_others_at_work(sweep):
+def test_interrupting_one_run_stops_no_other(sweep):
     source = "if config['seed'] == 0: os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\n" + ENDS
     assert sweep("seed=0,1,2", source=source) == 75
     assert sorted(read_status(run).status for run in runs()) == [
@@ -108,7 +108,7 @@ def test_a_run_interrupted_alone_leaves_the_others_at_work(sweep):
     ]  # fmt: skip
 
 
-def test_a_run_that_is_stopped_after_its_last_word_is_finished(sweep):
+def test_a_run_stopped_after_its_final_status_is_finished(sweep):
     source = "write_status(run, Status('finished')); os.kill(os.getpid(), 9)\n"
     assert sweep("seed=0,1", source=source) == 0
 
@@ -130,7 +130,7 @@ def test_a_refused_run_leaves_no_directory_and_says_why(sweep, capfd):
         ("hydra.launcher.gpus_per_job=2", "but no GPU is used here"),
     ],
 )
-def test_settings_that_cannot_be_are_a_sentence(sweep, argument, sentence, monkeypatch, capfd):
+def test_impossible_settings_are_mistakes(sweep, argument, sentence, monkeypatch, capfd):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     try:
         assert sweep("seed=0,1", argument) == 2
@@ -151,7 +151,7 @@ def slots(gpus, devices=1, jobs=100, **settings):
     ]  # fmt: skip
 
 
-def test_gpus_are_dealt_to_runs(monkeypatch):
+def test_gpus_are_divided_among_runs(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert slots("0,1,2,3") == ["0", "1", "2", "3"]
     assert slots("4,6") == ["4", "6"]  # what the process may use, not what is there
@@ -167,13 +167,13 @@ def test_gpus_are_dealt_to_runs(monkeypatch):
         slots("0,1", gpus_per_job=2, jobs_per_gpu=2)
 
 
-def test_a_run_sees_its_own_gpus_alone(sweep, monkeypatch):
+def test_a_run_sees_only_its_own_gpus(sweep, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert sweep("seed=0,1", source=MEETS + ENDS) == 0
     assert sorted(seen(run)["environment"]["CUDA_VISIBLE_DEVICES"] for run in runs()) == ["5", "7"]
 
 
-def test_gpus_are_listed_by_the_driver(room, monkeypatch):
+def test_gpus_are_listed_by_nvidia_smi(room, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     program = room / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 0\necho 1\n")
@@ -207,7 +207,7 @@ def test_a_study_started_again_runs_only_what_is_missing(sweep, capfd):
         ("run_id=mine", True), ("study=other", True),
     ],
 )  # fmt: skip
-def test_method_seed_and_scoring_make_a_run_what_it_is(changed, same, train_config):
+def test_a_run_is_identified_by_method_seed_and_evaluation(changed, same, train_config):
     assert (identity(train_config()) == identity(train_config(changed))) is same
 
 
@@ -222,7 +222,7 @@ def train_config(room, capfd):
     return compose
 
 
-def test_another_studys_run_is_no_run_of_this_one(sweep):
+def test_a_run_of_another_study_does_not_count(sweep):
     assert sweep("study=s") == 0
     assert sweep("study=ss") == 0
     assert len(runs()) == 2
@@ -284,7 +284,7 @@ def test_no_run_outlives_a_killed_parent(parent):
 # --- the table ----------------------------------------------------------------------------------
 
 
-def test_the_board_shows_state_speed_score_and_time_left(room):
+def test_the_live_table_shows_state_speed_score_and_time_left(room):
     run = room / "run"
     run.mkdir()
     (run / "config.yaml").write_text("seed: 0\n")
@@ -300,7 +300,7 @@ def test_the_board_shows_state_speed_score_and_time_left(room):
     assert live_table.last_score(run) == "fd 1.25"
 
 
-def test_the_board_draws_on_a_terminal(room):
+def test_the_live_table_draws_on_a_terminal(room):
     code = (
         "import time\nfrom pathlib import Path\nfrom genbench.launch.live_table import LiveTable\n"
         "from genbench.launch.task import EndedRun\nfrom genbench.runs.status import Status, write_status\n"
@@ -321,7 +321,7 @@ def test_the_board_draws_on_a_terminal(room):
     assert "1 of 2 runs, 1 failed" in done.stdout
 
 
-def test_memory_and_gpus_are_asked_without_torch():
+def test_memory_and_gpus_are_found_without_torch():
     code = (
         "import sys, genbench.launch.pool, genbench.launch.host as m; print(m.available_memory()); "
     )

@@ -1,4 +1,4 @@
-"""A run goes on: under another trainer, and in a job that a cluster or torchrun starts once more."""
+"""Runs are resumed: with another trainer, and in a job that SLURM or torchrun has restarted."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def resume(*argv):
     return resume_module.main(["x", *argv], worker="stub_worker")
 
 
-def test_a_run_goes_on_under_another_trainer_which_is_its_own_from_then_on(interrupted):
+def test_a_run_resumes_with_another_trainer_and_keeps_it(interrupted):
     before = read_config(interrupted)
     assert resume("trainer.checkpoint_minutes=3", "dataset.workers=7") == 0
     after = read_config(interrupted)
@@ -56,7 +56,7 @@ def test_a_run_goes_on_under_another_trainer_which_is_its_own_from_then_on(inter
 
 
 REFUSED = {
-    "model.r1_gamma=2": "changes the method, and a resumed run stays the run it was: train a new",
+    "model.r1_gamma=2": "changes the method, which a resumed run must keep: train a new run",
     "budget.images=2M": "genbench train ... budget.images=2M",
     "seed=3": "seed=3 changes the method",
     "dataset=mnist": "dataset=mnist changes the method",
@@ -69,7 +69,7 @@ REFUSED = {
 }
 
 
-def test_what_is_not_the_trainers_is_refused_and_nothing_changes(interrupted):
+def test_other_settings_are_refused_and_the_config_stays(interrupted):
     before = (interrupted / "config.yaml").read_bytes()
     for override, sentence in REFUSED.items():
         with pytest.raises(UserMistake) as refused:
@@ -78,7 +78,7 @@ def test_what_is_not_the_trainers_is_refused_and_nothing_changes(interrupted):
     assert (interrupted / "config.yaml").read_bytes() == before
 
 
-def test_a_trainer_that_the_worker_refuses_is_taken_back(interrupted, room):
+def test_a_trainer_that_the_worker_refuses_is_not_kept(interrupted, room):
     before = read_config(interrupted)
     (room / "stub_worker.py").write_text("import sys; sys.exit(2)")
     assert resume("trainer.devices=3") == 2
@@ -95,7 +95,7 @@ def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method
     assert go(whole) == 0
     assert go(parts) == 75
     # as on a machine where `auto` is another precision
-    config = resumption.changed(read_config(parts), ["trainer.precision=bf16-mixed"])
+    config = resumption.with_overrides(read_config(parts), ["trainer.precision=bf16-mixed"])
     write_config(parts, config | {"callbacks": {}})
     assert go(parts, "--resume") == 0
     one, two = read_result(whole), read_result(parts)
@@ -111,7 +111,7 @@ def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method
     assert one.environment["threads"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
 
 
-def test_another_precision_that_nobody_asked_for_is_refused(tmp_path, cache, capsys):
+def test_a_precision_that_only_auto_changed_is_refused(tmp_path, cache, capsys):
     run = make(tmp_path, cache, "model=gan", "trainer.precision=bf16-mixed", stop(192))
     assert go(run) == 75
     config = read_config(run)
@@ -125,7 +125,7 @@ def test_another_precision_that_nobody_asked_for_is_refused(tmp_path, cache, cap
 
 
 @pytest.mark.slow
-def test_a_run_stopped_while_it_is_scored_is_only_scored(tmp_path, cache, monkeypatch):
+def test_a_run_stopped_while_scoring_is_only_scored_when_resumed(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
     whole = make(tmp_path, cache, "model=vae", run_id="whole")
     assert go(whole) == 0
@@ -144,13 +144,6 @@ def test_a_run_stopped_while_it_is_scored_is_only_scored(tmp_path, cache, monkey
     assert scores(parts) == scores(whole)
 
 
-def test_selection_by_the_reported_latents_is_refused_before_training(tmp_path, cache, capsys):
-    never = "+callbacks.never._target_=fixtures.callbacks.NeverTrained"
-    run = make(tmp_path, cache, "model=gan", "selection=fd", "selection.seed=0", never)
-    assert go(run) == 2
-    assert "selection.seed=0 is evaluation.seed" in capsys.readouterr().err
-
-
 SLEEPS = """
 import sys, time
 from pathlib import Path
@@ -159,7 +152,7 @@ time.sleep(60)
 """
 
 
-def test_an_evaluation_that_is_stopped_promises_no_checkpoint(train, room):
+def test_stopping_an_evaluation_prints_nothing_about_checkpoints(train, room):
     train("run_id=x")
     (room / "stub_worker.py").write_text(SLEEPS)
     code = "import sys; from genbench.commands import evaluate; "
@@ -187,7 +180,7 @@ REQUEUED = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
 
 
 @pytest.mark.slow
-def test_a_requeued_job_goes_on_with_its_run(train, monkeypatch, capfd):
+def test_a_requeued_job_resumes_its_run(train, monkeypatch, capfd):
     command = ["model=gan", "run_id=x"]
     interrupting = FINISHES.replace('"finished"', '"interrupted"') + "sys.exit(75)"
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -209,7 +202,7 @@ def test_a_requeued_job_goes_on_with_its_run(train, monkeypatch, capfd):
     assert seen(Path("outputs/y"))["arguments"] == []
 
 
-def test_a_requeued_step_of_srun_goes_on_on_every_rank(train, monkeypatch):
+def test_a_requeued_step_of_srun_resumes_on_every_rank(train, monkeypatch):
     step = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
     for name, value in step.items():
         monkeypatch.setenv(name, value)
@@ -274,7 +267,7 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_usr1_stops_a_run_with_a_checkpoint_and_a_requeued_job_ends_it(tmp_path, cache):
+def test_usr1_stops_a_run_with_a_checkpoint_and_a_requeued_job_finishes_it(tmp_path, cache):
     command = ["train", *SMOKE, "model=gan", "budget.images=64k", "run_id=x"]
     parent = subprocess.Popen(
         [sys.executable, "-m", "genbench", *command],

@@ -1,4 +1,4 @@
-"""From a command line to a worker process and back, with workers that do what a test needs."""
+"""From a command line to a worker process and back, with stub workers."""
 
 import os
 import signal
@@ -106,26 +106,26 @@ def test_a_run_that_the_worker_refuses_leaves_no_directory(train, capfd):
     assert list(Path("outputs").iterdir()) == []
 
 
-def test_a_worker_that_dies_is_given_its_last_word(train):
+def test_a_worker_that_dies_gets_a_final_status(train):
     assert train(source="import os; os.kill(os.getpid(), 9)") == 1
     status = read_status(runs()[0])
     assert status.status == "failed"
     assert status.reason == "the worker was killed by signal 9 (out of memory?)"
 
 
-def test_a_worker_that_forgets_its_last_word_is_given_one(train):
+def test_a_worker_that_writes_no_final_status_gets_one(train):
     assert train(source="raise SystemExit(3)") == 1
     assert read_status(runs()[0]).status == "failed"
 
 
-def test_outputs_that_cannot_be_written_are_a_sentence(train, room):
+def test_unwritable_outputs_are_a_mistake(train, room):
     (room / "file").write_text("")
     with pytest.raises(UserMistake, match="choose another place with paths.outputs"):
         train("paths.outputs=file/outputs")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(room, monkeypatch, capfd):
+def test_a_full_disk_is_a_mistake_and_leaves_no_directory(room, monkeypatch, capfd):
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0));"
     code = f"{limit} import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     code += "from genbench.launch import task; sys.exit(task.train([]))"
@@ -155,7 +155,7 @@ def test_help_lists_groups_and_settings(room, capfd):
 
 
 @pytest.mark.parametrize("where", ["genbench_configs", "mine"])
-def test_configs_of_the_user_come_before_ours(train, room, monkeypatch, where, capfd):
+def test_configs_of_the_user_precede_shipped_ones(train, room, monkeypatch, where, capfd):
     (room / where / "model").mkdir(parents=True)
     (room / where / "model" / "vae.yaml").write_text("_target_: mine.VAE\n")
     (room / where / "model" / "own.yaml").write_text("_target_: mine.Own\n")
@@ -178,7 +178,7 @@ def test_config_dir_adds_configs_also_to_suggestions(train, room, capfd):
         train("--config-dir", "more", "model=own", "strenght=2")
 
 
-def test_a_config_path_that_is_not_there_is_a_sentence(train, monkeypatch):
+def test_a_missing_config_path_is_a_mistake(train, monkeypatch):
     monkeypatch.setenv("GENBENCH_CONFIG_PATH", "nowhere")
     with pytest.raises(UserMistake, match="GENBENCH_CONFIG_PATH names .*nowhere"):
         train()
@@ -221,7 +221,7 @@ sys.exit([0, 1, 0][seed])
     assert sorted(p.name for p in Path("outputs").iterdir()) == [run.name for run in runs()]
 
 
-def test_a_sweeps_run_names_the_command_that_does_it_alone(train):
+def test_a_run_of_a_sweep_records_the_command_that_repeats_it_alone(train):
     assert train("-m", "model=vae,gan", "study=a b") == 0
     commands = {seen(run)["environment"]["GENBENCH_COMMAND"] for run in runs()}
     assert commands == {
@@ -287,7 +287,7 @@ def test_the_third_signal_kills_a_stubborn_worker(parent, room):
     assert read_status(stops.parent).status == "interrupted"
 
 
-def test_a_sweep_stops_also_when_the_last_run_came_to_its_end(room):
+def test_an_interrupted_sweep_stops_even_if_its_current_run_finished(room):
     (room / "stub_worker.py").write_text(SLOW.replace("sys.exit(75)", "sys.exit(0)"))
     code = "import sys; from genbench.launch import task; "
     code += "argv = ['-m', 'seed=0,1', 'hydra.launcher.slots=1']; "
@@ -322,7 +322,7 @@ def test_under_torchrun_all_ranks_share_one_directory(train, monkeypatch):
     assert seen(run)["environment"]["RANK"] == "1"  # the launch is theirs: kept
 
 
-def test_under_torchrun_without_a_name_the_sentence_asks_for_one(train, monkeypatch, capfd):
+def test_under_torchrun_a_missing_run_id_is_a_mistake(train, monkeypatch, capfd):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "0")
     assert train() == 2

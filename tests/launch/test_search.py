@@ -1,4 +1,4 @@
-"""A search with Optuna itself: what is proposed, what counts, and what goes on after a death."""
+"""Searches with the real Optuna: trials, pruning, several coordinators, and continuing after a crash."""
 
 import os
 import signal
@@ -90,26 +90,28 @@ def states():
         ("a=choice([0.5,0.9],[0.0,0.99])", CategoricalDistribution(["[0.5,0.9]", "[0.0,0.99]"])),
     ],
 )
-def test_hydras_grammar_is_the_space(override, expected):
+def test_hydra_sweeps_become_optuna_distributions(override, expected):
     (parsed,) = OverridesParser.create().parse_overrides([override])
     assert search_space.distribution(parsed) == expected
 
 
 @pytest.mark.parametrize("override", ["a=interval(2,1)", "a=tag(log,interval(0,1))"])
-def test_an_empty_interval_is_a_sentence(override):
+def test_an_empty_interval_is_a_mistake(override):
     (parsed,) = OverridesParser.create().parse_overrides([override])
     with pytest.raises(UserMistake, match="is empty, or reaches 0 on a log scale"):
         search_space.distribution(parsed)
 
 
-def test_the_authors_defaults_are_tried_for_every_option_of_a_group():
+def test_the_shipped_defaults_are_tried_for_every_option_of_a_group():
     with settings.composing():
         space = search_space.Space.read(["model=vae,gan", "arena.latent_dim=8,16,32", "seed=3"])
-        assert space.authors() == [
+        assert space.shipped_defaults() == [
             {"model": "vae", "arena.latent_dim": "16"}, {"model": "gan", "arena.latent_dim": "16"}
         ]  # fmt: skip
         space = search_space.Space.read(["model.beta=interval(2,3)", "budget.epochs=null,3"])
-        assert space.authors() == [{"budget.epochs": "null"}]  # 1.0 is no beta of this space
+        assert space.shipped_defaults() == [
+            {"budget.epochs": "null"}
+        ]  # 1.0 is no beta of this space
     assert space.overrides({"model.beta": 2.5, "budget.epochs": "3"}) == [
         "model.beta=2.5", "budget.epochs=3",
     ]  # fmt: skip
@@ -119,7 +121,7 @@ def test_the_authors_defaults_are_tried_for_every_option_of_a_group():
 
 
 @pytest.mark.slow
-def test_a_search_finds_what_is_best_and_begins_with_the_defaults(find, capfd):
+def test_a_search_begins_with_the_defaults_and_finds_the_best(find, capfd):
     assert find(SPACE, "hydra.sweeper.n_trials=25", "hydra.launcher.slots=4") == 0
     found = trials()
     assert len(found) == 25
@@ -133,7 +135,7 @@ def test_a_search_finds_what_is_best_and_begins_with_the_defaults(find, capfd):
 
 
 @pytest.mark.slow
-def test_the_number_of_trials_is_a_total(find, capfd):
+def test_n_trials_is_the_total_of_all_commands(find, capfd):
     assert find(SPACE, "hydra.sweeper.n_trials=2") == 0
     assert find(SPACE, "hydra.sweeper.n_trials=3") == 0
     assert len(runs()) == 3
@@ -142,7 +144,7 @@ def test_the_number_of_trials_is_a_total(find, capfd):
     assert "3 trials are there: raise hydra.sweeper.n_trials" in capfd.readouterr().out
 
 
-def test_a_trial_that_diverges_is_a_failed_trial_and_not_the_end(find, capfd):
+def test_a_trial_that_diverges_has_failed_and_the_search_continues(find, capfd):
     argv = ("model.beta=0.5,2.0", "hydra.sweeper.sampler=grid")
     assert find(*argv, source=FAILS_ABOVE_1 + ENDS) == 0
     assert sorted(states()) == ["COMPLETE", "FAIL"]
@@ -177,7 +179,7 @@ def test_several_objectives_have_a_pareto_set(find, capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "cmaes"])
-def test_every_sampler_samples(find, sampler):
+def test_every_sampler_proposes_trials(find, sampler):
     argv = ("hydra.sweeper.n_trials=4", f"hydra.sweeper.sampler={sampler}")
     assert find(SPACE, "model.optimizer.lr=tag(log,interval(1e-5,1e-2))", *argv) == 0
     assert states() == ["COMPLETE"] * 4
@@ -185,7 +187,7 @@ def test_every_sampler_samples(find, sampler):
 
 
 @pytest.mark.slow
-def test_a_hopeless_trial_is_stopped_by_its_curve(find, capfd):
+def test_a_bad_trial_is_pruned_by_its_curve(find, capfd):
     source = """
 curve = config["seed"]
 (run / "history.csv").write_text(f"images,validation/loss\\n100,{curve}\\n")
@@ -201,7 +203,7 @@ if curve == 9:
     assert "stopped by the search" in read_status(stopped).reason
 
 
-def test_a_curve_that_no_run_logs_is_mentioned(find, capfd):
+def test_a_curve_that_no_run_logs_is_reported(find, capfd):
     argv = ("hydra.sweeper.n_trials=1", "hydra.sweeper.prune_on=nix")
     assert find(SPACE, *argv) == 0
     assert "no run logged nix in history.csv: nothing was pruned" in capfd.readouterr().out
@@ -265,7 +267,7 @@ def test_two_coordinators_share_a_study(room):
 
 
 @pytest.mark.slow
-def test_what_a_dead_coordinator_had_begun_is_taken_up(find, room):
+def test_trials_of_a_dead_coordinator_are_run_again(find, room):
     (room / "stub_worker.py").write_text(WORKER + WAITS)
     process = coordinator(room, "hydra.sweeper.n_trials=2", "hydra.launcher.slots=1")
     wait_for(lambda: list(room.glob("outputs/*/pid")))
@@ -281,7 +283,7 @@ def test_what_a_dead_coordinator_had_begun_is_taken_up(find, room):
 
 
 @pytest.mark.slow
-def test_trials_stopped_by_ctrl_c_are_taken_up(find, room):
+def test_trials_stopped_by_ctrl_c_are_run_again(find, room):
     (room / "stub_worker.py").write_text(WORKER + WAITS)
     process = coordinator(room, "hydra.sweeper.n_trials=1")
     wait_for(lambda: list(room.glob("outputs/*/pid")))

@@ -13,6 +13,7 @@ from genbench.metrics.likelihood import (
     Bounds,
     LikelihoodRequest,
     Observer,
+    bits_per_dimension,
     elbo,
     gaussian_log_prob,
     importance_bound,
@@ -211,3 +212,7 @@ def test_a_mean_over_images_stands_within_its_standard_errors():
 def test_draws_that_cannot_be_are_refused(change):
     with pytest.raises(UserMistake, match=next(iter(change))):
         score(make_vae(Gaussian()), Given(), **change)
+
+
+def test_a_uniform_image_of_256_levels_takes_eight_bits_per_dimension():
+    assert bits_per_dimension(3 * 64 * math.log(256), 3 * 64) == pytest.approx(8.0, rel=1e-12)

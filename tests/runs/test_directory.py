@@ -141,20 +141,20 @@ def test_a_damaged_config_fits_no_selection_and_is_named(outputs, capsys):
     assert f"left out: {outputs / 'b' / 'config.yaml'} cannot be read" in capsys.readouterr().err
 
 
-def test_status_survives_the_way_to_disk_and_back(outputs):
+def test_a_status_reads_back_as_written(outputs):
     run = make(outputs, "run")
     status = Status("running", None, time.time(), 1, "host", 2.0, 64, 640, 12.5)
     write_status(run, status)
     assert read_status(run) == status
 
 
-def test_a_silent_run_reads_as_interrupted(outputs):
+def test_a_run_with_a_stale_heartbeat_is_interrupted(outputs):
     run = make(outputs, "run")
     write_status(run, Status("running", heartbeat=time.time() - 61, pid=1, host="elsewhere"))
     assert read_status(run).status == "interrupted"
 
 
-def test_a_silent_run_whose_worker_lives_here_is_running(outputs):
+def test_a_run_with_a_stale_heartbeat_and_a_living_worker_is_running(outputs):
     run = make(outputs, "run")
     command = [sys.executable, "-c", "import time; time.sleep(60)", str(run)]
     with subprocess.Popen(command) as worker:
@@ -166,7 +166,7 @@ def test_a_silent_run_whose_worker_lives_here_is_running(outputs):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the system does not say")
-def test_a_process_that_was_given_a_dead_workers_number_is_not_it(outputs):
+def test_a_process_with_a_reused_pid_is_not_the_worker(outputs):
     run = make(outputs, "20200101-000000-abcdef")
     write_status(run, Status("running", heartbeat=1.0, pid=os.getpid(), host=socket.gethostname()))
     assert read_status(run).status == "interrupted"

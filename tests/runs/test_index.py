@@ -65,7 +65,7 @@ def write(outputs, number, value=None, status="finished", age=100):
 
 
 def settle(run, age=100):
-    """Let the files be older than a clock's tick."""
+    """Set the modification times back by `age` seconds, so that the index may trust them."""
     for file in [*run.glob("*"), *run.glob("evaluations/*")]:
         os.utime(file, (time.time() - age,) * 2)
 
@@ -163,7 +163,9 @@ def test_runs_that_came_or_went_are_noticed(outputs):
     assert set(check(outputs)) == {"run-068", "run-069", "run-500"} == set(entries(outputs))
 
 
-def test_a_run_that_went_silent_is_interrupted_although_no_file_changed(tmp_path, monkeypatch):
+def test_a_run_with_a_stale_heartbeat_is_interrupted_although_no_file_changed(
+    tmp_path, monkeypatch
+):
     outputs = tmp_path / "outputs"
     for number in range(NUMBER):
         write(outputs, number, status="running")
@@ -175,7 +177,7 @@ def test_a_run_that_went_silent_is_interrupted_although_no_file_changed(tmp_path
     assert len(load_results(["status=interrupted"], outputs)) == NUMBER
 
 
-def test_a_file_of_this_very_moment_is_read_again(tmp_path):
+def test_a_file_too_new_for_its_timestamp_to_prove_it_is_read_again(tmp_path):
     outputs = tmp_path / "outputs"
     for number in range(NUMBER + 10):
         write(outputs, number, age=100 if number < NUMBER else 0)
@@ -207,7 +209,7 @@ def test_a_damaged_index_is_replaced(outputs):
         "PRAGMA user_version = 77",
     ],
 )
-def test_an_entry_that_does_not_prove_itself_is_not_believed(outputs, change):
+def test_an_index_entry_with_a_wrong_digest_is_ignored(outputs, change):
     with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
         database.execute(change)
     database.close()
@@ -215,7 +217,7 @@ def test_an_entry_that_does_not_prove_itself_is_not_believed(outputs, change):
     assert len(check(outputs)) == NUMBER
 
 
-def test_where_nothing_can_be_written_runs_are_read_all_the_same(outputs, tmp_path, monkeypatch):
+def test_without_a_writable_cache_runs_are_read(outputs, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "file"))
     assert len(check(outputs)) == NUMBER
@@ -227,7 +229,7 @@ def test_nothing_is_written_into_the_folder_of_the_runs(outputs):
     assert {entry.name for entry in outputs.iterdir()} == {f"run-{n:03d}" for n in range(NUMBER)}
 
 
-def test_a_few_runs_are_not_worth_an_index(tmp_path):
+def test_a_few_runs_get_no_index(tmp_path):
     write(tmp_path / "few", 1)
     assert len(load_results((), tmp_path / "few")) == 1
     assert not index.index_file(tmp_path / "few", INDEX).exists()

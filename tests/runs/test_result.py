@@ -80,7 +80,7 @@ def finished(tmp_path):
         ("budget.images", 128_000),
     ],
 )  # fmt: skip
-def test_what_is_no_method_leaves_the_fingerprint(key, value):
+def test_settings_outside_the_method_do_not_change_the_fingerprint(key, value):
     assert fingerprint(changed(key, value)) == fingerprint(CONFIG)
 
 
@@ -95,7 +95,7 @@ def test_another_method_budget_or_precision_is_another_fingerprint(key, value):
     assert fingerprint(changed(key, value)) != fingerprint(CONFIG)
 
 
-def test_a_run_without_a_result_tells_what_there_is_of_it(stopped):
+def test_a_run_without_a_result_is_read_from_config_and_status(stopped):
     result = read_result(stopped)
     assert (result.status, result.reason, result.scores) == ("failed", "no memory", [])
     assert (result.model, result.dataset, result.study, result.seed) == (

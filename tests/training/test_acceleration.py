@@ -1,4 +1,4 @@
-"""CUDA graphs and compiled networks: the same training, or a refusal with a sentence."""
+"""CUDA graphs and compiled networks: the same training, or a UserMistake."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 
 @pytest.mark.parametrize("model", ["gan", "vae-gan"])
-def test_a_replayed_step_is_the_step(tmp_path, cache, model):
+def test_a_replayed_step_computes_what_an_eager_step_does(tmp_path, cache, model):
     """On a CPU a replay is the step itself, on the buffer that a graph would read from."""
 
     settings = [f"model={model}"]
@@ -56,7 +56,9 @@ def test_a_captured_run_has_the_numbers_of_an_eager_one(tmp_path, cache, model):
         ("the loss scale of 16-mixed", GPU, 1, 1, "16-mixed"),
     ],
 )
-def test_a_graph_is_refused_where_a_replay_is_not_the_step(words, device, ranks, parts, precision):
+def test_a_cuda_graph_is_refused_where_a_replay_would_differ(
+    words, device, ranks, parts, precision
+):
     with pytest.raises(UserMistake, match=f"{words}.*trainer.cuda_graph=false"):
         acceleration.check_graph(device, ranks, parts, precision, scheduled=False)
     acceleration.check_graph(GPU, 1, 1, "bf16-mixed", scheduled=False)
@@ -82,8 +84,8 @@ def test_compiling_what_is_differentiated_twice_is_refused(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, cache):
-    """Traced as for any backend; what a compiler makes of it is its own affair."""
+def test_compiled_networks_train_as_eager_ones_and_keep_their_parameter_names(tmp_path, cache):
+    """Traced with a backend that runs the graph as it is, without compiling it."""
     plain = engine(tmp_path / "a", cache, "model=gan", "model.r1_gamma=0")
     counts, names = (
         parameter_counts(plain.training.model),
@@ -111,7 +113,7 @@ def test_compiled_networks_train_as_written_ones_and_keep_their_names(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["mlp", "conv"])
-def test_an_average_of_compiled_networks_is_that_of_written_ones(tmp_path, cache, network):
+def test_the_average_of_compiled_networks_equals_that_of_eager_ones(tmp_path, cache, network):
     """The average is a copy of the decoder, made while that is compiled."""
     found = []
     for compiled in (False, True):
@@ -141,7 +143,7 @@ def test_an_average_of_compiled_networks_is_that_of_written_ones(tmp_path, cache
 
 
 @pytest.mark.slow
-def test_a_network_by_the_compiler_of_this_machine_is_the_network():
+def test_the_compiler_of_this_machine_gives_equal_gradients():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     images = torch.randn(5, 8)

@@ -1,4 +1,4 @@
-"""What keeps one bad step from ruining a run, and a ruined run from going on."""
+"""A NaN step is skipped, many of them end the run, and failing trainings get warnings."""
 
 import csv
 import math
@@ -61,7 +61,7 @@ def test_a_skipped_step_leaves_parameters_and_optimizer_as_they_were(kind, make,
 
 @pytest.mark.parametrize("kind", ["host", "device"])
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 3.0])
-def test_a_loss_that_is_no_number_makes_every_gradient_none(kind, value):
+def test_a_nan_or_infinite_loss_makes_every_gradient_nan(kind, value):
     p = torch.nn.Parameter(torch.ones(2))
     cpu, optimizer = torch.device("cpu"), ADAM([p])
     guard = HostGuard([p], cpu) if kind == "host" else DeviceGuard([p], cpu, optimizer)
@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_makes_every_gradient_none(kind, value):
     assert guard.skipped.total == (not math.isfinite(value))
 
 
-def test_who_leaves_the_step_out_depends_on_what_the_optimizer_understands():
+def test_the_kind_of_guard_depends_on_optimizer_device_and_scaler():
     p, meta = torch.nn.Parameter(torch.ones(2)), torch.device("meta")
     fused, plain = ADAM([p]), torch.optim.RMSprop([p])
     assert isinstance(guard_of([p], fused, torch.device("cpu"), scaled=False), HostGuard)
@@ -84,7 +84,7 @@ def test_who_leaves_the_step_out_depends_on_what_the_optimizer_understands():
     assert fused.found_inf.device == meta
 
 
-def test_means_leave_out_what_is_no_number_and_do_not_depend_on_interruptions():
+def test_means_leave_out_nan_and_infinity_and_do_not_depend_on_interruptions():
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(3 * PORTION + 5, generator=generator)
     values[7], values[PORTION] = NAN, INF
@@ -126,7 +126,7 @@ def test_one_bad_batch_costs_one_step_and_is_in_the_record(start, capsys):
     assert "1 steps of the discriminator" in capsys.readouterr().out
 
 
-def test_a_run_of_bad_batches_has_diverged_and_names_the_player(start, capsys):
+def test_too_many_skipped_steps_are_divergence_and_name_the_player(start, capsys):
     settings = ["model=gan", "trainer.steps_per_batch=1", "trainer.log_every_images=64"]
     directory, code = start(*settings, "trainer.max_skipped=3", *poisoned(2, 9))
     assert code == 1
@@ -139,7 +139,7 @@ def test_a_run_of_bad_batches_has_diverged_and_names_the_player(start, capsys):
 
 @pytest.mark.slow
 def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path, cache):
-    """The second rank's images are poisoned; the first one's checkpoint knows, and they part as one."""
+    """Only rank 1 gets NaN images; the checkpoint of rank 0 counts the skipped step too."""
     settings = ["model=gan", "trainer.steps_per_batch=1", "budget.images=640", *poisoned(3, 4, 1)]
     process = start_ranks(tmp_path, cache, *settings)
     _, error = process.communicate(timeout=120)
@@ -194,7 +194,7 @@ BEATEN = [
         (["model=gan"], None),
     ],
 )
-def test_a_training_that_leads_nowhere_is_warned_of(start, capsys, settings, words):
+def test_a_failing_training_gets_a_warning(start, capsys, settings, words):
     directory, code = start(*settings, "budget.images=32k")
     assert code == 0
     warnings = read_result(directory).warnings
@@ -204,7 +204,7 @@ def test_a_training_that_leads_nowhere_is_warned_of(start, capsys, settings, wor
     assert capsys.readouterr().out.count(words or "Try") == (3 if words else 0)
 
 
-def test_an_untrained_decoder_is_a_floor_and_no_collapse():
+def test_an_untrained_decoder_is_not_reported_as_collapsed():
     data = SimpleNamespace(
         pixels=lambda split: np.random.default_rng(0).integers(0, 17, (64, 1, 4, 4), np.uint8),
         to_images=lambda pixels: pixels.float() / 8 - 1,

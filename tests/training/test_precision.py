@@ -1,4 +1,4 @@
-"""Mixed precision: what must stay float32 does, and a run in bf16 is the same run."""
+"""Mixed precision: penalties and likelihoods stay float32, and losses are those of float32."""
 
 import math
 from functools import partial
@@ -37,7 +37,7 @@ def train(tmp_path, cache, model: str, precision: str, images: int = 1600):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_bf16_loses_what_float32_loses(tmp_path, cache, model):
+def test_losses_in_bf16_are_close_to_those_in_float32(tmp_path, cache, model):
     _, _, full = train(tmp_path, cache, model, "32-true")
     trained, _, mixed = train(tmp_path, cache, model, "bf16-mixed")
     assert all(p.dtype == torch.float32 for p in trained.parameters())
@@ -171,7 +171,7 @@ def test_an_overflow_of_one_player_lowers_its_own_scale_and_skips_its_own_step(t
     assert all(value.isfinite().all() for value in training.state_dict().values())
 
 
-def test_a_resumed_run_takes_its_scales_up_again(tmp_path, cache):
+def test_a_resumed_run_restores_its_loss_scales(tmp_path, cache):
     class Save(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
             if pl_module.steps == 4:
@@ -204,7 +204,7 @@ def test_half_precision_on_a_cpu_is_refused():
         precision.resolve(8, CPU)
 
 
-def test_automatic_precision_on_a_cpu_is_float32_and_tries_nothing():
+def test_automatic_precision_on_a_cpu_is_float32_without_probes():
     assert precision.resolve("auto", CPU) == ("32-true", "auto", ())
     assert precision.resolve("bf16", CPU).taken == "bf16-mixed"
 

@@ -1,4 +1,4 @@
-"""Several devices: the same numbers as one, and no rank dies alone. Two CPU ranks over gloo."""
+"""Several devices: the same numbers as one, and a failure of one rank ends all. Two CPU ranks, gloo."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from genbench.runs.status import read_status
 from genbench.training import checks, ranks
 
 TOLERANCE = (
-    5e-5  # of parameters after 50 steps of Adam, which divides small gradients by themselves
+    5e-5  # of parameters after 50 steps of Adam, which amplifies rounding of small gradients
 )
 
 
@@ -43,7 +43,9 @@ def trained(tmp_path_factory, cache) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_with_half_the_batch_each_train_what_one_trains(tmp_path, cache, trained, case):
+def test_two_ranks_with_half_the_batch_each_reach_the_parameters_of_one(
+    tmp_path, cache, trained, case
+):
     first = torch.load(trained / f"{case}-0.pt")
     second = torch.load(trained / f"{case}-1.pt")
     alone = two_ranks.train(tmp_path, cache, 1, case)
@@ -94,7 +96,7 @@ def test_an_exception_in_a_rank_ends_the_run_with_its_message(tmp_path, cache):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_is_killed_takes_the_run_with_it(tmp_path, cache, victim):
+def test_a_killed_rank_ends_the_run(tmp_path, cache, victim):
     parent = start_ranks(tmp_path, cache)
     wait_for((tmp_path / "outputs" / "x" / "history.csv").exists)
     by_rank = {
@@ -114,7 +116,7 @@ def test_a_rank_that_is_killed_takes_the_run_with_it(tmp_path, cache, victim):
 
 
 @pytest.mark.slow
-def test_a_stop_reaches_all_ranks_and_is_no_failure(tmp_path, cache):
+def test_a_stop_signal_interrupts_all_ranks(tmp_path, cache):
     parent = start_ranks(tmp_path, cache)
     wait_for((tmp_path / "outputs" / "x" / "history.csv").exists)
     parent.send_signal(signal.SIGTERM)
@@ -144,7 +146,7 @@ def test_torchrun_starts_a_whole_run(tmp_path, cache):
 # --- the pieces ---------------------------------------------------------------------------------
 
 
-def test_a_later_rank_leaves_its_last_word(tmp_path, monkeypatch):
+def test_a_later_rank_writes_its_error_to_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setattr(ranks, "die_with_the_first", lambda: None)
 
@@ -156,7 +158,7 @@ def test_a_later_rank_leaves_its_last_word(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("end", [Interrupted("asked"), Diverged("nan")])
-def test_what_all_ranks_decide_is_no_fault_of_one(tmp_path, monkeypatch, end):
+def test_interruption_and_divergence_are_no_error_of_a_rank(tmp_path, monkeypatch, end):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(ranks, "die_with_the_first", lambda: None)
 
@@ -167,7 +169,7 @@ def test_what_all_ranks_decide_is_no_fault_of_one(tmp_path, monkeypatch, end):
     assert not (tmp_path / "ranks").exists()
 
 
-def test_the_first_rank_under_another_launcher_tells_what_the_others_left(tmp_path):
+def test_rank_0_under_another_launcher_reports_the_errors_of_other_ranks(tmp_path):
     watch = ranks.Watch(tmp_path, lambda: [], lambda reason: None)
     with pytest.raises(GenbenchError, match="rank 2: out of paper"), watch:
         (tmp_path / "ranks").mkdir()

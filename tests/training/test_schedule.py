@@ -1,4 +1,4 @@
-"""The course of training: learning rates by images, gradients clipped, batches in parts."""
+"""Learning rate schedules, gradient clipping, and batches in accumulated parts."""
 
 import math
 from functools import partial
@@ -50,12 +50,12 @@ def rates_of(scheduler, steps):
         (Schedule("cosine", final=0.1), partial(CosineAnnealingLR, T_max=10, eta_min=0.1)),
     ],
 )
-def test_schedules_are_those_of_pytorch_on_the_clock_of_images(schedule, theirs):
+def test_schedules_equal_those_of_pytorch(schedule, theirs):
     ours = [schedule.factor(8 * step, 8, 80) for step in range(10)]
     assert ours == pytest.approx(rates_of(theirs, 10), abs=1e-12)
 
 
-def test_warm_up_climbs_to_the_whole_rate_and_hold_keeps_it():
+def test_warmup_rises_to_the_full_rate_and_hold_keeps_it():
     schedule = Schedule("linear", warmup="0.04k", hold=0.5)
     factors = [schedule.factor(10 * step, 10, 200) for step in range(20)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
@@ -72,7 +72,7 @@ def test_warm_up_climbs_to_the_whole_rate_and_hold_keeps_it():
         ({"final": -0.1}, "schedule.final=-0.1 is below 0"),
     ],
 )
-def test_what_is_no_schedule_is_refused(change, sentence):
+def test_a_wrong_schedule_is_refused(change, sentence):
     with pytest.raises(UserMistake, match=sentence):
         Schedule(**{"shape": "linear"} | change)
 
@@ -89,7 +89,7 @@ def test_every_player_follows_the_schedule(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["vae", "gan", "wgan-gp", "vae-gan"])
-def test_a_batch_in_parts_is_the_whole_batch(tmp_path, case):
+def test_accumulated_parts_train_as_the_whole_batch(tmp_path, case):
     whole = made_for(tmp_path, *CASES[case])
     parts = made_for(tmp_path, *CASES[case], "trainer.accumulate=4")
     rows = [{}, {}]
@@ -101,7 +101,7 @@ def test_a_batch_in_parts_is_the_whole_batch(tmp_path, case):
         torch.testing.assert_close(rows[1][name], value, rtol=0, atol=5e-5)
 
 
-def test_parts_are_refused_where_they_are_not_the_batch(tmp_path):
+def test_accumulation_is_refused_with_batch_norm_or_unequal_parts(tmp_path):
     with pytest.raises(UserMistake, match="normalises over its batch"):
         made_for(tmp_path, "model=gan", "network=conv", "trainer.accumulate=2")
     with pytest.raises(
@@ -160,19 +160,19 @@ def test_clipping_bounds_the_gradient_that_moves_a_player(tmp_path, half):
         ("0", "gradient_clip=0 for discriminator is not a norm"),
     ],
 )
-def test_a_clip_that_means_nothing_is_refused(tmp_path, clip, sentence):
+def test_a_wrong_gradient_clip_is_refused(tmp_path, clip, sentence):
     with pytest.raises(UserMistake, match=sentence):
         made_for(tmp_path, "model=gan", f"gradient_clip={clip}")
 
 
-def test_only_a_schedule_or_a_clip_makes_another_method(tmp_path):
+def test_schedule_and_clip_change_the_fingerprint_and_accumulation_does_not(tmp_path):
     def name(*overrides):
         cfg = config(tmp_path, tmp_path / "cache", 1, list(overrides))
         return fingerprint(OmegaConf.to_container(cfg))
 
     plain = name()
     before = config(tmp_path, tmp_path / "cache", 1, [])
-    del before.schedule, before.gradient_clip  # as runs of before were recorded
+    del before.schedule, before.gradient_clip  # as in configs of runs older than both settings
     same = [
         fingerprint(OmegaConf.to_container(before)),
         name("schedule.warmup=0k"),

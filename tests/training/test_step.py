@@ -1,4 +1,4 @@
-"""Steps of real runs: what randomness they are given, and whom a move moves."""
+"""Steps of real runs: their random numbers, and which players a move changes."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_no_mixture_of_real_and_fake_is_drawn_twice(watched):
 
 
 @pytest.mark.parametrize("model", MOVES)
-def test_a_seed_draws_the_same_again_and_another_seed_nothing_of_it(watched, model):
+def test_equal_seeds_draw_equal_noise_and_another_seed_draws_none_of_it(watched, model):
     _, first, _ = watched(f"model={model}")
     _, again, _ = watched(f"model={model}", again=True)
     _, other, _ = watched(f"model={model}", "seed=1")
@@ -74,7 +74,7 @@ def test_a_seed_draws_the_same_again_and_another_seed_nothing_of_it(watched, mod
 
 
 @pytest.mark.parametrize("model", MOVES)
-def test_the_parts_of_a_batch_together_draw_what_the_whole_draws(watched, model):
+def test_the_parts_of_a_batch_draw_the_noise_of_the_whole_batch(watched, model):
     _, whole, _ = watched(f"model={model}")
     _, parts, _ = watched(f"model={model}", "trainer.accumulate=2")
     assert {len(draw) for draw in parts} == {BATCH // 2}

@@ -1,4 +1,4 @@
-"""What the loop spares itself changes no number and keeps nothing from anybody."""
+"""Shortcuts of the training loop change no number and skip no callback."""
 
 import csv
 import ctypes
@@ -33,7 +33,7 @@ def test_short_steps_are_taken_several_at_a_time(size, channels, batch, steps):
 
 @pytest.mark.parametrize("stops", [[], [64], [100], [1], [100, 77, 1000]])
 @pytest.mark.parametrize("portion", [1, 5, 16])
-def test_a_portion_ends_with_the_first_step_that_reaches_what_is_looked_at(stops, portion):
+def test_a_portion_ends_with_the_first_step_that_reaches_a_stop(stops, portion):
     plan = StreamPlan(
         seed=0, batch_size=16, pieces=3, steps=90, steps_per_batch=portion, stops=stops
     )
@@ -47,7 +47,7 @@ def test_a_portion_ends_with_the_first_step_that_reaches_what_is_looked_at(stops
 
 
 @pytest.mark.slow
-def test_what_is_chosen_and_logged_does_not_depend_on_the_steps_at_a_time(start):
+def test_selection_and_logs_do_not_depend_on_steps_per_batch(start):
     settings = ["model=gan", "selection=fd", "selection.checks=3", "budget.images=1600"]
     settings += ["trainer.samples=2", "trainer.log_every_images=200"]
     runs = [start(*settings, f"trainer.steps_per_batch={n}")[0] for n in (1, 7, "auto")]
@@ -62,8 +62,8 @@ def test_what_is_chosen_and_logged_does_not_depend_on_the_steps_at_a_time(start)
     assert [int(row["images"]) for row in first[0] if row["selection/fd"]] == [576, 1088, 1600]
 
 
-def test_who_wants_to_see_each_backward_does(tmp_path, cache):
-    """Lightning's own way is taken then, with the same numbers."""
+def test_a_callback_with_on_after_backward_is_called_after_each_backward(tmp_path, cache):
+    """Then Lightning's wrapper of backward is used, with the same numbers."""
 
     class Listener(Callback):
         heard = 0
@@ -83,7 +83,7 @@ def test_who_wants_to_see_each_backward_does(tmp_path, cache):
     assert runs[0][1:] == runs[1][1:]
 
 
-def test_no_step_of_an_optimizer_opens_a_library(tmp_path, cache, monkeypatch):
+def test_optimizer_steps_do_not_open_nvml(tmp_path, cache, monkeypatch):
     """Lightning tells PyTorch to look for GPUs through NVML's file, which each step would open."""
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     made = engine(tmp_path, cache, "model=vae")

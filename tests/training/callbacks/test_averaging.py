@@ -1,4 +1,4 @@
-"""Averaged weights: the average itself, its BatchNorm, and that it disturbs nothing."""
+"""Averaged weights: the average itself, its BatchNorm, and that training does not change."""
 
 import copy
 from types import SimpleNamespace
@@ -69,7 +69,7 @@ def test_a_short_run_forgets_its_initial_weights():
     )
 
 
-def test_averaged_weights_are_in_place_only_inside():
+def test_averaged_weights_are_used_only_inside_the_context():
     run, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
     raw = run.model.decoder
     with averaging.applied(run.model):
@@ -124,7 +124,7 @@ def test_the_average_is_scored_beside_the_raw_weights_and_changes_nothing(tmp_pa
     assert raw[1] != ema[1]  # another protocol: never in one column
 
 
-def test_the_average_goes_through_a_checkpoint():
+def test_the_average_is_saved_in_and_restored_from_a_checkpoint():
     run, averaging = begin(nn.Linear(4, 1), half_life=64, ramp=1.0)
     run.images_shown = 64
     averaging.update(run)

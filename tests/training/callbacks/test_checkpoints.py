@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is the run that was not."""
+"""A run that was stopped and resumed equals an uninterrupted one."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(tmp_path, cache, settings):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cache, settings):
     settings = [*settings, "budget.images=2560", "trainer.steps_per_batch=3"]
     whole = make(tmp_path, cache, *settings, run_id="whole")
     assert train.main([str(whole)]) == 0

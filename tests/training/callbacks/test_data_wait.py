@@ -1,4 +1,4 @@
-"""Training that waits for its data is told so; time is a clock of the test's own."""
+"""Warnings about training that waits for data, on a clock that the tests set."""
 
 import threading
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def batch(made: Waiting, wait: float, step: float) -> None:
 
 
 @pytest.mark.parametrize(("wait", "warned"), [(3.0, False), (6.0, True)])
-def test_a_training_that_mostly_waits_is_told_so_at_the_end(waiting, wait, warned):
+def test_a_training_that_mostly_waits_for_data_ends_with_a_warning(waiting, wait, warned):
     made, said = waiting
     made.on_start(None)
     for _ in range(10):
@@ -46,7 +46,7 @@ def test_a_training_that_mostly_waits_is_told_so_at_the_end(waiting, wait, warne
     assert [("waited for its data 60 of 100 seconds" in one) for one in said] == [True] * warned
 
 
-def test_a_short_training_is_not_judged(waiting):
+def test_a_short_training_gets_no_warning(waiting):
     made, said = waiting
     made.telemetry.seconds_so_far = 5.0
     made.on_start(None)
@@ -55,7 +55,7 @@ def test_a_short_training_is_not_judged(waiting):
     assert not said
 
 
-def test_a_batch_that_does_not_come_is_told_once_while_it_is_waited_for(waiting):
+def test_a_late_batch_is_reported_once_while_waiting(waiting):
     made, said = waiting
     told = threading.Event()
     made.alarms.say = lambda sentence: (said.append(sentence), told.set())
@@ -71,7 +71,7 @@ def test_a_batch_that_does_not_come_is_told_once_while_it_is_waited_for(waiting)
     assert "genbench data prepare" in said[0]
 
 
-def test_a_resumed_run_goes_on_counting(waiting):
+def test_a_resumed_run_adds_to_the_time_waited(waiting):
     made, _ = waiting
     made.on_start(None)
     batch(made, 2.0, 1.0)

@@ -1,4 +1,4 @@
-"""The best weights: chosen on the validation split, disturbing nothing, beside the final ones."""
+"""The best weights: selected on the validation split and scored beside the final ones."""
 
 import pytest
 
@@ -30,14 +30,17 @@ def test_the_best_weights_are_scored_beside_the_final_ones_and_change_nothing(tm
     assert [images for images, _ in history] == [512, 1024, 1536, 2048, 2560]
 
 
-def test_choosing_with_the_reported_latents_is_refused(tmp_path, cache, capsys):
-    run = make(tmp_path, cache, "model=gan", "selection=fd", "selection.seed=0")
+def test_selection_with_the_seed_of_the_evaluation_is_refused_before_training(
+    tmp_path, cache, capsys
+):
+    never = "+callbacks.never._target_=fixtures.callbacks.NeverTrained"
+    run = make(tmp_path, cache, "model=gan", "selection=fd", "selection.seed=0", never)
     assert train.main([str(run)]) == 2
     assert "selection.seed=0 is evaluation.seed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("final", "said"), [(11.0, False), (49.0, True)])
-def test_final_and_best_stand_side_by_side_and_a_loss_is_said(tmp_path, finished, final, said):
+def test_the_table_has_final_and_best_and_notes_a_large_difference(tmp_path, finished, final, said):
     from dataclasses import replace
 
     finished([fd(final), replace(fd(10.0), checkpoint="best")])

@@ -1,4 +1,4 @@
-"""Signals at any moment, kills without one, and what may not change when a run goes on."""
+"""Signals at any moment, SIGKILL, and what may not change when a run is resumed."""
 
 import csv
 import os
@@ -56,7 +56,7 @@ def history(directory: Path) -> list[dict[str, str]]:
 
 
 def state_of(directory: Path):
-    """All of the final checkpoint that is not wall time or Lightning's own bookkeeping."""
+    """The final checkpoint without wall time and Lightning's own counters."""
     state = final(directory)
     wanted = ["state_dict", "optimizer_states", "global_step"]
     wanted += ["genbench_steps", "genbench_means", "genbench_skipped"]
@@ -64,7 +64,7 @@ def state_of(directory: Path):
     return {name: state[name] for name in wanted} | {"random": random_states}
 
 
-def test_a_run_stopped_in_every_batch_is_the_undisturbed_one(begin):
+def test_a_run_stopped_in_every_batch_equals_an_uninterrupted_one(begin):
     settings = ["model=gan", "budget.images=256", "trainer.steps_per_batch=1"]
     whole, parts = begin(*settings), begin(*settings, "trainer.checkpoint_minutes=0")
     assert go(whole) == 0
@@ -78,7 +78,7 @@ def test_a_run_stopped_in_every_batch_is_the_undisturbed_one(begin):
     assert history(whole) == history(parts)
 
 
-def test_global_generators_go_on_where_they_were(begin):
+def test_a_resumed_run_restores_the_global_random_states(begin):
     settings = ["model=gan", "trainer.steps_per_batch=1"]
     whole, parts = begin(*settings, stop(10**9)), begin(*settings, stop(192))
     assert go(whole) == 0
@@ -103,7 +103,7 @@ def test_a_changed_method_is_refused_with_the_difference(begin, capsys):
     assert go(directory, "--resume") == 0
 
 
-def test_a_run_that_was_trained_is_only_scored(begin):
+def test_a_resumed_run_that_was_trained_is_only_scored(begin):
     whole = begin("model=gan", "ema=standard")
     assert go(whole) == 0
     expected, before = scores(whole), read_result(whole).budget
@@ -116,7 +116,7 @@ def test_a_run_that_was_trained_is_only_scored(begin):
 
 
 @pytest.mark.parametrize(("kind", "trained"), [("StopAtEnd", True), ("StopAtStart", False)])
-def test_a_signal_outside_the_steps_interrupts_too(begin, kind, trained):
+def test_a_signal_before_or_after_the_steps_interrupts(begin, kind, trained):
     whole = begin("model=gan")
     assert go(whole) == 0
     directory = begin("model=gan", f"+callbacks.stop._target_=fixtures.callbacks.{kind}")
@@ -132,7 +132,7 @@ def test_a_signal_outside_the_steps_interrupts_too(begin, kind, trained):
     assert scores(directory) == scores(whole)
 
 
-def test_a_run_killed_before_its_last_word_is_finished_without_another_result(begin):
+def test_a_run_killed_after_its_result_keeps_it_and_becomes_finished(begin):
     directory = begin("model=noise")
     assert go(directory) == 0
     written = (directory / "result.json").read_bytes()
@@ -145,9 +145,9 @@ def test_a_run_killed_before_its_last_word_is_finished_without_another_result(be
 
 
 def killed(directory: Path, seconds: float, trained: bool) -> bool:
-    """Go on with a run in a child that is killed without warning; False if it came to its end.
+    """Resume a run in a child process and SIGKILL it after `seconds`; False if it ended before.
 
-    It lives for `seconds`, counted from its first checkpoint if it is to have `trained`.
+    If `trained`, the seconds are counted from its first checkpoint.
     """
     last = directory / "checkpoints" / "last.ckpt"
     before = last.stat().st_mtime_ns if last.exists() else 0

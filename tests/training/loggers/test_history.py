@@ -8,7 +8,7 @@ from genbench.training import loggers
 from genbench.training.loggers import history as history_module
 
 
-def test_history_counts_images_and_takes_columns_as_they_come(tmp_path):
+def test_history_counts_images_and_accepts_new_columns(tmp_path):
     history = history_module.History(tmp_path)
     history.log_metrics({"a": 1.0}, step=64)
     history.log_metrics({"a": 2.0, "b": 0.5}, step=128)
@@ -18,7 +18,7 @@ def test_history_counts_images_and_takes_columns_as_they_come(tmp_path):
     assert read_history(tmp_path) == {"a": [(64, 1.0), (128, 2.0)], "b": [(128, 0.5)]}
 
 
-def test_a_resumed_history_forgets_what_comes_after_the_checkpoint(tmp_path):
+def test_a_resumed_history_drops_rows_after_the_checkpoint(tmp_path):
     history = history_module.History(tmp_path)
     for images in (64, 128, 192):
         history.log_metrics({"a": float(images)}, step=images)
@@ -29,7 +29,7 @@ def test_a_resumed_history_forgets_what_comes_after_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("cut", ["192", "192,0.", "192,0.5,1"])
-def test_a_line_that_a_power_cut_left_unfinished_is_dropped(tmp_path, cut):
+def test_an_incomplete_last_line_is_dropped(tmp_path, cut):
     history = history_module.History(tmp_path)
     history.log_metrics({"a": 1.0, "b": 3.0}, step=64)
     with (tmp_path / "history.csv").open("a") as file:

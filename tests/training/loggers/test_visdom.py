@@ -84,7 +84,7 @@ def test_a_visdom_server_has_curves_pictures_and_scores(tmp_path, picture, visdo
 
 
 @pytest.mark.slow
-def test_a_visdom_server_that_goes_away_ends_nothing(tmp_path, picture, visdom_server):
+def test_a_visdom_server_that_stops_does_not_end_the_training(tmp_path, picture, visdom_server):
     port, _, server = visdom_server
     boards = visdom_of(tmp_path / "run", port)
     server.kill()

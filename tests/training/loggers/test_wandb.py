@@ -1,4 +1,4 @@
-"""Where the numbers of a run go, read back from what the loggers left on disk."""
+"""What the wandb logger sends, read back from the files of offline runs."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def logged_artifacts(found):
     ]
 
 
-def test_an_artifact_that_there_is_not_is_refused(tmp_path):
+def test_an_unknown_artifact_is_refused(tmp_path):
     with pytest.raises(UserMistake, match=r"names weights: there are code, checkpoints"):
         wandb.Wandb(tmp_path, CONFIG, "f", "offline", "p", None, artifacts=["weights"])
 
@@ -107,7 +107,7 @@ def points(directory: Path):
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_holds_nothing_up_and_loses_nothing(
+def test_a_silent_server_delays_nothing_and_loses_no_data(
     tmp_path, monkeypatch, no_login, silent_server
 ):
     monkeypatch.delenv("WANDB_MODE")
@@ -182,7 +182,7 @@ def test_a_wrong_key_costs_one_warning_and_no_training(
 
 
 @pytest.mark.slow
-def test_a_full_disk_of_wandbs_costs_one_warning_and_no_training(monkeypatch, no_login, small_disk):
+def test_a_full_disk_of_wandb_costs_one_warning_and_no_training(monkeypatch, no_login, small_disk):
     monkeypatch.setenv("GENBENCH_LOGGER", "offline")
     said = logged(small_disk, 400)
     assert len(said) == 1
@@ -211,7 +211,7 @@ def test_a_dashboard_that_fails_costs_one_warning_and_no_training(tmp_path, monk
 @pytest.mark.parametrize(
     ["status", "code"], [("finished", 0), ("failed", 1), ("interrupted", 1), ("diverged", 1)]
 )
-def test_a_dashboard_is_told_how_a_run_ended(tmp_path, monkeypatch, no_login, status, code):
+def test_wandb_records_how_a_run_ended(tmp_path, monkeypatch, no_login, status, code):
     monkeypatch.setenv("GENBENCH_LOGGER", "offline")
     sinks = loggers.build({"wandb": WANDB}, tmp_path, CONFIG, "abc123")
     for _ in range(2):  # Lightning says it too
@@ -221,7 +221,7 @@ def test_a_dashboard_is_told_how_a_run_ended(tmp_path, monkeypatch, no_login, st
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_without_a_word_has_failed_in_the_dashboard(tmp_path, no_login):
+def test_a_run_that_ends_without_a_status_has_failed_in_wandb(tmp_path, no_login):
     code = f"""
 import time
 from pathlib import Path
@@ -241,7 +241,7 @@ while not sinks[1]._tasks.empty():  # the thread has begun on it
 
 
 @pytest.mark.slow
-def test_a_tag_that_is_too_long_for_wandb_is_cut_and_none_comes_twice(
+def test_a_tag_too_long_for_wandb_is_cut_and_duplicates_are_dropped(
     tmp_path, monkeypatch, no_login
 ):
     monkeypatch.setenv("GENBENCH_LOGGER", "offline")
