@@ -62,5 +62,5 @@ def write_json(path: Path, content: Any) -> None:
 
 def first_line(error: BaseException) -> str:
     """First line of an error's message, or the name of its class if the message is empty."""
-    lines = str(error).splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
