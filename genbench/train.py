@@ -263,3 +263,7 @@ def main(argv: list[str]) -> int:
             return error.exit_code or FAILED
         heartbeat.finish("finished")
     return DONE
+
+
+if __name__ == "__main__":
+    sys.exit("genbench: start this as `python -m genbench.work train RUN`")

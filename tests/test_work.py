@@ -1,5 +1,6 @@
 """A worker collects garbage while it works, and not while it imports; a library always does."""
 
+import runpy
 import subprocess
 import sys
 
@@ -34,3 +35,10 @@ def test_a_worker_collects_nothing_while_it_imports_and_everything_new_afterward
 @pytest.mark.slow
 def test_whoever_imports_genbench_keeps_the_collector_as_it_is():
     assert said(LIBRARY) == "True 0"
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate", "sample"])
+def test_a_program_that_is_started_without_its_entry_says_how_to_start_it(program, monkeypatch):
+    monkeypatch.delitem(sys.modules, f"genbench.{program}", raising=False)
+    with pytest.raises(SystemExit, match=f"python -m genbench.work {program} RUN"):
+        runpy.run_module(f"genbench.{program}", run_name="__main__")
