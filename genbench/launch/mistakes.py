@@ -52,7 +52,7 @@ def check_groups(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
     Call inside `composing` or a Hydra job. Raises UserMistake.
     """
-    lists = [key for key in cfg if OmegaConf.is_list(cfg[key])]
+    lists = [str(key) for key in cfg if OmegaConf.is_list(cfg[key])]
     if set(lists) - {"tags"}:  # asking Hydra for its groups takes a while, so only then
         for group in set(lists) & set(Settings(overrides).groups):
             raise UserMistake(_not_a_mapping(f"what is chosen for {group}", overrides))

@@ -249,5 +249,5 @@ def test_a_record_without_its_surroundings_is_shown_all_the_same(run, shown):
 
 def test_a_run_that_is_not_there_is_a_sentence(run, shown):
     run("20260101-a")
-    with pytest.raises(UserMistake, match="near are 20260101-a"):
+    with pytest.raises(UserMistake, match="most similar ids are 20260101-a"):
         shown("20260102-a")

@@ -94,16 +94,16 @@ def defined(outputs: Path, study: str) -> dict[str, tuple[str, str]]:
 
 
 def check(outputs: Path) -> None:
-    """A backlog decides as the rules do, for every study."""
+    """`EarlierRuns` decides as the rules do, for every study."""
     for study in [*dict.fromkeys(map(str, STUDIES)), "b", "nothing"]:
-        backlog, wanted = EarlierRuns(outputs, study), defined(outputs, study)
+        earlier, wanted = EarlierRuns(outputs, study), defined(outputs, study)
         for run in iter_runs(outputs):
             try:
                 config = read_config(run)
                 name, status = wanted.get(identity(config), ("", "failed"))
             except (GenbenchError, KeyError, AttributeError):
                 continue
-            found = backlog.find(config)
+            found = earlier.find(config)
             told = (found.directory.name, found.status) if found else None
             assert told == (None if status == "failed" else (name, status)), (study, run.name)
 
@@ -115,14 +115,14 @@ def entries(outputs: Path) -> int:
     return int(count)
 
 
-def test_a_backlog_decides_as_if_every_config_were_parsed(outputs):
+def test_earlier_runs_are_found_as_if_every_config_were_parsed(outputs):
     assert len(defined(outputs, "a")) >= 4
     check(outputs)  # the first of these reads all, the others what the index lacks
     assert entries(outputs) >= 130
     check(outputs)
 
 
-def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatch):
+def test_with_an_index_no_unchanged_config_is_opened(outputs, monkeypatch):
     for number in range(70):  # more than are worth writing
         shutil.copytree(outputs / "run-001", outputs / f"ab-{number}")
     settle(outputs)
@@ -138,7 +138,7 @@ def test_a_warm_backlog_opens_no_config_that_has_not_changed(outputs, monkeypatc
     assert statuses == {n for n in written if read_config(outputs / n)["study"] == "ab"}
 
 
-def test_a_backlog_notices_what_came_went_and_changed(outputs):
+def test_runs_that_came_went_or_changed_are_noticed(outputs):
     check(outputs)
     shutil.rmtree(outputs / "run-000")
     write_config(outputs / "run-001", {"study": "a", "seed": 5, **CONFIG})
@@ -151,6 +151,12 @@ def test_a_backlog_notices_what_came_went_and_changed(outputs):
 def test_a_damaged_index_changes_no_decision(outputs):
     check(outputs)
     with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
-        database.execute("DELETE FROM parts")
+        database.execute("UPDATE entries SET content = replace(content, 'a', 'b')")
     database.close()
     check(outputs)
+
+
+def test_an_identity_stays_what_it_is():
+    """Indexes contain identities: with another formula, INDEX needs another number."""
+    assert identity(CONFIG | {"seed": 3}) == "d4522cb45569"
+    assert INDEX.startswith("identities-1-")

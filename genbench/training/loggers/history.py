@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.runs.files import atomic_write
-from genbench.runs.history import FILENAME, whole_rows
+from genbench.runs.history import FILENAME, complete_rows
 from genbench.training.loggers.sink import Sink
 
 
@@ -18,7 +18,7 @@ class History(Sink):
         self.path = directory / FILENAME
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
-            self.rows = whole_rows(self.path)
+            self.rows = complete_rows(self.path)
         self.columns = list(self.rows[0]) if self.rows else ["images"]
         if self.rows:
             self._rewrite()  # without a last line that a power cut left unfinished
