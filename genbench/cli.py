@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from genbench.commands import VERBS
-from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake, heard
+from genbench.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    MISTAKE,
+    GenbenchError,
+    UserMistake,
+    notices_to,
+)
 
 HELP = """\
 usage: genbench VERB ...
@@ -27,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 a mistake, 75 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with heard(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
+        with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
             code = _dispatch(arguments)
         sys.stdout.flush()
         return code

@@ -1,4 +1,4 @@
-"""What may go wrong, in a sentence. Imports nothing, so that every room can raise it."""
+"""Errors, exit codes and notices. Imports nothing of genbench, so that every module can raise them."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,48 +9,48 @@ DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 75
 
 
 class GenbenchError(Exception):
-    """A failure that one sentence explains: what is wrong, with the value, and what to do."""
+    """An error whose message is a sentence: what is wrong, with the value, and what to do."""
 
     exit_code = FAILED
     status = "failed"
 
 
 class UserMistake(GenbenchError):
-    """Something that the user can put right before anything has run."""
+    """A wrong setting, argument or file, found before anything has run."""
 
     exit_code = MISTAKE
 
 
 class Diverged(GenbenchError):
-    """A loss or a gradient stopped being a number."""
+    """A loss or a gradient is NaN or infinite."""
 
     status = "diverged"
 
 
 class Interrupted(GenbenchError):
-    """The run was asked to stop and can be resumed."""
+    """The run was stopped by a signal and can be resumed."""
 
     exit_code = INTERRUPTED
     status = "interrupted"
 
 
 class Notice(UserWarning):
-    """A sentence for the user, as `warnings.warn(sentence, Notice)`."""
+    """Category of warnings whose text is meant for the user: `warnings.warn(sentence, Notice)`."""
 
 
 @contextmanager
-def heard(say: Callable[[str], None]) -> Iterator[None]:
-    """Give each notice to `say`, without the place in the code; other warnings go their usual way."""
-    usual = warnings.showwarning
+def notices_to(say: Callable[[str], None]) -> Iterator[None]:
+    """Pass the text of every `Notice` to `say`; other warnings are shown as before."""
+    shown_before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, Notice):
             say(str(message))
         else:
-            usual(message, category, *place, **more)
+            shown_before(message, category, *place, **more)
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        warnings.showwarning = usual
+        warnings.showwarning = shown_before

@@ -1,5 +1,6 @@
 """Scores of a model under one protocol. For a run that exists: `python -m genbench.work evaluate RUN config.yaml`."""
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,3 +89,7 @@ def main(argv: list[str]) -> int:
     show(scores)
     print(target)
     return DONE
+
+
+if __name__ == "__main__":
+    sys.exit("genbench: start this as `python -m genbench.work evaluate RUN PROTOCOL`")

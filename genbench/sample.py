@@ -1,6 +1,7 @@
 """Images of a trained run, without training: `python -m genbench.work sample RUN --num 64 --out grid.png`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from torch import Tensor
@@ -80,3 +81,7 @@ def _draw(
             "a vae or a vae-gan run"
         )
     return rebuilt
+
+
+if __name__ == "__main__":
+    sys.exit("genbench: start this as `python -m genbench.work sample RUN`")

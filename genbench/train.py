@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from genbench.data.contract import ImageData
 from genbench.device import keep_freed_memory, training_memory
-from genbench.errors import DONE, FAILED, UserMistake, heard
+from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
 from genbench.runs.files import write_json
@@ -224,7 +224,7 @@ def open_log(directory: Path) -> Iterator[None]:
         logger.propagate = False
     log.setLevel(logging.INFO)
     try:
-        with heard(lambda notice: say(f"warning: {notice}")):
+        with notices_to(lambda notice: say(f"warning: {notice}")):
             yield
     finally:
         for logger in sources:
@@ -263,3 +263,7 @@ def main(argv: list[str]) -> int:
             return error.exit_code or FAILED
         heartbeat.finish("finished")
     return DONE
+
+
+if __name__ == "__main__":
+    sys.exit("genbench: start this as `python -m genbench.work train RUN`")

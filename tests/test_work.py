@@ -1,5 +1,6 @@
 """The garbage collector is off while a worker imports its modules, and on otherwise."""
 
+import runpy
 import subprocess
 import sys
 
@@ -34,3 +35,10 @@ def test_garbage_collection_is_off_during_imports_and_on_afterwards():
 @pytest.mark.slow
 def test_importing_genbench_leaves_the_garbage_collector_alone():
     assert said(LIBRARY) == "True 0"
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate", "sample"])
+def test_a_program_that_is_started_without_its_entry_says_how_to_start_it(program, monkeypatch):
+    monkeypatch.delitem(sys.modules, f"genbench.{program}", raising=False)
+    with pytest.raises(SystemExit, match=f"python -m genbench.work {program} RUN"):
+        runpy.run_module(f"genbench.{program}", run_name="__main__")

@@ -20,7 +20,7 @@ from genbench.comparison.verdicts import versus_tables
 from genbench.errors import DONE, UserMistake
 from genbench.runs.budget import parse_images
 from genbench.runs.files import explain_os_error, write_out
-from genbench.runs.records import no_garbage, some_runs
+from genbench.runs.records import garbage_collection_paused, some_runs
 from genbench.runs.result import Result
 
 
@@ -92,7 +92,7 @@ def _images(text: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """Print or write the table; returns the exit code."""
     options = parser().parse_intermixed_args(list(argv))
-    with no_garbage():
+    with garbage_collection_paused():
         return _compare(options)
 
 

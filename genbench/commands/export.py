@@ -5,14 +5,13 @@ only those that differ are written, in one transaction, so that a second export 
 """
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.commands.arguments import runs_arguments
 from genbench.errors import DONE, UserMistake
-from genbench.runs.files import explain_os_error
+from genbench.runs.files import atomic_write, explain_os_error, first_line
 from genbench.runs.records import Record, read_records
 from genbench.runs.result import Result
 
@@ -120,7 +119,7 @@ def write_database(url: str, runs: Rows, scores: Rows, prune: bool) -> str:
     try:
         return _write_all(engine, runs, scores, prune)
     except (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.InvalidRequestError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = first_line(getattr(error, "orig", None) or error)
         shown = engine.url.render_as_string(hide_password=True)
         raise UserMistake(f"cannot export to {shown}: {reason}") from None
     finally:
@@ -250,12 +249,9 @@ def write_parquet(path: Path, runs: Rows, scores: Rows) -> int:
         for name in ("tags", "config", "card"):
             row[name] = None if row[name] is None else json.dumps(row[name], ensure_ascii=False)
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
-        os.replace(temporary, path)
+        with atomic_write(path) as temporary:
+            parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
     except OSError as error:
         raise UserMistake(f"cannot write {path}: {explain_os_error(error)}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(rows)

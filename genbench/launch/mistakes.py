@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from hydra import compose
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigTypeError, MissingMandatoryValue, OmegaConfBaseException
 
 from genbench.errors import GenbenchError, UserMistake
 from genbench.launch.hydra_internals import complaint_of
@@ -43,7 +43,27 @@ def compose_checked(overrides: Sequence[str], blamed: Sequence[str] | None = Non
     with explained(overrides if blamed is None else blamed):
         cfg = compose("train", overrides=[*overrides])
         check_values(overrides)
+        check_groups(cfg, overrides)
     return cfg
+
+
+def check_groups(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse a chosen config file that holds a list, and a model or dataset without `_target_`.
+
+    Call inside `composing` or a Hydra job. Raises UserMistake.
+    """
+    chosen = OmegaConf.to_container(cfg)  # without resolving, which has errors of its own
+    assert isinstance(chosen, dict)
+    lists = [str(key) for key, value in chosen.items() if isinstance(value, list)]
+    if set(lists) - {"tags"}:  # asking Hydra for its groups takes a while, so only then
+        for group in set(lists) & set(Settings(overrides).groups):
+            raise UserMistake(_not_a_mapping(f"what is chosen for {group}", overrides))
+    for group in ("model", "dataset"):
+        if "_target_" not in (chosen[group] or {}):
+            raise UserMistake(
+                f"what is chosen for {group} names no class: its config file needs a line "
+                "`_target_: module.Class`"
+            )
 
 
 # --- exceptions ---------------------------------------------------------------------------------
@@ -57,19 +77,18 @@ def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
     if isinstance(error, yaml.YAMLError):
         return UserMistake(_broken_yaml(error))
     if isinstance(error, OSError) and not isinstance(error, MissingConfigException):
-        return _os_error(error)
+        return _os_error(error, overrides)
     if not isinstance(error, WRONG_CONFIG):
         raise error
+    if isinstance(error.__context__, ConfigTypeError) and _not_mappings(overrides):
+        return UserMistake(_not_a_mapping("a config file", overrides))
     with composing():
         return UserMistake(_sentence(error, Settings(overrides)))
 
 
-def _os_error(error: OSError) -> UserMistake:
-    if error.errno is None:  # OmegaConf raises it for a YAML file with a list or a single word
-        named = "".join(f" {path}" for path in _not_mappings())
-        return UserMistake(
-            f"a config file{named} does not hold `key: value` lines ({first_line(error)}): correct it"
-        )
+def _os_error(error: OSError, overrides: Sequence[str]) -> UserMistake:
+    if error.errno is None:  # OmegaConf's, for a YAML file that holds a number
+        return UserMistake(_not_a_mapping("a config file", overrides))
     where = f" {error.filename}" if error.filename else ""
     return UserMistake(
         f"cannot write{where}: {explain_os_error(error)}; "
@@ -88,10 +107,16 @@ def _broken_yaml(error: yaml.YAMLError) -> str:
     )
 
 
-def _not_mappings() -> list[Path]:
+def _not_a_mapping(what: str, overrides: Sequence[str]) -> str:
+    named = " or ".join(map(str, _not_mappings(overrides))) or "it"
+    return f"{what} does not hold `key: value` lines but a list or a single value: correct {named}"
+
+
+def _not_mappings(overrides: Sequence[str]) -> list[Path]:
     """YAML files of the user's own config folders that hold something else than a mapping."""
+    added = re.findall(r"file://([^,\]]+)", " ".join(overrides))  # by --config-dir or searchpath
     found = []
-    for folder in user_config_directories():
+    for folder in [*map(Path, added), *user_config_directories()]:
         for path in sorted(folder.rglob("*.yaml")):
             with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
                 content = yaml.safe_load(path.read_text(encoding="utf-8"))

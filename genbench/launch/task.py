@@ -96,6 +96,7 @@ class Task:
         ):
             print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
         settings.check_values(overrides, HydraConfig.get().job.config_name or "train", self._cache)
+        mistakes.check_groups(cfg, _overrides(self.argv))
         config = resolve(cfg)
         plan = RunPlan(overrides, config, _command(self.argv, overrides, sweep))
         again = sweep or (restarted() and not external_launch())
@@ -178,7 +179,9 @@ def _sweep_directory(argv: Sequence[str]) -> Iterator[list[str]]:
 def _as_command_line(program: str, argv: Sequence[str]) -> Iterator[None]:
     """Context in which Hydra reads `argv` as the command line of `program`, and raises instead of printing."""
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [program, *argv], "1"
+    # flags first: Hydra's parser refuses overrides that stand on both sides of a flag
+    sys.argv = [program, *sorted(argv, key=_is_override)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
@@ -191,11 +194,15 @@ def _as_command_line(program: str, argv: Sequence[str]) -> Iterator[None]:
 
 def _overrides(argv: Sequence[str]) -> list[str]:
     """The overrides among the arguments; --config-dir as the equivalent `hydra.searchpath`."""
-    overrides = [a for a in argv if "=" in a and not a.startswith("-")]
+    overrides = [a for a in argv if _is_override(a)]
     for flag, value in zip(argv, argv[1:], strict=False):
         if flag in ("--config-dir", "-cd"):
             overrides.append(f"hydra.searchpath=[file://{Path(value).resolve()}]")
     return overrides
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
 
 
 def _task_overrides() -> list[str]:

@@ -19,6 +19,7 @@ from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.sampling import sampled_features
 from genbench.models.contract import GenerativeModel
+from genbench.runs.files import first_line
 from genbench.runs.score import Score
 
 REPORTED: dict[Role, Split] = {"real": "train", "heldout": "test"}  # splits that scores look at
@@ -87,7 +88,7 @@ class Evaluation:
             raise UserMistake(
                 f"the extractor {self.extractor.name} cannot read the images of {data.name} "
                 f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
-                f"choose another with extractor=... ({str(error).splitlines()[0]})"
+                f"choose another with extractor=... ({first_line(error)})"
             ) from error
 
     def __call__(

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 
 from genbench.data.contract import ImageData, Split
 from genbench.metrics.contract import Extractor, Features
+from genbench.runs.files import atomic_write
 from genbench.runs.score import digest
 
 log = logging.getLogger("genbench")
@@ -56,18 +55,14 @@ class FeatureCache:
     def save(self, data: ImageData, split: Split, features: Features) -> None:
         """Write features atomically; if the disk is full or read-only, log it and go on without."""
         path, identity = self._place(data, split)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         metadata = {"identity": json.dumps(identity, sort_keys=True), "sha256": _checksum(features)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {name: part.contiguous() for name, part in features._asdict().items()}
-            save_file(tensors, temporary, metadata)
-            os.replace(temporary, path)
+            with atomic_write(path, sync=False) as temporary:  # damage is noticed by the checksum
+                save_file(tensors, temporary, metadata)
         except (OSError, SafetensorError) as error:
             log.warning("features are not cached: %s", error)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def _place(self, data: ImageData, split: Split) -> tuple[Path, Mapping[str, Any]]:
         key = KEYS[split]

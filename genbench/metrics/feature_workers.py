@@ -4,7 +4,6 @@ Each process takes consecutive whole batches, the same ones that a single proces
 first process joins the results in order: the scores are bit for bit those of one process.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from genbench.errors import GenbenchError
 from genbench.metrics.contract import Features
+from genbench.runs.files import atomic_write
 
 POLL_SECONDS = 0.1
 
@@ -46,10 +46,9 @@ class FeatureWorkers:
         Raises GenbenchError if a process has ended without writing its features.
         """
         if self.rank:
-            target = self._file(name, self.rank)
-            partial = target.with_suffix(".partial")
-            save_file({k: v.contiguous() for k, v in own._asdict().items()}, partial)
-            os.replace(partial, target)
+            tensors = {name: part.contiguous() for name, part in own._asdict().items()}
+            with atomic_write(self._file(name, self.rank), sync=False) as temporary:
+                save_file(tensors, temporary)
             return own
         found = [own]
         for rank in range(1, self.world):

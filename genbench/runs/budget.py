@@ -1,4 +1,4 @@
-"""The only clock of a run: images shown to the decoder."""
+"""The length of a run, counted in images shown to the decoder (not in steps, which models count differently)."""
 
 import math
 import re
@@ -29,20 +29,23 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a budget."""
+        """Raise UserMistake for values that are no budget."""
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise UserMistake(
-                f"budget.batch_size={self.batch_size} is not a number of images: give 1 or more"
+                f"budget.batch_size={self.batch_size} is not a number of images: give an integer from 1 on"
             )
         for name in ("epochs", "seconds"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or value < 0):
                 raise UserMistake(
-                    f"budget.{name}={value!r} is not a length: give a number from 0 on"
+                    f"budget.{name}={value!r} is not a number from 0 on: give one, or null for no limit"
                 )
 
     def steps(self, training_images: int) -> int:
-        """Steps of the decoder, the last one full: ceil(images / batch_size)."""
+        """Number of decoder steps for `training_images` in the split: ceil(images / batch_size).
+
+        The last batch is a full one, so up to batch_size - 1 more images are shown.
+        """
         if self.epochs is not None:
             images = round(self.epochs * training_images)
         elif self.images is not None:

@@ -14,7 +14,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Read the resolved config of a run as plain types; classes that have moved get their new names.
+    """Read the resolved config of a run as plain types, with the present names of moved classes.
 
     Raises UserMistake if there is none, GenbenchError if it cannot be read.
     """
@@ -25,7 +25,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping in YAML as plain types; classes that have moved get their new names.
+    """Read a YAML file that holds a mapping, as `read_config` does.
 
     Raises FileNotFoundError, and GenbenchError if it cannot be read.
     """

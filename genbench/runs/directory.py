@@ -1,4 +1,4 @@
-"""Run directories: where they are, what their state is. Imports no torch: scripts ask often."""
+"""Run directories: making, listing and finding them. Imports no torch."""
 
 import difflib
 import os
@@ -13,36 +13,36 @@ from genbench.runs.paths import default_outputs
 
 
 def new_run_directory(outputs: Path, run_id: str | None = None) -> Path:
-    """Make `outputs/run_id`, which nothing else may have made; without an id, time and chance.
+    """Make the new directory `outputs/run_id`; without an id, one from the time (UTC) and a random suffix.
 
-    Raises UserMistake if the directory exists or cannot be made. Made-up ids sort by time (UTC).
+    Raises UserMistake if the directory exists or cannot be made.
     """
     if run_id is None:
-        return _made_up_directory(outputs)
+        return _with_new_id(outputs)
     name = str(run_id)
     if name != Path(name).name or name.startswith((".", "-")) or name in ("", "latest"):
         raise UserMistake(
             f"run_id={name} is not a name for a directory: use letters, digits, '-', '_' and '.'"
         )
     try:
-        return _made(outputs / name)
+        return _make(outputs / name)
     except FileExistsError:
         raise UserMistake(_exists(outputs, outputs / name)) from None
 
 
-def _made_up_directory(outputs: Path) -> Path:
-    """Try ids until one is new: of a thousand runs in a second, some share theirs."""
+def _with_new_id(outputs: Path) -> Path:
+    """Try ids until one is new: two of many runs that start in the same second may draw the same."""
     while True:
-        made_up = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+        run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
         try:
-            return _made(outputs / made_up)
+            return _make(outputs / run_id)
         except FileExistsError:
             if not outputs.is_dir():
-                raise UserMistake(_exists(outputs, outputs / made_up)) from None
+                raise UserMistake(_exists(outputs, outputs / run_id)) from None
 
 
-def _made(directory: Path) -> Path:
-    """Make a directory that is new; raises FileExistsError, and UserMistake for all else."""
+def _make(directory: Path) -> Path:
+    """Make a directory; FileExistsError if it exists, UserMistake if it cannot be made."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir()
@@ -66,14 +66,14 @@ def _exists(outputs: Path, directory: Path) -> str:
 
 
 def iter_runs(outputs: Path) -> Iterator[Path]:
-    """Every directory in `outputs` that holds a run, sorted by name."""
+    """Every directory in `outputs` that has a config.yaml, sorted by name."""
     for name in run_names(outputs):
         if os.path.exists(os.path.join(outputs, name, "config.yaml")):
             yield outputs / name
 
 
 def run_names(outputs: Path) -> list[str]:
-    """Names of the directories in `outputs` that may be runs, sorted; none where it is missing."""
+    """Sorted names of the directories in `outputs`, without hidden ones; empty if it does not exist."""
     try:
         with os.scandir(outputs) as entries:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
@@ -82,9 +82,9 @@ def run_names(outputs: Path) -> list[str]:
 
 
 def find_run(reference: str, outputs: Path | None = None) -> Path:
-    """Find the run that an id, a unique prefix of one, a path or `latest` means.
+    """Find a run by its id, a unique prefix of it, its path, or `latest` (the newest config.yaml).
 
-    Raises UserMistake with the nearest ids if there is none, or more than one.
+    Raises UserMistake, with the most similar ids, if no run matches or several do.
     """
     outputs = default_outputs() if outputs is None else outputs
     if (Path(reference) / "config.yaml").exists():
@@ -101,6 +101,10 @@ def find_run(reference: str, outputs: Path | None = None) -> Path:
     names = [run.name for run in runs]
     if matches:
         few = ", ".join(run.name for run in matches[:5]) + (", ..." if len(matches) > 5 else "")
-        raise UserMistake(f"{reference} begins {len(matches)} runs: {few}; give more of the id")
+        raise UserMistake(
+            f"{reference} is the beginning of {len(matches)} ids: {few}; give more of the id"
+        )
     near = difflib.get_close_matches(reference, names, n=3, cutoff=0.5) or names[-3:]
-    raise UserMistake(f"there is no run {reference} in {outputs}; near are {', '.join(near)}")
+    raise UserMistake(
+        f"there is no run {reference} in {outputs}; the most similar ids are {', '.join(near)}"
+    )

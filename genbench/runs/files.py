@@ -1,4 +1,4 @@
-"""Atomic writes, and what to say of errors in writing. Imports no torch."""
+"""Atomic writes, and short texts for errors. Imports no torch."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 from genbench.errors import UserMistake
 
-UNSENT = "unsent"  # marks the wandb folder of an online run whose upload may be incomplete
+UNSENT = "unsent"  # file that marks a wandb folder whose upload may be incomplete
 
 
 def explain_os_error(error: OSError) -> str:
@@ -31,11 +31,11 @@ def write_out(path: Path, text: str) -> None:
 # --- atomic writes ------------------------------------------------------------------------------
 @contextmanager
 def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what the block writes there replaces `path` at the end.
+    """Yield a temporary path beside `path`; the file that the block writes there replaces `path`.
 
-    Readers see the old file or the new one, never a part. With `sync` that holds after a power cut
-    too. If the block raises, `path` stays as it was and the temporary file is removed. One left by a
-    killed process ends in `.partial`.
+    Readers see the old file or the new one, never a part of it; with `sync` (fsync) also after a power
+    cut. If the block raises, `path` stays as it was and the temporary file is removed. The temporary
+    name ends in `.partial`; such a file is left behind only if the process is killed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -62,5 +62,5 @@ def write_json(path: Path, content: Any) -> None:
 
 def first_line(error: BaseException) -> str:
     """First line of an error's message, or the name of its class if the message is empty."""
-    lines = str(error).splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A run's sign of life: `status.json`, refreshed by a thread while the worker lives."""
+"""Keeps `status.json` up to date from a thread, so that others can tell a live worker from a dead one."""
 
 import os
 import socket
@@ -14,10 +14,10 @@ SECONDS = 10.0
 
 
 class Heartbeat:
-    """Writes `running` on entry and every ten seconds; `finish` writes the last word.
+    """Writes the status `running` on entry and every ten seconds; `finish` writes the final status.
 
-    Only one process of a run may hold it. A disk that is full or gone must not end a training that
-    is well, so a beat that cannot be written is skipped.
+    One process of a run has it, DDP rank 0. If the disk is full or unavailable a write is skipped,
+    because that alone must not end the training.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -34,7 +34,7 @@ class Heartbeat:
             total_images=0,
             images_per_second=None,
         )
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
@@ -48,11 +48,11 @@ class Heartbeat:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
     def progress(self, images: int, total_images: int, images_per_second: float | None) -> None:
-        """Note how far the run is; written with the next beat."""
+        """Set the images shown so far and their speed; written with the next heartbeat."""
         with self._lock:
             self.status = replace(
                 self.status,
@@ -62,14 +62,14 @@ class Heartbeat:
             )
 
     def finish(self, status: str, reason: str | None = None) -> None:
-        """Write how the run ended."""
-        self._over.set()
+        """Write the final status, one of `status.FINAL`, and its reason."""
+        self._stop.set()
         with self._lock:
             self.status = replace(self.status, status=status, reason=reason)
         self._write()
 
     def _beat(self) -> None:
-        while not self._over.wait(SECONDS):
+        while not self._stop.wait(SECONDS):
             try:
                 self._write()
             except OSError:

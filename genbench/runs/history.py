@@ -1,4 +1,4 @@
-"""The curves of a run, read from history.csv while it is being written. Imports no torch."""
+"""Reads history.csv, the curves of a run, also while it is being written. Imports no torch."""
 
 import csv
 from contextlib import suppress
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 FILENAME = "history.csv"
-TAIL = 65_536  # bytes that surely hold the last rows
+TAIL = 65_536  # bytes read from the end to find the last row, far longer than a row
 
 
 def last_row(directory: Path) -> dict[str, str]:
-    """The last complete row, by column; empty where there is none."""
+    """The last complete row as {column: text}; empty if there is none."""
     path = directory / FILENAME
     with suppress(OSError, ValueError, StopIteration, csv.Error):
         with path.open("rb") as file:
@@ -26,7 +26,7 @@ def last_row(directory: Path) -> dict[str, str]:
 
 
 def last_value(directory: Path, name: str) -> tuple[int, float] | None:
-    """The last row's (images, value) of a column; None where it is blank or missing."""
+    """(images, value) of a column in the last row; None if it is blank or missing there."""
     row = last_row(directory)
     if not row.get(name):
         return None
@@ -34,11 +34,11 @@ def last_value(directory: Path, name: str) -> tuple[int, float] | None:
 
 
 def read_history(directory: Path) -> dict[str, list[tuple[float, float]]]:
-    """Points (images, value) of everything in history.csv; empty where there is none."""
+    """The points (images, value) of every column; empty if there is no history.csv."""
     path, points = directory / FILENAME, dict[str, list[tuple[float, float]]]()
     if not path.exists():
         return points
-    for row in whole_rows(path):
+    for row in complete_rows(path):
         images = float(row.pop("images"))
         for name, value in row.items():
             if value:
@@ -46,8 +46,8 @@ def read_history(directory: Path) -> dict[str, list[tuple[float, float]]]:
     return points
 
 
-def whole_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a history; a last line that was cut short is none."""
+def complete_rows(path: Path) -> list[dict[str, Any]]:
+    """The complete rows of a history file: a last line without a newline is still being written."""
     with path.open(newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
     return [dict(row) for row in csv.DictReader(lines)]

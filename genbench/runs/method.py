@@ -1,4 +1,4 @@
-"""Which runs are seeds of one method. Imports no torch."""
+"""The method of a run, what is equal in runs that differ in their seed only, and its hash. No torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,15 @@ from genbench.runs.budget import parse_images
 from genbench.runs.moved import first_named
 from genbench.runs.score import digest
 
-# of a dataset: where it comes from and how it is read, not what it is
+# settings of a dataset that say where it is and how it is read, and do not change its pixels
 NOT_THE_DATA = ("root", "download", "cache", "cache_gb", "workers", "device_resident")
 
 
 def method(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a resolved config defines the method and its budget.
+    """The part of a resolved config that defines the method: model, dataset, budget, precision, schedule.
 
-    Without seed, study, paths, devices, workers, loggers and evaluation: runs with one method are
-    seeds of each other. Precision belongs to it. Classes have the names under which they were first
-    published (`moved`), so that a class that moves changes no fingerprint.
+    Not in it are seed, study, paths, devices, workers, loggers and evaluation. Classes have the names
+    under which they were first published (`moved`), so that moving a class changes no fingerprint.
     """
     data = {k: v for k, v in config["dataset"].items() if k not in NOT_THE_DATA}
     source = {k: v for k, v in (data.get("source") or {}).items() if k != "root"}
@@ -28,23 +27,23 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": data | ({"source": source} if source else {}),
         "budget": budget,
         "precision": config["trainer"]["precision"],
-    } | _course(config)
+    } | _schedule_and_clipping(config)
     return first_named(defined)
 
 
-def _course(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Schedule and clipping where there are any; runs of before they existed keep their method."""
-    course: dict[str, Any] = {}
+def _schedule_and_clipping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Schedule and clipping unless at their defaults, so that older configs without them are equal."""
+    found: dict[str, Any] = {}
     schedule, clip = config.get("schedule"), config.get("gradient_clip")
     if schedule:
         warmup = parse_images(schedule["warmup"], "schedule.warmup")
         if schedule["shape"] != "constant" or warmup:
-            course["schedule"] = schedule | {"warmup": warmup}
+            found["schedule"] = schedule | {"warmup": warmup}
     if clip is not None:
-        course["gradient_clip"] = clip
-    return course
+        found["gradient_clip"] = clip
+    return found
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Hash of `method`, 12 hex digits."""
+    """Hash of `method`, 12 hex digits; equal for runs that differ in their seed only."""
     return digest(method(config))

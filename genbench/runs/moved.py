@@ -1,8 +1,8 @@
-"""Classes that configs name by `_target_` and that live elsewhere now.
+"""New import paths of classes that configs name by `_target_` and that have moved.
 
-Runs on disk, users' YAML and stored fingerprints keep the name under which a class was first
-published. Add a line to `MOVED` when a class that a shipped config names moves again: the key stays
-the first name, the value becomes the new one.
+Configs of older runs, users' YAML files and stored fingerprints keep the path under which a class was
+first published. When a class that a shipped config names moves, add a line to `MOVED`; when it moves
+again, change the value and leave the key.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ FIRST_NAMES = {new: old for old, new in MOVED.items()}
 
 
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `config` in which every `_target_`, at any depth, names where its class is now."""
+    """A copy of `config` in which every `_target_`, at any depth, is the present path of its class."""
     return {key: _with_targets(key, value, MOVED) for key, value in config.items()}
 
 
 def first_named(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `config` with the first published names: what fingerprints are hashes of.
+    """A copy of `config` in which every `_target_` is the path under which it was first published.
 
-    So old and new runs of one method have one fingerprint, and stored ones stay valid.
+    Fingerprints are hashes of these, so that older and newer runs of one method have the same one.
     """
     return {key: _with_targets(key, value, FIRST_NAMES) for key, value in config.items()}
 

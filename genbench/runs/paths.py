@@ -1,4 +1,4 @@
-"""Where things are: runs, caches, configs. Imports no torch."""
+"""Paths of the folders for runs, cache and configs. Imports no torch."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from genbench.errors import UserMistake
 
 
 def cache_folder() -> Path:
-    """Where genbench keeps what it can make again."""
+    """Folder for features, decoded datasets, extractors' weights and indexes; deleting it loses no run."""
     return Path(os.environ.get("GENBENCH_CACHE") or "~/.cache/genbench").expanduser()
 
 
@@ -19,7 +19,11 @@ def config_root() -> Path:
 
 
 def user_config_directories() -> list[Path]:
-    """Folders whose configs come before genbench's, first one first; missing ones raise."""
+    """Folders whose configs take precedence over genbench's, in that order.
+
+    Those of $GENBENCH_CONFIG_PATH, or `./genbench_configs` if it exists. UserMistake if one named there
+    does not exist.
+    """
     named = os.environ.get("GENBENCH_CONFIG_PATH")
     if not named:
         here = Path("genbench_configs").resolve()
@@ -34,7 +38,6 @@ def user_config_directories() -> list[Path]:
     return directories
 
 
-# --- making one ---------------------------------------------------------------------------------
 def default_outputs() -> Path:
-    """Where runs are kept when nobody says otherwise."""
+    """Folder of the runs unless `paths.outputs` or `--outputs` is given."""
     return Path(os.environ.get("GENBENCH_OUTPUTS", "outputs")).expanduser()

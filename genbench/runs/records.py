@@ -1,27 +1,26 @@
-"""The record of a run: `result.json`, written once; reading many of them. Imports no torch."""
+"""Reads one run, or many: from their files, or from an index if no file has changed. No torch."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.config import read_config
 from genbench.runs.directory import find_run, run_names
-from genbench.runs.index import Index, is_settled, run_stamp
+from genbench.runs.index import Index
 from genbench.runs.method import method
 from genbench.runs.moved import MOVED
 from genbench.runs.paths import default_outputs
-from genbench.runs.result import FILENAME, Result, named, read_result, so_far
+from genbench.runs.result import FILENAME, Result, explaining_damage, progress_fields, read_result
 from genbench.runs.score import Score, digest
 from genbench.runs.selection import fits, parse_selections, unless_damaged
+from genbench.runs.stamps import is_settled, run_stamp
 from genbench.runs.status import Status, as_of_now, read_status, read_written_status
+from genbench.runs.stored_scores import StoredScores
 
-# --- many ---------------------------------------------------------------------------------------
-# what was kept by a genbench whose records had other fields is not read
+# contains the names of fields and of moved classes: a change of either makes a new index
 INDEX = "runs-" + digest(
     [[f.name for f in fields(kind)] for kind in (Result, Score, Status)] + [sorted(MOVED)], 8
 )
@@ -29,16 +28,16 @@ INDEX = "runs-" + digest(
 
 @dataclass(frozen=True)
 class Record:
-    """A run as it is now. `result` is None where `damage` says what cannot be read."""
+    """A run as it is now. `result` is None if it cannot be read; then `damage` says why."""
 
     run: Path
     status: Status
     result: Result | None
     damage: str | None = None
-    checked: bool = False  # that its config has a method
+    checked: bool = False  # whether `method` is known to work on its config
 
     def fits(self, key: str, wanted: str) -> bool:
-        """Is it one of those that `key=wanted` selects? A damaged config fits nothing."""
+        """Whether the selection `key=wanted` includes this run; a damaged config is never included."""
         if key == "status":
             return self.status.status in wanted.split(",")
         if key == "tags" and self.result:
@@ -48,9 +47,9 @@ class Record:
 
 
 def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> list[Result]:
-    """Read every run in `outputs` that `arguments` name or select (see `read_records`).
+    """Read the runs in `outputs` that `arguments` name or select (see `read_records`).
 
-    A damaged one is left out, which is said on stderr.
+    A damaged run is left out, with a line on stderr.
     """
     return [result for _, result in load_runs(arguments, outputs)]
 
@@ -58,15 +57,15 @@ def load_results(arguments: Sequence[str] = (), outputs: Path | None = None) -> 
 def load_runs(
     arguments: Sequence[str] = (), outputs: Path | None = None
 ) -> list[tuple[Path, Result]]:
-    """`load_results`, each with its directory."""
-    with no_garbage():
+    """Like `load_results`, each result with its run directory."""
+    with garbage_collection_paused():
         records = read_records(arguments, outputs)
-        read = ((record.run, unless_damaged(_tabled, record)) for record in records)
+        read = ((record.run, unless_damaged(_checked_result, record)) for record in records)
         return [(run, result) for run, result in read if result is not None]
 
 
 def some_runs(arguments: Sequence[str], outputs: Path) -> list[tuple[Path, Result]]:
-    """`load_runs`, of which there must be some: UserMistake otherwise."""
+    """Like `load_runs`; UserMistake if there are none."""
     found = load_runs(arguments, outputs)
     if not found:
         chosen = f" that fit {' '.join(arguments)}" if arguments else ""
@@ -77,12 +76,12 @@ def some_runs(arguments: Sequence[str], outputs: Path) -> list[tuple[Path, Resul
     return found
 
 
-def _tabled(record: Record) -> Result:
-    """The result of a run that a table has a row for: its config says what its method is."""
+def _checked_result(record: Record) -> Result:
+    """The result of a run; UserMistake if it is damaged or its config lacks what `method` reads."""
     if record.result is None:
         raise UserMistake(record.damage or f"{record.run} cannot be read")
     if not record.checked:
-        with named(record.run / FILENAME, "a result of genbench", "restore it"):
+        with explaining_damage(record.run / FILENAME, "a result of genbench", "restore it"):
             method(record.result.config)
     return record.result
 
@@ -95,9 +94,9 @@ def find_runs(arguments: Sequence[str], outputs: Path | None = None) -> list[Pat
 def read_records(arguments: Sequence[str] = (), outputs: Path | None = None) -> list[Record]:
     """Read runs by references, or all runs that fit selections like `model=gan status=failed`.
 
-    With both, the runs named are selected from. A selection's key is one of `choices`, `status`,
-    `tags`, or a dotted path of the config; its value may be a comma list. Numbers are compared as
-    numbers. Parts of configs and cards are shared by the results: they are not to be changed.
+    With both, of the runs named those that fit. A selection's key is a config group, `status`, `tags`,
+    or a dotted path of the config; its value may be a comma list. Numbers are compared as numbers.
+    Results share parts of configs and cards: do not change them.
     """
     outputs = default_outputs() if outputs is None else outputs
     references, selections = parse_selections(arguments)
@@ -109,7 +108,7 @@ def read_records(arguments: Sequence[str] = (), outputs: Path | None = None) -> 
 
 
 def read_record(run: Path) -> Record:
-    """Read a run, damaged or not."""
+    """Read a run; if it is damaged the record says so."""
     status = read_status(run)
     try:
         return Record(run, status, read_result(run))
@@ -118,9 +117,9 @@ def read_record(run: Path) -> Record:
 
 
 def _read_all(outputs: Path) -> list[Record]:
-    """Read a folder; what its index has of a run is taken from there if no file has changed."""
-    with no_garbage():
-        memory = _Memory(Index(outputs, INDEX))  # before the folder is listed: it was there then
+    """Read all runs in a folder; those whose files have not changed are taken from the index."""
+    with garbage_collection_paused():
+        index = Index(outputs, INDEX)  # opened before listing: its runs existed by then
         names = run_names(outputs)
         records = []
         try:
@@ -129,16 +128,15 @@ def _read_all(outputs: Path) -> list[Record]:
                 stamp = run_stamp(path)
                 if stamp is not None:
                     run = Path(path)
-                    record = memory.recall(run, stamp) or memory.keep(read_record(run), stamp)
-                    records.append(record)
-        finally:  # what was read is kept also if the reader was stopped
-            memory.index.save(names)
+                    records.append(_from_index(index, run, stamp) or _from_files(index, run, stamp))
+        finally:  # also after Ctrl-C, so that the next reader need not begin again
+            index.save(names)
     return records
 
 
 @contextmanager
-def no_garbage() -> Iterator[None]:
-    """Let Python not look for garbage: among the records of thousands of runs that takes seconds."""
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause the cyclic garbage collector: scanning the records of thousands of runs takes seconds."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -155,73 +153,31 @@ def _has_method(result: Result) -> bool:
         return False
 
 
-class _Memory:
-    """Records in an index: scores as numbers, everything that runs have in common once."""
+def _from_files(index: Index, run: Path, stamp: str) -> Record:
+    """Read a run and put it into the index, unless it is damaged or a change could go unnoticed.
 
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self._kinds: dict[str, list[dict[str, Any]]] = {}
-
-    def keep(self, record: Record, stamp: str) -> Record:
-        """Put a record into the index, unless it is damaged or a change could go unnoticed."""
-        result = record.result
-        if result is None or not is_settled(stamp) or not _has_method(result):
-            return record
-        facts = {f.name: getattr(result, f.name) for f in fields(result)}
-        scores, config = facts.pop("scores"), facts.pop("config")
-        kinds = self.index.share([self.index.share(self._kind(score)) for score in scores])
-        numbers = [number for score in scores for number in (score.value, score.low, score.high)]
-        self.index.put(
-            record.run.name,
-            stamp,
-            [
-                (record.run / FILENAME).exists(),
-                list(asdict(read_written_status(record.run)).values()),
-                self.index.pack(facts),
-                self.index.pack(config),
-                kinds,
-                numbers,
-            ],
-        )
+    A score is stored in two parts: value and interval, and the rest (name, card and protocol), which
+    it has in common with the scores of other runs.
+    """
+    record = read_record(run)
+    result = record.result
+    if result is None or not is_settled(stamp) or not _has_method(result):
         return record
-
-    def recall(self, run: Path, stamp: str) -> Record | None:
-        """The record that was kept, as of now; None if it is not there or not whole."""
-        content = self.index.get(run.name, stamp)
-        if content is None:
-            return None
-        try:
-            finished, written, packed, config, kinds, numbers = content
-            status = as_of_now(run, Status(*written))
-            facts = self.index.unpack(packed)
-            facts["config"] = self.index.unpack(config)
-            facts["_scores"] = partial(_scores, self._alike(kinds), numbers)
-        except (KeyError, TypeError, ValueError):
-            return None
-        result = object.__new__(Result)  # as it was made once; a hundred thousand add up
-        result.__dict__.update(facts if finished else facts | so_far(status))
-        return Record(run, status, result, checked=True)
-
-    def _kind(self, score: Score) -> list[Any]:
-        """What a score has in common with those of other runs."""
-        alike = {f.name: getattr(score, f.name) for f in fields(score)}
-        for name in ("value", "low", "high"):
-            del alike[name]
-        return [alike, self.index.pack(alike.pop("card"))]
-
-    def _alike(self, key: str) -> list[dict[str, Any]]:
-        """What the scores of a run have in common with those of others; KeyError if damaged."""
-        if key not in self._kinds:
-            kinds = [self.index.part(kind) for kind in self.index.part(key)]
-            self._kinds[key] = [alike | {"card": self.index.unpack(card)} for alike, card in kinds]
-        return self._kinds[key]
+    content = {field.name: getattr(result, field.name) for field in fields(result)}
+    content |= StoredScores.split(content.pop("scores"))
+    content["finished"] = (run / FILENAME).exists()
+    content["written_status"] = asdict(read_written_status(run))
+    index.put(run.name, stamp, content)
+    return record
 
 
-def _scores(kinds: Sequence[Mapping[str, Any]], numbers: Sequence[float | None]) -> list[Score]:
-    scores = []
-    for place, alike in enumerate(kinds):
-        score = object.__new__(Score)  # its protocol is known: no card is hashed again
-        value, low, high = numbers[3 * place : 3 * place + 3]
-        score.__dict__.update(alike, value=value, low=low, high=high)
-        scores.append(score)
-    return scores
+def _from_index(index: Index, run: Path, stamp: str) -> Record | None:
+    """The record of a run as of now; None if it is not in the index."""
+    content = index.get(run.name, stamp)
+    if content is None:
+        return None
+    status = as_of_now(run, Status(**content.pop("written_status")))
+    if not content.pop("finished"):
+        content |= progress_fields(status)
+    scores = StoredScores(content.pop("score_kinds")["all"], content.pop("score_values"))
+    return Record(run, status, Result(**content, scores=scores), checked=True)

@@ -1,4 +1,4 @@
-"""The record of a run: `result.json`, written once. Imports no torch."""
+"""`result.json`, the record of a run, with later evaluations and tags. Imports no torch."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from genbench.runs.status import Status, read_status
 
 SCHEMA_VERSION = 1
 FILENAME = "result.json"
-TAGS = "tags.json"  # those of a run that were changed after its start
+TAGS = "tags.json"  # exists if the tags were changed after the start
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves behind. `scores` is empty unless `status` is finished."""
+    """The record of a run. `scores` is empty unless `status` is finished."""
 
     run_id: str
     study: str | None
@@ -31,27 +31,16 @@ class Result:
     model: str
     dataset: str
     seed: int
-    fingerprint: str  # equal = seeds of one method
+    fingerprint: str  # of the method: equal in runs that differ in their seed only
     config: Mapping[str, Any]  # fully resolved
-    # images, generator_steps, discriminator_steps, epochs, seconds, skipped_steps
+    # what was used: images, generator_steps, discriminator_steps, epochs, seconds, skipped_steps
     budget: Mapping[str, Any]
     cost: Mapping[str, Any]  # parameters per network, memory, speed, device
     scores: Sequence[Score]
     environment: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None  # why it did not finish
-    warnings: Sequence[str] = field(default_factory=list)  # of its training, each with what to try
+    warnings: Sequence[str] = field(default_factory=list)  # from its training, each with a remedy
     schema_version: int = SCHEMA_VERSION
-
-    def __getattr__(self, name: str) -> Any:
-        """The scores of a result that an index held, made when they are first asked for."""
-        if name != "scores" or "_scores" not in self.__dict__:
-            raise AttributeError(f"a result has no {name}")
-        scores = self.__dict__["scores"] = self.__dict__.pop("_scores")()
-        return scores
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Its fields, to copy it and to send it to other processes."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -60,7 +49,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Result":
-        """Read what `to_dict` wrote; fields of a later version are ignored."""
+        """Inverse of `to_dict`; unknown fields, which a later version may have written, are ignored."""
         known = {k: v for k, v in content.items() if k in {f.name for f in fields(cls)}}
         scores = [Score.from_dict(score) for score in content["scores"]]
         return cls(**known | {"scores": scores, "config": renamed(content["config"])})
@@ -75,15 +64,15 @@ def write_result(run: Path, result: Result) -> None:
 
 
 def read_result(run: Path) -> Result:
-    """Read a run: its result with all later evaluations, or what there is of an unfinished one.
+    """Read the result of a run with all later evaluations, or what is known of an unfinished run.
 
-    Raises UserMistake where a file of it is not what genbench wrote.
+    Raises UserMistake, naming the file, if one of its files is damaged.
     """
     path = run / FILENAME
     if not path.exists():
-        with named(run / "config.yaml", "a run's config", "restore it"):
+        with explaining_damage(run / "config.yaml", "a run's config", "restore it"):
             return _unfinished(run)
-    with named(path, "a result of genbench", "restore it"):
+    with explaining_damage(path, "a result of genbench", "restore it"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema_version"] > SCHEMA_VERSION:
             raise UserMistake(
@@ -96,8 +85,8 @@ def read_result(run: Path) -> Result:
 
 
 @contextmanager
-def named(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Say which file is damaged."""
+def explaining_damage(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Turn errors in reading `path` into a UserMistake that says it is not `what`, and the `remedy`."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -111,7 +100,9 @@ def _later_scores(run: Path) -> list[Score]:
     """Scores of `genbench evaluate`, oldest first."""
     scores = []
     for file in sorted((run / "evaluations").glob("*.json")):
-        with named(file, "an evaluation of genbench", "delete it and score the run again"):
+        with explaining_damage(
+            file, "an evaluation of genbench", "delete it and score the run again"
+        ):
             content = json.loads(file.read_text(encoding="utf-8"))
             scores += [Score.from_dict(score) for score in content["scores"]]
     return scores
@@ -131,12 +122,12 @@ def _unfinished(run: Path) -> Result:
         config=config,
         cost={},
         scores=[],
-        **so_far(status),
+        **progress_fields(status),
     )
 
 
-def so_far(status: Status) -> dict[str, Any]:
-    """The fields of a run without a result that change while it runs."""
+def progress_fields(status: Status) -> dict[str, Any]:
+    """Fields of the Result of an unfinished run that change while it runs."""
     seconds = status.heartbeat - status.started if status.started else None
     return {
         "status": status.status,
@@ -147,16 +138,16 @@ def so_far(status: Status) -> dict[str, Any]:
 
 # --- tags ---------------------------------------------------------------------------------------
 def _tags(run: Path, first: Sequence[str] | None) -> Sequence[str]:
-    """The tags that a run was started with, unless they were changed since."""
+    """The tags in tags.json, or else `first`, those that the run was started with."""
     path = run / TAGS
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return first or []
-    with named(path, "a list of tags", "delete it"):
+    with explaining_damage(path, "a list of tags", "delete it"):
         return [str(tag) for tag in json.loads(text)["tags"]]
 
 
 def write_tags(run: Path, tags: Sequence[str]) -> None:
-    """Write all tags of a run, in place of those that it was started with."""
+    """Replace the tags of a run."""
     write_json(run / TAGS, {"tags": list(tags)})

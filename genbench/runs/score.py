@@ -1,4 +1,4 @@
-"""A number and its protocol. Imports no torch: the table reads these too."""
+"""A score: a number and the card that says how it was measured. Imports no torch."""
 
 import hashlib
 import json
@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# in which people read scores
+# order of columns, by quantity
 ORDER = (
     "fid", "fid_clean", "fd", "kid", "is", "coverage", "precision", "recall", "density", "elbo",
     "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
 
-
-# first words of names that tell which way is better
+# first words of the names of quantities of which more is better, and of which less is better
 HIGHER = ("is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim")
 LOWER = ("fid", "fd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips")
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Which way the quantity `name` is better, for what has no card: `fd_lenet` is better low."""
+    """Whether more of the quantity `name` is better, for values without a card; None if unknown."""
     word = name.split("_")[0]
     return None if word not in (*HIGHER, *LOWER) else word in HIGHER
 
@@ -32,12 +31,13 @@ def digest(content: Any, length: int = 12) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """One number of one checkpoint, with the card that says how it was taken.
+    """One number measured on one checkpoint, with the card that says how.
 
-    `name` tells the extractor (`fd_lenet-digits-v1`, `fid`) or the likelihood
-    (`elbo_discretized-logistic`). `value` is None when `status` says why there is no number; a status
-    beside a value says why it is not to be compared.
-    `low` and `high` bound the number itself (None where no interval is known), not its spread over seeds.
+    `name` contains the extractor (`fd_lenet-digits-v1`, `fid`) or the likelihood
+    (`elbo_discretized-logistic`). `value` is None if it could not be computed; `status` is `ok`, or the
+    reason why there is no value or why it must not be compared.
+    `low` and `high` are a confidence interval of the value for these weights, not its spread over
+    seeds; None if no interval is known.
     """
 
     name: str
@@ -52,12 +52,19 @@ class Score:
     protocol: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        """Derive `protocol` from the card; only scores with equal protocols are comparable."""
+        """Set `protocol` to the hash of the card; only scores with equal protocols are comparable."""
         object.__setattr__(self, "protocol", digest(self.card))
+
+    @classmethod
+    def with_protocol(cls, values: Mapping[str, Any]) -> "Score":
+        """Make a score from all its fields, `protocol` too: hashing a card takes 10 us."""
+        score = object.__new__(cls)
+        score.__dict__.update(values)
+        return score
 
     @property
     def quantity(self) -> str:
-        """What is measured, without by what: `fd` of `fd_lenet-digits-v1`."""
+        """What is measured, without the extractor: `fd` of `fd_lenet-digits-v1`."""
         return str(self.card.get("quantity", self.name))
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,5 +73,5 @@ class Score:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Score":
-        """Read what `to_dict` wrote."""
+        """Inverse of `to_dict`; `protocol` is computed again."""
         return cls(**{key: value for key, value in content.items() if key != "protocol"})

@@ -1,4 +1,4 @@
-"""Selections like `model=gan status=failed`. Imports no torch."""
+"""Selections of runs such as `model=gan status=failed`. Imports no torch."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def parse_selections(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Part references to runs from selections like `model=gan`, as (key, values)."""
+    """Split arguments into references to runs and selections like `model=gan`, as (key, values)."""
     references, selections = [], []
     for argument in arguments:
         key, equals, wanted = argument.partition("=")
@@ -27,9 +27,9 @@ def parse_selections(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
 
 
 def unless_damaged(read: Callable[[S], T], run: S) -> T | None:
-    """`read(run)`, or None where a file of the run is damaged, which is said on stderr.
+    """`read(run)`, or None with a line on stderr if it raises GenbenchError.
 
-    For what looks at many runs: one damaged file must not hide the others.
+    For commands on many runs, which one damaged file must not stop.
     """
     try:
         return read(run)
@@ -39,21 +39,22 @@ def unless_damaged(read: Callable[[S], T], run: S) -> T | None:
 
 
 def fits(config: Mapping[str, Any], key: str, wanted: str) -> bool:
-    """Does a config have one of the values of the comma list `wanted`?
+    """Whether the value of `key` in a config is one of the comma-separated values in `wanted`.
 
-    `key` is one of `choices` or a dotted path. Numbers are compared as numbers.
+    `key` is a config group (a key of `choices`) or a dotted path. Numbers are compared as numbers.
+    False if the config has no such key: `model.beta=1` selects only models that have a beta.
     """
     value = (config.get("choices") or {}).get(key, _ABSENT)
     if value is _ABSENT:
         value = _select(config, key)
-    if value is _ABSENT:  # a VAE's beta selects VAEs
+    if value is _ABSENT:
         return False
     values = value if isinstance(value, list) else [value]
     return any(_equal(key, v, text) for v in values for text in wanted.split(","))
 
 
 def _equal(key: str, value: Any, text: str) -> bool:
-    """Does a setting have the value that was typed? A number may be typed in any way."""
+    """Whether a setting has the value `text`; numbers may be written in any way, as 1e-3 and 0.001."""
     read = parse_images if key == "budget.images" else float
     if key == "budget.images" or (isinstance(value, int | float) and not isinstance(value, bool)):
         with suppress(ValueError, UserMistake):

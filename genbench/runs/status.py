@@ -1,4 +1,4 @@
-"""How a run is doing: `status.json`. Imports no torch."""
+"""`status.json`: whether a run is running, how far it is, or how it ended. Imports no torch."""
 
 import json
 import os
@@ -16,7 +16,7 @@ PRUNED = "stopped by the search: worse than half of the trials at this point"
 
 @dataclass(frozen=True)
 class Status:
-    """How a run is doing; times in seconds since 1970, `images` of `total_images` shown."""
+    """State and progress of a run: times in seconds since 1970, `images` of `total_images` shown."""
 
     status: str
     reason: str | None = None
@@ -30,12 +30,12 @@ class Status:
 
 
 def read_status(run: Path) -> Status:
-    """Say how a run is doing; `running` that shows no sign of life reads as `interrupted`."""
+    """The state of a run now; `running` becomes `interrupted` if its process is gone."""
     return as_of_now(run, read_written_status(run))
 
 
 def read_written_status(run: Path) -> Status:
-    """Read the last word of a run, which may be `running` long after it died."""
+    """The status in the file, which stays `running` if the process was killed."""
     path = run / "status.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -48,20 +48,21 @@ def read_written_status(run: Path) -> Status:
 
 
 def as_of_now(run: Path, status: Status) -> Status:
-    """What a written status means now: `running` without a sign of life is `interrupted`."""
-    if status.status != "running" or _shows_life(run, status):
+    """A status from the file, with `running` replaced by `interrupted` if the process is gone."""
+    if status.status != "running" or _is_alive(run, status):
         return status
-    return replace(status, status="interrupted", reason="the run stopped without a word")
+    return replace(status, status="interrupted", reason="its process ended without a message")
 
 
-def _shows_life(run: Path, status: Status) -> bool:
+def _is_alive(run: Path, status: Status) -> bool:
+    """A recent heartbeat, or on this machine a worker that is merely suspended or slow."""
     if time.time() - status.heartbeat <= STALE_SECONDS:
         return True
     return status.host == socket.gethostname() and _is_worker(status.pid, run)
 
 
 def _is_worker(pid: int | None, run: Path) -> bool:
-    """Is this process still the run's worker, and not a later one that was given its number?"""
+    """Whether the process is the run's worker, and not a later process with the same id."""
     if not pid:
         return False
     try:
@@ -73,11 +74,13 @@ def _is_worker(pid: int | None, run: Path) -> bool:
     try:
         return run.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return not Path("/proc/self").exists()  # where /proc is not, the number must do
+        return not Path(
+            "/proc/self"
+        ).exists()  # without /proc, a process with this id is taken for it
 
 
 def write_status(run: Path, status: Status) -> None:
-    """Write `status.json`, whole or not at all."""
+    """Write `status.json` atomically."""
     write_json(run / "status.json", asdict(status))
 
 

@@ -1,15 +1,16 @@
-"""The signals that stop a run, and the one that a process gets when its parent dies."""
+"""Signals that stop a run, and how processes end: at their parent's death, and by which code."""
 
 import ctypes
 import signal
 import sys
 from collections.abc import Callable
 
-# Ctrl-C as a parent passes it on: of SIGINT Python makes a traceback until its code has taken it over
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+# sent to workers for Ctrl-C: its default action kills silently, SIGINT during imports prints a traceback
 CTRL_C: signal.Signals = getattr(signal, "SIGUSR2", signal.SIGTERM)
 
-
-# Ctrl-C; a cluster's or a user's request; what `sbatch --signal=USR1@60` sends before the time is over
+# SIGINT: Ctrl-C; SIGTERM: a cluster or user; SIGUSR1: `sbatch --signal=USR1@60` before the time limit
 STOPS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -18,19 +19,16 @@ STOPS = tuple(
 
 
 def stop_name(number: int) -> str:
-    """What a signal of `STOPS` is called in a sentence."""
+    """Name of a signal of `STOPS` for messages: `Ctrl-C` or `SIGTERM`."""
     by_hand = number in (signal.SIGINT, CTRL_C)
     return "Ctrl-C" if by_hand else signal.Signals(number).name
 
 
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-
-
 def parent_death_signal() -> Callable[[int], None]:
-    """A function `ask(number)`: have Linux send signal `number` to this process if its parent dies.
+    """Return a function that makes Linux send signal `number` to the calling process if its parent dies.
 
-    Elsewhere it does nothing. Made before a fork and called after it, it loads no library there, as
-    Popen's `preexec_fn` requires. Linux counts the end of the thread that forked as the parent's death.
+    On other systems it does nothing. libc is loaded here, so that the function is safe in Popen's
+    `preexec_fn`. Linux takes the end of the thread that forked for the death of the parent.
     """
     if sys.platform != "linux":
         return lambda number: None
@@ -39,7 +37,7 @@ def parent_death_signal() -> Callable[[int], None]:
 
 
 def explain_exit(who: str, code: int) -> str:
-    """A sentence about the return code of a process that left no message: its signal if negative."""
+    """A sentence about a process that ended with return code `code` (negative: a signal) and no message."""
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"{who} was killed by signal {-code}{hint}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genbench.errors import UserMistake
+from genbench.runs.files import first_line
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # in the order of preference
@@ -81,7 +82,7 @@ def probe(precision: str, device: torch.device) -> Probe:
     try:
         error = _distance(gradients(device, dtype), gradients(device, None))
     except RuntimeError as failure:
-        return Probe(precision, False, str(failure).splitlines()[0])
+        return Probe(precision, False, first_line(failure))
     accepted = error <= TOLERANCE  # not for NaN
     why = f"its gradients are {error:.2g} of their norm from float32's; {TOLERANCE} is allowed"
     return Probe(precision, accepted, why)

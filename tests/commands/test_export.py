@@ -151,7 +151,7 @@ def test_parquet_has_a_typed_row_per_score(runs, capsys):
     assert rows["c", None]["value"] is None
     assert [row["value"] for row in rows.values() if row["run_id"] == "b"] == [0.5]
     assert json.loads(rows["c", None]["config"])["model"] == {"beta": 1.5}
-    assert not [path for path in runs.iterdir() if path.name.endswith(".tmp")]
+    assert not [path for path in runs.iterdir() if "scores.parquet." in path.name]
 
 
 @pytest.mark.parametrize(

@@ -249,5 +249,5 @@ def test_a_record_without_environment_is_shown(run, shown):
 
 def test_an_unknown_run_is_a_mistake(run, shown):
     run("20260101-a")
-    with pytest.raises(UserMistake, match="near are 20260101-a"):
+    with pytest.raises(UserMistake, match="most similar ids are 20260101-a"):
         shown("20260102-a")

@@ -82,3 +82,42 @@ def test_an_unknown_flag_is_refused(room, capfd):
 def test_right_values_are_accepted(room, argument, capfd):
     with settings.composing():
         settings.check_values([argument])
+
+
+# --- the user's own files -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("group", "content", "sentence"),
+    [
+        ("model", "- a", "what is chosen for model does not hold `key: value` lines"),
+        ("dataset", "- a", "what is chosen for dataset does not hold `key: value` lines"),
+        ("experiment", "- a", "what is chosen for experiment does not hold `key: value` lines"),
+        (
+            "experiment",
+            "# @package _global_\n- a",
+            "a config file does not hold `key: value` lines",
+        ),
+        ("network", "3", "a config file does not hold `key: value` lines"),
+        ("model", "word", "what is chosen for model names no class"),
+        ("model", "beta: 1", "what is chosen for model names no class"),
+    ],
+)
+@pytest.mark.parametrize("where", ["genbench_configs", "elsewhere"])
+def test_a_config_file_of_another_shape_is_named(room, capfd, where, group, content, sentence):
+    file = Path(where, group, "mine.yaml").absolute()
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    added = ["--config-dir", where] if where == "elsewhere" else []
+    assert main(["train", f"{group}=mine", *added]) == 2
+    error = capfd.readouterr().err
+    assert sentence in error
+    assert str(file) in error or "names no class" in error
+    assert error.count("\n") == 1
+    assert runs() == []
+
+
+@pytest.mark.parametrize(
+    "argv", [["budget.images=lots", "-m"], ["seed=1,2", "-m", "budget.images=lots"]]
+)
+def test_flags_may_stand_between_overrides_and_behind_them(room, capfd, argv):
+    assert main(["train", *argv]) == 2
+    assert "budget.images=lots is not a number of images" in capfd.readouterr().err

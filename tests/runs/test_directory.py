@@ -88,13 +88,13 @@ def test_an_exact_id_wins_over_a_longer_one(outputs):
 
 def test_a_prefix_of_several_runs_names_them(outputs):
     make(outputs, "2026-a"), make(outputs, "2026-b")
-    with pytest.raises(UserMistake, match="begins 2 runs: 2026-a, 2026-b"):
+    with pytest.raises(UserMistake, match="is the beginning of 2 ids: 2026-a, 2026-b"):
         find_run("2026", outputs)
 
 
 def test_a_wrong_reference_names_near_runs(outputs):
     make(outputs, "celeba-gan"), make(outputs, "digits-vae")
-    with pytest.raises(UserMistake, match="near are celeba-gan"):
+    with pytest.raises(UserMistake, match="most similar ids are celeba-gan"):
         find_run("celeba-gna", outputs)
 
 

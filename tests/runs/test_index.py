@@ -119,11 +119,46 @@ def test_what_the_index_gives_is_what_the_files_say(outputs):
 
 def test_a_result_from_the_index_can_be_copied_changed_and_sent(outputs):
     plain, (kept,) = read_result(outputs / "run-003"), load_results(["seed=3"], outputs)
-    for one in (kept, copy.copy(kept), pickle.loads(pickle.dumps(kept)), replace(kept)):
+    for one in (kept, copy.deepcopy(kept), pickle.loads(pickle.dumps(kept)), replace(kept)):
         assert one == plain
+        assert plain == one
     assert replace(kept, scores=[]).scores == []
-    with pytest.raises(AttributeError, match="has no speed"):
-        _ = kept.speed
+
+
+def test_scores_from_the_index_are_a_sequence_of_scores(outputs):
+    plain, (kept,) = read_result(outputs / "run-003"), load_results(["seed=3"], outputs)
+    assert len(kept.scores) == len(plain.scores) == 2
+    assert [kept.scores[0], *kept.scores[1:]] == list(kept.scores) == plain.scores
+    assert kept.scores != plain.scores[:1]
+    assert kept.scores != "scores"
+    assert all(score == replace(score) for score in kept.scores)  # protocols are those of the cards
+
+
+def test_what_runs_have_in_common_is_stored_and_read_once(outputs):
+    first, second = load_results(["seed=3,4"], outputs)
+    assert first.config["model"] is second.config["model"]
+    with sqlite3.connect(index.index_file(outputs, INDEX)) as database:
+        parts = [text for (text,) in database.execute("SELECT content FROM parts")]
+    database.close()
+    assert sum('"beta"' in text for text in parts) == 1
+
+
+def test_an_index_entry_is_what_was_put(tmp_path):
+    written = index.Index(tmp_path, "kind")
+    names = [str(number) for number in range(index.WORTH_WRITING)]
+    content = {
+        "a": {"b": {"c": [1]}, "d": [], "e": {}, "f": None, "g": "x"},
+        "h": [1, {}],
+        "i": 2.5,
+    }
+    for name in names:
+        written.put(name, "stamp", content)
+    written.save(names)
+    read = index.Index(tmp_path, "kind")
+    assert [read.get(name, "stamp") for name in names] == [content] * len(names)
+    assert read.get("0", "other") is None
+    assert read.get("absent", "stamp") is None
+    assert read.get("absent", "") is None
 
 
 def test_a_warm_index_reads_no_record(outputs, monkeypatch):

@@ -4,7 +4,6 @@ Channels-last memory format and folded batch normalisation save a third of the t
 """
 
 import logging
-import os
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -20,6 +19,7 @@ from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.extractors import INCEPTION_BYTES, INCEPTION_FILE, INCEPTION_SHA256, sha256_of
 from genbench.metrics.extractors.inception_network import Network, check_folded, folded
 from genbench.metrics.extractors.resizing import RESIZES, SIZE
+from genbench.runs.files import atomic_write
 
 log = logging.getLogger("genbench")
 
@@ -126,23 +126,20 @@ def fetch(path: Path, url: str = URL, sha256: str = INCEPTION_SHA256) -> None:
     """
     if path.is_file():
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(".lock")):
             if not path.is_file():
                 log.warning("fetching %s (%d MiB)", url, INCEPTION_BYTES >> 20)
-                _download(url, partial)
-                check(partial, sha256)
-                os.replace(partial, path)
+                with atomic_write(path) as temporary:
+                    _download(url, temporary)
+                    check(temporary, sha256)
     except (OSError, HTTPException) as error:
         raise UserMistake(
             f"the weights of inception-2015 are not here and cannot be fetched ({error}): download "
             f"{url} elsewhere and put it at {path} or give extractor.path=..., or choose an extractor "
             "that needs no download (extractor=lenet-digits-v1, extractor=lenet-mnist-v1)"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _download(url: str, path: Path) -> None:

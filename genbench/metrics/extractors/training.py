@@ -16,7 +16,6 @@ their own: publish the file with the scores.
 
 import gzip
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -33,7 +32,7 @@ from genbench.data.contract import Split
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
 from genbench.metrics.extractors.lenet import LeNet, Network
-from genbench.runs.files import write_json
+from genbench.runs.files import atomic_write, write_json
 
 SEED = 0
 
@@ -281,9 +280,8 @@ def write(
     }
     path = folder / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
     write_json(path.with_suffix(".json"), card)
     LeNet(str(path)).prepare()
     return path

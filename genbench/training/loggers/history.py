@@ -1,12 +1,12 @@
 """`history.csv`: every logged scalar, a row per step of the clock."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genbench.runs.history import FILENAME, whole_rows
+from genbench.runs.files import atomic_write
+from genbench.runs.history import FILENAME, complete_rows
 from genbench.training.loggers.sink import Sink
 
 
@@ -18,7 +18,7 @@ class History(Sink):
         self.path = directory / FILENAME
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
-            self.rows = whole_rows(self.path)
+            self.rows = complete_rows(self.path)
         self.columns = list(self.rows[0]) if self.rows else ["images"]
         if self.rows:
             self._rewrite()  # without a last line that a power cut left unfinished
@@ -43,9 +43,10 @@ class History(Sink):
             self._rewrite()
 
     def _rewrite(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        with (
+            atomic_write(self.path, sync=False) as temporary,  # every new column rewrites it
+            temporary.open("w", newline="") as file,
+        ):
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)

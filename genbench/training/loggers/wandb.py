@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import UserMistake
-from genbench.runs.files import UNSENT
+from genbench.runs.files import UNSENT, first_line
 from genbench.runs.score import Score
 from genbench.training.loggers.sink import RemoteDashboard
 
@@ -155,7 +155,7 @@ class Wandb(RemoteDashboard):
             self._leave_rest()
         except Exception as error:
             self._broken = True
-            self._warnings.put(f"wandb: {_first_line(error)}; training goes on without it")
+            self._warnings.put(f"wandb: {first_line(error)}; training goes on without it")
         finally:
             with suppress(Exception):
                 _let_go()
@@ -179,7 +179,7 @@ class Wandb(RemoteDashboard):
         except Exception as error:
             if mode != "online":
                 raise
-            self._warnings.put(f"wandb: {_first_line(error)}; logging offline")
+            self._warnings.put(f"wandb: {first_line(error)}; logging offline")
             _let_go()  # or it holds this run's id
             run = start("offline")
         if not run.offline:
@@ -208,7 +208,3 @@ def _let_go() -> None:
     import wandb
 
     wandb.teardown()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
