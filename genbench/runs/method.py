@@ -33,7 +33,7 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _course(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Schedule and clipping where there are any; runs of before they existed keep their method."""
+    """Schedule, clipping and versions where there are any, so that older runs keep their method."""
     course: dict[str, Any] = {}
     schedule, clip = config.get("schedule"), config.get("gradient_clip")
     if schedule:
@@ -42,6 +42,8 @@ def _course(config: Mapping[str, Any]) -> dict[str, Any]:
             course["schedule"] = schedule | {"warmup": warmup}
     if clip is not None:
         course["gradient_clip"] = clip
+    if config.get("versions"):  # of fixes that change this run's numbers
+        course["versions"] = config["versions"]
     return course
 
 
