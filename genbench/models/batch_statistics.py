@@ -63,7 +63,8 @@ def _uncompiled() -> AbstractContextManager[object]:
     """Eager, where the decoder may be compiled: it would be compiled anew for every batch."""
     if "torch._dynamo" not in sys.modules:  # which takes seconds to import
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return eager
 
 
 @torch.no_grad()
@@ -83,7 +84,7 @@ def _recalibrate(model: GenerativeModel, norms: list[BatchNorm]) -> None:
     try:
         z = model.latents(BATCHES * BATCH_SIZE, torch.Generator().manual_seed(SEED))
         with _uncompiled():
-            for part in z.split(BATCH_SIZE):
+            for part in torch.split(z, BATCH_SIZE):
                 model.sample(part.to(model.device))
     finally:
         for norm in alone:
