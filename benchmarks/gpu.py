@@ -44,7 +44,7 @@ def step_of(size: int, batch: int, width: int, device: torch.device, **how: bool
     """Build one training step; `how`: fast (bf16, channels-last, fused), compile, graph."""
     torch.manual_seed(0)
     fast, cuda = how.get("fast", False), device.type == "cuda"
-    generator = ConvDecoder(size, 3, LATENT, width, "batch").to(device)
+    generator = ConvDecoder(size, 3, LATENT, width, "batch", position_bias=True).to(device)
     discriminator = Discriminator(ConvTrunk(size, 3, width, "batch")).to(device)
     layout = torch.channels_last if fast else torch.contiguous_format
     generator, discriminator = (
@@ -118,7 +118,7 @@ def naive_speed(size: int, batch: int, width: int, steps: int, device: torch.dev
 
     torch.manual_seed(0)
     networks = SimpleNamespace(
-        decoder=ConvDecoder(size, 3, LATENT, width, "batch"),
+        decoder=ConvDecoder(size, 3, LATENT, width, "batch", position_bias=True),
         discriminator=Discriminator(ConvTrunk(size, 3, width, "batch")),
         latent_dim=LATENT,
     )

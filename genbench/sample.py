@@ -9,6 +9,7 @@ from torch import Tensor
 from genbench.data.contract import ImageData
 from genbench.device import device_of, memory_for
 from genbench.errors import DONE, UserMistake
+from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
 from genbench.training import loading, trainer
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     kind = _kind(options)
     columns = 8 if options.reconstruct else options.columns
     less = f"try --num {max(1, options.num // 2)}"
-    with memory_for(f"drawing {options.num} images", less):
+    with memory_for(f"drawing {options.num} images", less), recalibrated(model):
         images = _draw(options, model, data, config["choices"]["model"])
     out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}.png"
     print(save_grid(data.to_pixels(images), data.levels, out, columns))

@@ -26,9 +26,11 @@ from genbench.runs.history import read_history
 from genbench.runs.method import fingerprint, method
 from genbench.runs.result import FILENAME, Result, write_result
 from genbench.runs.score import Score
+from genbench.runs.versions import versions, with_versions
 from genbench.training import loading, loggers, ranks, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
+from genbench.training.checks import check_penalty
 from genbench.training.endings import explain, ignore_signals, record_failure, stoppable
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
@@ -51,7 +53,10 @@ def run(
     if resume and (directory / FILENAME).exists():
         return  # it was killed between its result and its status
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
+    config = with_versions(config, versions(config))
     model, data = loading.build(cfg)
+    if not resume:
+        check_penalty(model)
     evaluation: Evaluation = instantiate(cfg.evaluation)
     evaluation.prepare(data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
@@ -84,8 +89,9 @@ def run(
         return
     scores = score(evaluation, engine, averaging, selection)
     ignore_signals()
-    # a resumed run may have been trained in several precisions
-    config = taken(config, engine.checkpoints.method["precision"])
+    # a resumed run may have been trained in several precisions, and by several versions
+    trained = engine.checkpoints.method
+    config = with_versions(taken(config, trained["precision"]), trained.get("versions", {}))
     result = record(directory, config, engine, evaluation, scores)
     curves = save_curves(read_history(directory), directory / "samples" / "curves.png")
     loggers.log_images(sinks, "curves", curves, engine.training.images_shown)

@@ -219,7 +219,8 @@ class Images(ImageData):
             pixels = mirrored.index_select(0, own + len(pixels) * batch.flips)
         if batch.positions is not None:
             assert self._plan is not None
-            pixels = binarisation.binarized(pixels, self._plan.seed, batch.positions)
+            keys = binarisation.dynamic_keys(self._plan.seed, batch.positions)
+            pixels = binarisation.binarized(pixels, keys)
         return self.to_images(pixels)
 
 
@@ -242,9 +243,8 @@ def _resident(value: bool | str) -> bool | str:
 
 
 def _binarized(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    drawn = binarisation.binarized(
-        torch.from_numpy(pixels.copy())[None], binarisation.STATIC_SEED, torch.tensor([number])
-    )
+    keys = binarisation.static_keys(torch.tensor([number]))
+    drawn = binarisation.binarized(torch.from_numpy(pixels.copy())[None], keys)
     return cast(NDArray[np.uint8], drawn[0].numpy())
 
 

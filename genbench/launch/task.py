@@ -31,6 +31,7 @@ from genbench.launch.worker import external_launch
 from genbench.runs import paths
 from genbench.runs.moved import renamed
 from genbench.runs.status import read_status
+from genbench.runs.versions import versions, with_versions
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -237,7 +238,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserMistake(mistakes.explain_value(error)) from error
     assert isinstance(config, dict)
-    return renamed({str(key): value for key, value in config.items()})
+    plain = renamed({str(key): value for key, value in config.items()})
+    return with_versions(plain, versions(plain))
 
 
 def _summary(jobs: Sequence[EndedRun]) -> str:

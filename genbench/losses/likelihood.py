@@ -28,6 +28,21 @@ class Likelihood(nn.Module, ABC):
         """Mean image in [-1, 1] for decoder output (N, C, H, W)."""
 
 
+# Soft bounds of learned scales; images are in [-1, 1]
+SMALLEST_LOG_SCALE, SMALLEST_LOG_SIGMA = -7.0, -6.0
+SHARPNESS = 10  # of the corner of `bounded`
+
+
+def bounded(parameter: Tensor, bound: float) -> Tensor:
+    """The parameter, kept above `bound` by a softplus, so that it always has a gradient.
+
+    Equal to the parameter to the last digit from `bound` + 2 on; below, the gradient falls towards 0
+    but never is 0 (a clamp's is, and what falls below a clamp stays there for ever).
+    """
+    soft = bound + F.softplus(parameter - bound, beta=SHARPNESS)
+    return torch.where(parameter > bound + 2, parameter, soft)
+
+
 def _positive(name: str, value: float) -> float:
     if value <= 0:
         raise UserMistake(f"{name}={value} is not a scale: it must be above 0")
@@ -53,7 +68,7 @@ class DiscretizedLogistic(Likelihood):
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
         """Sum of log [F(x + h) - F(x - h)]; F is the logistic CDF, h half a bin."""
         centred, half = images.float() - output.float(), self.half_bin
-        inverse_scale = (-self.log_scale.clamp_min(-7)).exp()
+        inverse_scale = (-bounded(self.log_scale, SMALLEST_LOG_SCALE)).exp()
         upper, lower = (centred + half) * inverse_scale, (centred - half) * inverse_scale
         # log(sigmoid(upper) - sigmoid(lower)) without cancellation
         middle = (
@@ -89,7 +104,7 @@ class Gaussian(Likelihood):
 
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
         """-|x - output|^2 / (2 sigma^2) - D log sigma - D/2 log(2 pi), D pixels times channels."""
-        log_sigma = self.log_sigma.clamp_min(-6)
+        log_sigma = bounded(self.log_sigma, SMALLEST_LOG_SIGMA)
         error = (images.float() - output.float()) * (-log_sigma).exp()
         per_pixel = -0.5 * error.square() - log_sigma - 0.5 * math.log(2 * math.pi)
         return per_pixel.flatten(1).sum(1)

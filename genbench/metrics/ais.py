@@ -29,6 +29,7 @@ from genbench.metrics.annealing import (
     simulate,
 )
 from genbench.metrics.likelihood import LikelihoodRequest
+from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
@@ -123,6 +124,7 @@ class AnnealedImportance:
             "heldout": {**request.data.card("test"), "first": count},
             "seed": request.seed,
             "weights": request.weights,
+            **batch_norm_card(request.model),
         }
         found = self.estimate(request, count, card)
         return _scores(found, card)

@@ -18,6 +18,7 @@ from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_worker
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.sampling import sampled_features
+from genbench.models.batch_statistics import batch_norm_card, recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.runs.files import first_line
 from genbench.runs.score import Score
@@ -107,7 +108,7 @@ class Evaluation:
         that depend on samples alone are computed, since the encoder was not averaged. `protocol` is
         the file of this protocol for the other processes, if it is not that of the run's config.
         """
-        with scoring_memory(self.batch_size), _undisturbed(model, device, self.seed):
+        with self._scoring(model, device, self.seed):
             sets: dict[Role, Features] = {}
             cards: dict[Role, Mapping[str, Any]] = {}
             arguments = self._missing(data) + ([] if averaging is None else [AVERAGED])
@@ -118,7 +119,7 @@ class Evaluation:
                 fake = self._generated(model, data, store, self.num_samples, self.seed)
             if fake is not None:
                 sets["fake"] = fake
-            cards["fake"] = self._card(data, averaging)
+            cards["fake"] = self._card(model, data, averaging)
             scores = self._scores(sets, cards, device)
             if averaging is not None:
                 return [score for score in scores if "fake" in score.card]
@@ -136,7 +137,7 @@ class Evaluation:
         `evaluation.seed` are used.
         """
         self.check_seed(seed)
-        with scoring_memory(self.batch_size), _undisturbed(model, model.device, seed):
+        with self._scoring(model, model.device, seed):
             store = self._store(model.device, ALONE)
             real, _ = store.of(data, "validation")
             fake = self._generated(model, data, store, num_samples, seed)
@@ -158,7 +159,7 @@ class Evaluation:
         splits: Sequence[Split],
     ) -> None:
         """In a worker process: extract its batches of `splits` and of the generated images."""
-        with scoring_memory(self.batch_size), _undisturbed(model, device, self.seed):
+        with self._scoring(model, device, self.seed):
             store = self._store(device, workers)
             for split in splits:
                 store.contribute(data, split)
@@ -189,7 +190,19 @@ class Evaluation:
         features, self.sample_images_per_second = sampled_features(model, data, store, latents)
         return features
 
-    def _card(self, data: ImageData, averaging: Mapping[str, Any] | None) -> dict[str, Any]:
+    @contextmanager
+    def _scoring(self, model: GenerativeModel, device: torch.device, seed: int) -> Iterator[None]:
+        """How a model is sampled and scored; its mode and all random states are restored."""
+        with (
+            scoring_memory(self.batch_size),
+            _undisturbed(model, device, seed),
+            recalibrated(model),
+        ):
+            yield
+
+    def _card(
+        self, model: GenerativeModel, data: ImageData, averaging: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """What defines the generated set."""
         return {
             "dataset": data.name,
@@ -199,6 +212,7 @@ class Evaluation:
             "weights": "raw" if averaging is None else "ema",
             **({} if averaging is None else {"averaging": dict(averaging)}),
             "quantisation": {"round": "nearest", "levels": data.levels},
+            **batch_norm_card(model),
         }
 
     def _scores(

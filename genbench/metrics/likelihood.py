@@ -17,6 +17,7 @@ from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
 from genbench.runs.score import Score
 
@@ -138,6 +139,7 @@ class Bounds:
                 "quantity": "posthoc_variance",
                 "weights": request.weights,
                 "seed": request.seed,
+                **batch_norm_card(model),
             }
             card["validation"] = request.data.card("validation")
             return [*scores, _score("posthoc_variance", variance, "", None, card)]
@@ -151,6 +153,7 @@ class Bounds:
             "likelihood": tag,
             "seed": request.seed,
             "weights": request.weights,
+            **batch_norm_card(request.model),
         }
         if not discrete:
             common["density"] = {"range": [-1, 1], "dequantised": False}

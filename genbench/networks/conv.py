@@ -122,16 +122,29 @@ class ConvTrunk(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to unbounded images: the decoder of a VAE and the generator of a GAN."""
+    """Latents to unbounded images: the decoder of a VAE and the generator of a GAN.
+
+    `position_bias` gives the first layer a bias for each channel and position also where a norm
+    follows it, which has one for each channel alone. Without it z = 0 cannot be decoded to an arbitrary
+    image, and a VAE spends latents on a constant that its prior does not have (docs/log.md). The
+    default, False, is what runs have whose config does not name it.
+    """
 
     def __init__(
-        self, image_size: int, channels: int, latent_dim: int, width: int, norm: Norm = "none"
+        self,
+        image_size: int,
+        channels: int,
+        latent_dim: int,
+        width: int,
+        norm: Norm = "none",
+        position_bias: bool = False,
     ) -> None:
         super().__init__()
         sizes = stage_sizes(image_size)[::-1]
         widths = _channels(width, len(sizes) - 1)[::-1]
+        bias = position_bias or norm == "none"
         layers: list[nn.Module] = [
-            nn.Linear(latent_dim, widths[0] * sizes[0] ** 2, bias=norm == "none"),
+            nn.Linear(latent_dim, widths[0] * sizes[0] ** 2, bias=bias),
             nn.Unflatten(1, (widths[0], sizes[0], sizes[0])),
         ]
         for stage, after in enumerate([*widths[1:], channels]):

@@ -27,12 +27,12 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": data | ({"source": source} if source else {}),
         "budget": budget,
         "precision": config["trainer"]["precision"],
-    } | _schedule_and_clipping(config)
+    } | _later_settings(config)
     return first_named(defined)
 
 
-def _schedule_and_clipping(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Schedule and clipping unless at their defaults, so that older configs without them are equal."""
+def _later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Schedule, clipping and versions unless at their defaults, so that older configs without them are equal."""
     found: dict[str, Any] = {}
     schedule, clip = config.get("schedule"), config.get("gradient_clip")
     if schedule:
@@ -41,6 +41,8 @@ def _schedule_and_clipping(config: Mapping[str, Any]) -> dict[str, Any]:
             found["schedule"] = schedule | {"warmup": warmup}
     if clip is not None:
         found["gradient_clip"] = clip
+    if config.get("versions"):  # of fixes that change this run's numbers
+        found["versions"] = config["versions"]
     return found
 
 

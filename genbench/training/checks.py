@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
+from genbench.models.batch_statistics import BATCH_NORMS
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.drawing import evaluating
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:
@@ -85,12 +84,33 @@ def check_parts(model: GenerativeModel) -> None:
         )
 
 
+def check_penalty(model: GenerativeModel) -> None:
+    """Refuse BatchNorm in a network whose gradient at each image is penalised.
+
+    Every image's logit would depend on all images of the batch, so that the gradient is not that of
+    its own logit.
+    """
+    if not model.has_gradient_penalty:
+        return
+    for name, player in model.players().items():
+        if name != model.counted and any(map(_has_batch_norm, player.modules)):
+            raise UserMistake(
+                f"the {name} normalises over its batch, and a penalty on its gradient (model.r1_gamma, "
+                "model.gradient_penalty) needs logits that depend on their own image alone: choose "
+                "network.trunk_norm=group or none, or weights of 0 for the penalties"
+            )
+
+
 def normalises_over_batch(model: GenerativeModel) -> str | None:
     """Name of a network with BatchNorm; None if there is none."""
     for name, network in model.named_children():
-        if any(isinstance(m, BATCH_NORMS) for m in network.modules()):
+        if _has_batch_norm(network):
             return name
     return None
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, BATCH_NORMS) for module in network.modules())
 
 
 def check_batch(batch_size: int, ranks: int, parts: int) -> None:

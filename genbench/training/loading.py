@@ -12,9 +12,8 @@ from pytorch_lightning import seed_everything
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel
-from genbench.models.drawing import evaluating
 from genbench.runs.config import read_config
-from genbench.training.callbacks.averaging import Averaging, recalibrate
+from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
 
 
@@ -40,8 +39,6 @@ def load_average(
     if not averaging:
         return None
     model.decoder.load_state_dict(averaging["average"])
-    with evaluating(model):
-        recalibrate(model)
     card: Mapping[str, Any] = averaging["card"]
     return card
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from genbench.data.binarisation import STATIC_SEED, binarized, thresholds
+from genbench.data.binarisation import binarized, dynamic_keys, static_keys, thresholds
 from genbench.data.images import Images
 from genbench.data.source import Source
 from genbench.errors import UserMistake
@@ -76,7 +76,7 @@ def shown(data, steps=20, seed=0, steps_per_batch=1, batch_size=6):
 
 
 def test_binarised_pixels_equal_the_recorded_ones():
-    drawn = thresholds(STATIC_SEED, torch.tensor([0, 1, 59_999]), 5).tolist()
+    drawn = thresholds(static_keys(torch.tensor([0, 1, 59_999])), 5).tolist()
     assert drawn == GOLDEN
 
 
@@ -90,19 +90,34 @@ def test_the_hash_is_splitmix64():
         x = (x ^ (x >> 27)) * 0x94D049BB133111EB % size
         return x ^ (x >> 31)
 
-    def one(seed, row, column):
-        key = mixed((row * golden + seed * golden + 2718) % size)
+    def static(number):
+        return mixed((number * golden + 1312 * golden + 2718) % size)
+
+    def dynamic(seed, position):
+        return mixed((position * golden + mixed((seed * golden + 2718) % size)) % size)
+
+    def one(key, column):
         bits = mixed((key + (column + 1) * golden) % size) & 0xFFFFFFFF
         return bits * 255 >> 32
 
     rows = torch.tensor([0, 3, 2**40])
-    expected = [[one(12, int(row), column) for column in range(7)] for row in rows]
-    assert thresholds(12, rows, 7).tolist() == expected
+    for keys, drawn in (
+        ([static(int(row)) for row in rows], static_keys(rows)),
+        ([dynamic(12, int(row)) for row in rows], dynamic_keys(12, rows)),
+    ):
+        expected = [[one(key, column) for column in range(7)] for key in keys]
+        assert thresholds(drawn, 7).tolist() == expected
+
+
+def test_no_two_seeds_share_draws_at_any_distance_of_positions():
+    positions = torch.arange(2000)
+    seeds = [set(dynamic_keys(seed, positions).tolist()) for seed in range(20)]
+    assert len(set.union(*seeds)) == 20 * 2000
 
 
 def test_a_pixel_is_one_as_often_as_it_is_bright():
     grey = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(20_000, -1, -1, -1)
-    ones = binarized(grey, 0, torch.arange(20_000)).float().mean(0).flatten()
+    ones = binarized(grey, dynamic_keys(0, torch.arange(20_000))).float().mean(0).flatten()
     expected = torch.arange(256) / 255
     spread = (expected * (1 - expected) / 20_000).sqrt()
     assert ((ones - expected).abs() <= 4.5 * spread).all()
@@ -111,7 +126,7 @@ def test_a_pixel_is_one_as_often_as_it_is_bright():
 
 
 def test_draws_of_neighbouring_rows_and_pixels_are_independent():
-    drawn = thresholds(5, torch.arange(3000), 30).double()
+    drawn = thresholds(dynamic_keys(5, torch.arange(3000)), 30).double()
     spread = 4.5 / 3000**0.5
     assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < spread
     rows = torch.corrcoef(torch.stack([drawn[1:].flatten(), drawn[:-1].flatten()]))

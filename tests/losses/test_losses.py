@@ -10,7 +10,14 @@ from torch.nn import functional as F
 
 from genbench.errors import UserMistake
 from genbench.losses.adversarial import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
-from genbench.losses.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
+from genbench.losses.likelihood import (
+    SMALLEST_LOG_SCALE,
+    SMALLEST_LOG_SIGMA,
+    Bernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    bounded,
+)
 from genbench.losses.penalty import input_gradient, one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 
@@ -94,6 +101,49 @@ def test_discretized_logistic_is_finite_with_finite_gradients_at_the_smallest_sc
     assert torch.isfinite(loss)
     assert torch.isfinite(output.grad).all()
     assert torch.isfinite(likelihood.log_scale.grad)
+
+
+@pytest.mark.parametrize("bound", [SMALLEST_LOG_SCALE, SMALLEST_LOG_SIGMA])
+def test_a_bounded_parameter_is_itself_above_its_bound_and_has_a_gradient_everywhere(bound):
+    above = torch.linspace(bound + 2.001, 3, 1001, requires_grad=True)
+    held = bounded(above, bound)
+    assert torch.equal(held, above)
+    assert torch.equal(*torch.autograd.grad(held.sum(), above), torch.ones(1001))
+
+    near = torch.linspace(bound - 4, bound + 3, 1001).double().requires_grad_(True)
+    held = bounded(near, bound)
+    expected = bound + torch.logaddexp(10 * (near - bound), torch.zeros(())) / 10
+    torch.testing.assert_close(
+        held, expected, atol=1e-9, rtol=0
+    )  # continuous where it changes over
+    (slope,) = torch.autograd.grad(held.sum(), near)
+    torch.testing.assert_close(
+        slope, torch.sigmoid(10 * (near.detach() - bound)), atol=3e-9, rtol=0
+    )
+    assert (held >= bound).all()
+    assert (slope > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "name"),
+    [
+        (DiscretizedLogistic(256, math.exp(-7.5)), "log_scale"),
+        (Gaussian(math.exp(-6.5)), "log_sigma"),
+    ],
+)
+def test_a_scale_below_its_bound_comes_back(likelihood, name):
+    images = torch.linspace(-1, 1, 256).view(1, 1, 16, 16)
+    output = images + 0.2 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    adam, start = (
+        torch.optim.Adam(likelihood.parameters(), lr=0.05),
+        getattr(likelihood, name).item(),
+    )
+    for _ in range(200):
+        loss = -likelihood.log_prob(images, output).sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert getattr(likelihood, name).item() > start + 2
 
 
 def test_a_constant_border_costs_nothing_once_the_mean_runs_past_the_range():

@@ -50,8 +50,14 @@ def test_a_process_that_ended_is_not_waited_for(tmp_path):
         FeatureWorkers(0, 2, tmp_path, (helper,)).gather("fake", rows(1))
 
 
+BATCH_NORM = ["network=conv", "network.width=4", "budget.batch_size=256"]
+
+
 @pytest.mark.slow
-def test_two_processes_with_uneven_batches_give_the_scores_of_one(tmp_path):
+@pytest.mark.parametrize("network", [[], BATCH_NORM], ids=["mlp", "conv with BatchNorm"])
+def test_processes_with_uneven_batches_give_the_scores_of_training_to_the_bit(tmp_path, network):
+    """Raw and averaged weights, in whatever batch they were trained."""
+
     def genbench(*arguments: str, cache: str) -> None:
         path = str(ROOT)
         more = {"GENBENCH_CACHE": str(tmp_path / cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -74,7 +80,7 @@ def test_two_processes_with_uneven_batches_give_the_scores_of_one(tmp_path):
         "evaluation.devices=2",
         "ema=standard",
     ]
-    genbench("train", "model=gan", *train, *settings, cache="first")
+    genbench("train", "model=gan", *train, *network, *settings, cache="first")
     genbench("evaluate", "x", "evaluation.devices=1", *settings, cache="second")
     genbench("evaluate", "x", "evaluation.devices=3", *settings, cache="third")
 

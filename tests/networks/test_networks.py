@@ -1,5 +1,7 @@
 """The arena: every size works, and its parts have the sizes of the published networks."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ def count(module) -> int:
 @pytest.mark.parametrize("size", [8, 9, 16, 28, 31, 32, 45, 64, 96, 127, 128])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_conv_decoder_and_trunk_fit_every_size(size, channels, norm):
-    decoder = ConvDecoder(size, channels, latent_dim=4, width=4, norm=norm)
+    decoder = ConvDecoder(size, channels, latent_dim=4, width=4, norm=norm, position_bias=True)
     trunk = ConvTrunk(size, channels, width=4, norm=norm)
     images = decoder(torch.randn(2, 4))
     assert images.shape == (2, channels, size, size)
@@ -56,11 +58,11 @@ def test_mlp_has_the_known_number_of_parameters(
 @pytest.mark.parametrize(
     ("size", "channels", "width", "latent_dim", "trunk", "encoder", "discriminator", "decoder"),
     [
-        (8, 1, 32, 16, 544, 16_960, 1_057, 8_769),
-        (28, 1, 32, 64, 33_440, 434_976, 36_577, 234_177),
-        (32, 3, 64, 128, 659_264, 1_708_096, 663_361, 1_183_619),
-        (64, 3, 64, 128, 2_757_440, 4_854_848, 2_765_633, 3_806_083),
-        (128, 3, 64, 128, 6_952_768, 9_050_176, 6_960_961, 8_001_411),
+        (8, 1, 32, 16, 544, 16_960, 1_057, 9_281),
+        (28, 1, 32, 64, 33_440, 434_976, 36_577, 237_313),
+        (32, 3, 64, 128, 659_264, 1_708_096, 663_361, 1_187_715),
+        (64, 3, 64, 128, 2_757_440, 4_854_848, 2_765_633, 3_814_275),
+        (128, 3, 64, 128, 6_952_768, 9_050_176, 6_960_961, 8_009_603),
     ],
 )
 def test_conv_has_the_known_number_of_parameters_of_dcgan(
@@ -70,7 +72,50 @@ def test_conv_has_the_known_number_of_parameters_of_dcgan(
     assert count(body) == trunk
     assert count(GaussianEncoder(body, latent_dim)) == encoder
     assert count(Discriminator(body)) == discriminator
-    assert count(ConvDecoder(size, channels, latent_dim, width, norm="batch")) == decoder
+    made = ConvDecoder(size, channels, latent_dim, width, norm="batch", position_bias=True)
+    assert count(made) == decoder
+    published = ConvDecoder(size, channels, latent_dim, width, norm="batch")
+    assert decoder - count(published) == made.layers[0].out_features
+
+
+DECODERS = {
+    "mlp": lambda size: MLPDecoder(size, 1, latent_dim=4, width=16, depth=2),
+    **{
+        f"conv-{norm}": partial(
+            ConvDecoder, channels=1, latent_dim=4, width=16, norm=norm, position_bias=True
+        )
+        for norm in ("batch", "group", "none")
+    },
+}
+
+
+def rank_at_the_origin(decoder, size) -> int:
+    """Of the Jacobian of the image of z = 0 by all parameters, at random ones."""
+    generator = torch.Generator().manual_seed(0)
+    decoder = decoder.double().eval()
+    with torch.no_grad():  # biases begin at 0, where a ReLU has no gradient
+        for parameter in decoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator).double() / 4)
+    image = decoder(torch.zeros(1, 4, dtype=torch.float64)).flatten()
+    rows = []
+    for pixel in image:
+        parts = torch.autograd.grad(pixel, [*decoder.parameters()], retain_graph=True)
+        rows.append(torch.cat([part.flatten() for part in parts]))
+    assert len(rows) == size**2
+    return int(torch.linalg.matrix_rank(torch.stack(rows)))
+
+
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_latent_0_can_be_decoded_to_any_image(name, size):
+    """Else a VAE spends latents on its mean image, and misses it in samples from the prior."""
+    assert rank_at_the_origin(DECODERS[name](size), size) == size**2
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_the_latent_0_cannot_without_a_bias_for_each_position(norm):
+    lacking = ConvDecoder(16, 1, latent_dim=4, width=16, norm=norm)
+    assert rank_at_the_origin(lacking, 16) < 128
 
 
 def test_the_plan_halves_down_to_a_base_of_four_to_seven():

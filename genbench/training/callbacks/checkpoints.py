@@ -12,10 +12,9 @@ import torch
 from pytorch_lightning import Trainer
 
 from genbench.errors import UserMistake
+from genbench.runs.versions import THEN, after_resume, with_versions
 from genbench.training.callbacks.contract import RunCallback
 from genbench.training.module import Training
-
-THEN = ", then "  # joins the precisions of a run that was resumed in another one
 
 
 class Checkpoints(RunCallback):
@@ -60,7 +59,12 @@ class Checkpoints(RunCallback):
                     f"with it, or trainer.precision={now}, which makes it another method"
                 )
             before["precision"] += THEN + now
-        self.method = {**self.method, "precision": before["precision"]}
+        before = with_versions(
+            before, after_resume(before.get("versions", {}), self.method.get("versions", {}))
+        )
+        self.method = with_versions(
+            {**self.method, "precision": before["precision"]}, before.get("versions", {})
+        )
         changes = differences(before, self.method)
         if changes:
             raise UserMistake(

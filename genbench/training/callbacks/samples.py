@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from genbench.data.contract import ImageData
+from genbench.models.batch_statistics import recalibrated
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.contract import RunCallback, passes
@@ -40,15 +41,16 @@ class Samples(RunCallback):
     def draw(self, run: Training) -> None:
         """Write the grids of the present weights and hand them to the loggers."""
         model, images = run.model, run.images_shown
-        sheets = {
-            "samples": draw_samples(model, self.num),
-            "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
-        }
-        if model.players():  # a known answer needs no advice
-            self.alarms.look_at_samples(sheets["samples"], images)
-        reconstructions = draw_reconstructions(model, self.data, self.num // 2)
+        with recalibrated(model):
+            sheets = {
+                "samples": draw_samples(model, self.num),
+                "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
+            }
+            reconstructions = draw_reconstructions(model, self.data, self.num // 2)
         if reconstructions is not None:
             sheets["reconstructions"] = reconstructions
+        if model.players():  # a known answer needs no advice
+            self.alarms.look_at_samples(sheets["samples"], images)
         for key, sheet in sheets.items():
             path = self.directory / f"{key}-{images:09d}.png"
             save_grid(self.data.to_pixels(sheet), self.data.levels, path)

@@ -11,7 +11,7 @@ from fixtures.training import make
 from genbench import train
 from genbench.errors import UserMistake
 from genbench.runs.result import read_result
-from genbench.training.callbacks.averaging import Averaging, recalibrate
+from genbench.training.callbacks.averaging import Averaging
 from genbench.training.module import Pace
 
 
@@ -75,20 +75,6 @@ def test_averaged_weights_are_used_only_inside_the_context():
     with averaging.applied(run.model):
         assert run.model.decoder is averaging.average
     assert run.model.decoder is raw
-
-
-def test_batch_norm_gets_the_statistics_of_the_averaged_weights():
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
-    model = Decoding(decoder).eval()
-    decoder[1].running_mean.fill_(100.0)  # of other weights
-    recalibrate(model)
-    z = model.latents(32 * 64, torch.Generator().manual_seed(7))
-    expected = decoder[0](z)
-    torch.testing.assert_close(decoder[1].running_mean, expected.mean(0), atol=0.1, rtol=0)
-    torch.testing.assert_close(decoder[1].running_var, expected.var(0), atol=0.2, rtol=0)
-    assert not decoder[1].training
-    assert decoder[1].momentum == 0.1
 
 
 def test_a_half_life_must_be_above_zero():

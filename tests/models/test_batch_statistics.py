@@ -1,0 +1,130 @@
+"""BatchNorm outside of training: the statistics of prior samples, for every model and all its weights."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fixtures.evaluation import CPU, Squares, make_evaluation, values
+from genbench.losses.likelihood import DiscretizedLogistic
+from genbench.models.batch_statistics import (
+    BATCH_SIZE,
+    BATCHES,
+    SEED,
+    batch_norm_card,
+    recalibrated,
+)
+from genbench.models.noise import Noise
+from genbench.models.vae import VAE
+from genbench.networks.heads import GaussianEncoder
+from genbench.networks.mlp import MLPTrunk
+
+
+def make(norm=nn.BatchNorm1d):
+    """A VAE whose decoder has a norm, and running statistics of something else."""
+    torch.manual_seed(0)
+    decoder = nn.Sequential(
+        nn.Linear(4, 64), norm(64), nn.Dropout(0.5), nn.Linear(64, 64), nn.Unflatten(1, (1, 8, 8))
+    )
+    if norm is not nn.Identity:
+        decoder[1].running_mean.fill_(100.0)
+        decoder[1].num_batches_tracked.fill_(7)
+    encoder = GaussianEncoder(MLPTrunk(8, 1, 8, 1), 4)
+    return VAE(decoder, encoder, DiscretizedLogistic(17), 4, 1.0, torch.optim.Adam)
+
+
+def prior_of(model):
+    z = model.latents(BATCHES * BATCH_SIZE, torch.Generator().manual_seed(SEED))
+    return model.decoder[0](z).detach().double()
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.SyncBatchNorm])
+def test_the_statistics_are_those_of_samples_from_the_prior(norm, monkeypatch):
+    def collective(self, hidden):
+        assert not self.training, "the other DDP ranks take no part"
+        return nn.BatchNorm1d.forward(self, hidden)
+
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", collective)
+    model = make(norm).eval()
+    with recalibrated(model):
+        layer = model.decoder[1]
+        assert (layer.training, layer.momentum) == (False, 0.1)
+        expected = prior_of(model)
+        torch.testing.assert_close(layer.running_mean.double(), expected.mean(0), atol=1e-5, rtol=0)
+        per_batch = torch.stack([part.var(0) for part in expected.split(BATCH_SIZE)])
+        torch.testing.assert_close(layer.running_var.double(), per_batch.mean(0), atol=0, rtol=1e-5)
+        model.sample(torch.zeros(2, 4))
+
+
+def test_the_trained_statistics_modes_and_random_states_come_back():
+    model = make().train()
+    model.decoder[2].eval()
+    before, places = copy.deepcopy(model.state_dict()), [b.data_ptr() for b in model.buffers()]
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), recalibrated(model):
+        assert not torch.equal(model.decoder[1].running_mean, before["decoder.1.running_mean"])
+        assert model.decoder[1].training
+        assert not model.decoder[2].training
+        1 / 0  # noqa: B018
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [b.data_ptr() for b in model.buffers()] == places  # a CUDA graph writes there
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_modes_come_back_when_sampling_fails():
+    model = make().train()
+    model.sample = lambda z: 1 / 0
+    with pytest.raises(ZeroDivisionError), recalibrated(model):
+        pass
+    assert model.decoder[1].training
+    assert model.decoder[1].momentum == 0.1
+    assert float(model.decoder[1].running_mean[0]) == 100
+
+
+@pytest.mark.parametrize("model", [make(nn.Identity), Noise()], ids=["no norm", "no decoder"])
+def test_nothing_happens_without_batch_norm(model):
+    model.sample = lambda z: 1 / 0
+    with recalibrated(model):
+        pass
+    assert batch_norm_card(model) == {}
+
+
+def test_every_score_is_of_one_function_whatever_the_trained_statistics(tmp_path):
+    """Samples and likelihoods, and the distance that selects weights; each card says so."""
+    found = []
+    for mean in (0.0, 100.0):
+        model = make()
+        model.decoder[1].running_mean.fill_(mean)
+        evaluation = make_evaluation(tmp_path)
+        scores = evaluation(model, Squares(), CPU)
+        distance = evaluation.validation_distance(Squares(), model, 100, seed=1)
+        found.append(values(scores) | {"distance": distance})
+        assert torch.equal(model.decoder[1].running_mean, torch.full((64,), mean))
+        rule = {"rule": "recalibrated", "batches": 8, "batch_size": 256, "seed": 1414}
+        for score in scores:
+            card = score.card.get("fake", score.card)
+            own = "fake" in score.card or "likelihood" in score.card
+            assert card.get("batch_norm") == (rule if own else None), score.name
+    assert "elbo_discretized-logistic-17" in found[0]
+    assert found[0] == found[1]
+
+
+def test_a_compiled_decoder_is_not_compiled_for_it():
+    model = make().eval()
+    with recalibrated(model):
+        expected = model.sample(torch.ones(2, 4))
+    calls = []
+
+    def backend(module, inputs):
+        calls.append(module)
+        return module
+
+    model.decoder.compile(backend=backend)
+    assert "torch._dynamo" in sys.modules
+    with recalibrated(model):
+        assert not calls
+        torch.testing.assert_close(model.sample(torch.ones(2, 4)), expected)
+    assert calls
