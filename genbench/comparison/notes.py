@@ -125,4 +125,5 @@ def _curve(card: Mapping[str, Any]) -> str:
 
 
 def _images_of(data: Mapping[str, Any]) -> str:
-    return f"{data.get('first', data.get('n', 0)):,} images of the {data.get('split')} split"
+    count = data.get("first") or data.get("subset", data).get("n", 0)  # `first`: earlier versions
+    return f"{count:,} images of the {data.get('split')} split"

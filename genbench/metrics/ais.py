@@ -28,7 +28,8 @@ from genbench.metrics.annealing import (
     schedule,
     simulate,
 )
-from genbench.metrics.likelihood import LikelihoodRequest
+from genbench.metrics.likelihood import OVER_IMAGES, LikelihoodRequest
+from genbench.metrics.subsets import chosen, subset_card
 from genbench.models.contract import GenerativeModel
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
@@ -39,6 +40,8 @@ BLOCK = 50  # images whose chains run together; an interrupted run repeats at mo
 FIT_IMAGES = 50  # validation images that the variance is fitted to
 
 WIDEST_GAP = 3.0  # nats; a larger gap makes models incomparable
+
+OVER_SIMULATED = "95 % over simulated images"  # what the bounds of the gap cover
 
 
 class Part(NamedTuple):
@@ -66,10 +69,10 @@ class Estimates(NamedTuple):
 class AnnealedImportance:
     """`nll_ais`: -log p(x) of test images under a Gaussian around the decoder's image.
 
-    Off unless `enabled`. Scores the first `images` of the held-out split, and `simulated` images of the
-    model's own, which bound the error. `variance` is that of the pixels; None fits it to
-    validation images (to training images where validation images are scored). The cost is about temperatures * leapfrogs * chains * (images + 2 * simulated) decodings
-    with gradient.
+    Off unless `enabled`. Scores `images` of the held-out split, and `simulated` images of the model's
+    own, which bound the error. `variance` is that of the pixels; None fits it to validation images, or
+    to training images where validation images are scored. The cost is about temperatures * leapfrogs *
+    chains * (images + 2 * simulated) decodings with gradient.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class AnnealedImportance:
             "simulated": self.simulated,
             "variance": fitted if self.variance is None else self.variance,
             "block": BLOCK,
-            "version": 1,
+            "version": 2,
         }
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
@@ -122,7 +125,7 @@ class AnnealedImportance:
             "likelihood": "gaussian-ais",
             "density": {"range": [0, 1], "dequantised": True},
             "estimator": self.estimator(request.fitted),
-            "heldout": {**request.data.card(request.split), "first": count},
+            "heldout": subset_card(request.data, request.split, count),
             "seed": request.seed,
             "weights": request.weights,
         }
@@ -271,8 +274,9 @@ def unit_means(model: GenerativeModel, levels: int) -> Decode:
 
 
 def _dequantised(data: ImageData, split: Split, block: range, generator: torch.Generator) -> Tensor:
-    """Images `block` of a split plus uniform noise of one level, scaled to [0, 1]: (N, D)."""
-    pixels = torch.from_numpy(data.pixels(split)[block.start : block.stop].copy()).flatten(1)
+    """Images `block` of the permuted split plus noise U(0, one level), scaled to [0, 1]: (N, D)."""
+    numbers = chosen(data, split, block.stop)[block.start :]
+    pixels = torch.from_numpy(data.pixels(split)[numbers]).flatten(1)
     return (pixels.float() + torch.rand(pixels.shape, generator=generator)) / data.levels
 
 
@@ -307,23 +311,39 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _scores(found: Estimates, card: dict[str, Any]) -> list[Score]:
-    """-log p(x) with the bounds [value - gap, value], the gap, and the variance."""
-    value, gap = -float(found.test.mean()), found.gap
+    """-log p(x), the gap and the variance, with bounds for the choice of images.
 
-    def score(name: str, value: float, unit: str, better: bool | None, **rest: Any) -> Score:
-        if not math.isfinite(value):
-            return Score(name, None, unit, better, {"quantity": name, **card}, status="nonfinite")
-        return Score(name, value, unit, better, {"quantity": name, **card}, **rest)
-
+    The gap bounds another error, that of the chains: it is no part of the interval of -log p(x).
+    """
+    gap = found.gap
     status = "ok" if gap <= WIDEST_GAP else f"gap of {gap:.1f} nats: too wide to compare"
     if not math.isfinite(gap):
         status = "gap unknown: too wide to compare"
-    bounds = {"low": value - max(gap, 0.0), "high": value} if math.isfinite(gap) else {}
     return [
-        score("nll_ais", value, "nats", False, status=status, **bounds),
-        score("ais_gap", gap, "nats", False),
-        score("ais_variance", found.variance, "", None),
+        _score("nll_ais", -found.test, "nats", False, card, OVER_IMAGES, status),
+        _score("ais_gap", found.above - found.below, "nats", False, card, OVER_SIMULATED),
+        _score("ais_variance", torch.tensor([found.variance], dtype=torch.float64), "", None, card),
     ]
+
+
+def _score(
+    name: str,
+    values: Tensor,
+    unit: str,
+    better: bool | None,
+    card: dict[str, Any],
+    interval: str = "",
+    status: str = "ok",
+) -> Score:
+    """Score of a mean over images, with bounds of 1.96 standard errors if there are several."""
+    mean, card = float(values.mean()), {"quantity": name, **card}
+    if not math.isfinite(mean):
+        return Score(name, None, unit, better, card, status="nonfinite")
+    if len(values) == 1:
+        return Score(name, mean, unit, better, card, status=status)
+    error = 1.96 * float(values.std()) / math.sqrt(len(values))
+    low, high = mean - error, mean + error
+    return Score(name, mean, unit, better, card, low, high, status=status, interval=interval)
 
 
 def _time(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
-from genbench.metrics.sampling import sampled_features
+from genbench.metrics.sampling import GeneratedSet
 from genbench.models.contract import GenerativeModel
 from genbench.runs.score import Score, digest
 
@@ -30,7 +31,7 @@ class Evaluation:
     The real set is the whole training split, the held-out set the whole test split, or with
     `split="validation"` the whole validation split: a search that looks at these scores has seen
     neither the test images nor the latents of reported scores. Features of splits are kept under
-    `cache`. All latents of the `num_samples` images are drawn at once on the CPU.
+    `cache`. For `num_samples`, `seed` and `pixels` see GeneratedSet.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
     is shared by `devices` processes, with the same scores; likelihoods are computed by the first one.
     A metric that is None is left out.
@@ -48,6 +49,7 @@ class Evaluation:
         cache: str,
         devices: int = 1,
         split: str = "test",
+        pixels: str = "mean",
     ) -> None:
         for name, value in (("batch_size", batch_size), ("devices", devices)):
             if value < 1:
@@ -60,6 +62,7 @@ class Evaluation:
         self.splits: dict[Role, Split] = {"real": "train", "heldout": self.split}
         self.num_samples, self.batch_size = num_samples, batch_size
         self.given_seed, self.seed = seed, seed_of(self.split, seed)
+        self.generated = GeneratedSet(num_samples, self.seed, pixels)
         self.extractor, self.metrics = extractor, [m for m in metrics.values() if m is not None]
         self.likelihoods = [one for one in likelihoods.values() if one is not None]
         self.cache = FeatureCache(Path(cache).expanduser() / "features", extractor)
@@ -114,10 +117,14 @@ class Evaluation:
                 store = self._store(device, workers)
                 for role, split in self.splits.items():
                     sets[role], cards[role] = store.of(data, split)
-                fake = self._generated(model, data, store, self.num_samples, self.seed)
+                if (
+                    data.flip
+                ):  # the model may generate mirrored images, of which the real set has none
+                    cards["real"] = {**cards["real"], "mirrored": False}
+                fake = self._features(self.generated, model, data, store)
             if fake is not None:
                 sets["fake"] = fake
-            cards["fake"] = self._card(data, averaging)
+            cards["fake"] = self.generated.card(data, averaging)
             scores = self._scores(sets, cards, device)
             if averaging is not None:
                 scores = [score for score in scores if "fake" in score.card]
@@ -140,7 +147,9 @@ class Evaluation:
         with scoring_memory(self.batch_size), _undisturbed(model, model.device, seed):
             store = self._store(model.device, ALONE)
             real, _ = store.of(data, "validation")
-            fake = self._generated(model, data, store, num_samples, seed)
+            fake = self._features(
+                replace(self.generated, num_samples=num_samples, seed=seed), model, data, store
+            )
             if fake is None:
                 return None
             return distance(moments(real.features), moments(fake.features))
@@ -163,7 +172,7 @@ class Evaluation:
             store = self._store(device, workers)
             for split in splits:
                 store.contribute(data, split)
-            self._generated(model, data, store, self.num_samples, self.seed)
+            self._features(self.generated, model, data, store)
 
     def _store(self, device: torch.device, workers: FeatureWorkers) -> FeatureStore:
         return FeatureStore(
@@ -177,30 +186,12 @@ class Evaluation:
         known = [s for s in self.splits.values() if data.card(s)["fingerprint"] is not None]
         return [split for split in known if self.cache.load(data, split) is None]
 
-    def _generated(
-        self,
-        model: GenerativeModel,
-        data: ImageData,
-        store: FeatureStore,
-        num_samples: int,
-        seed: int,
+    def _features(
+        self, images: GeneratedSet, model: GenerativeModel, data: ImageData, store: FeatureStore
     ) -> Features | None:
         """Features of generated images; None if one of these images is NaN or infinite."""
-        latents = model.latents(num_samples, torch.Generator().manual_seed(seed))
-        features, self.sample_images_per_second = sampled_features(model, data, store, latents)
+        features, self.sample_images_per_second = images.features(model, data, store)
         return features
-
-    def _card(self, data: ImageData, averaging: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What defines the generated set."""
-        return {
-            "dataset": data.name,
-            "n": self.num_samples,
-            "seed": self.seed,
-            "latents": "prior",
-            "weights": "raw" if averaging is None else "ema",
-            **({} if averaging is None else {"averaging": dict(averaging)}),
-            "quantisation": {"round": "nearest", "levels": data.levels},
-        }
 
     def _scores(
         self,

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 # in which people read scores
@@ -37,7 +37,8 @@ class Score:
     `name` tells the extractor (`fd_lenet-digits-v1`, `fid`) or the likelihood
     (`elbo_discretized-logistic`). `value` is None when `status` says why there is no number; a status
     beside a value says why it is not to be compared.
-    `low` and `high` bound the number itself (None where no interval is known), not its spread over seeds.
+    `low` and `high` bound the number itself (None where no interval is known), not its spread over seeds;
+    `interval` says what they cover.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Score:
     high: float | None = None
     checkpoint: str = "final"
     status: str = "ok"
+    interval: str = ""  # scores of earlier versions do not say it
     protocol: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -71,5 +73,15 @@ class Score:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Score":
-        """Read what `to_dict` wrote."""
-        return cls(**{key: value for key, value in content.items() if key != "protocol"})
+        """Read what `to_dict` wrote; fields of a later version are ignored."""
+        known = {f.name for f in fields(cls) if f.init}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+
+def interval_notes(scores: Iterable[Score]) -> list[str]:
+    """Say what the intervals of scores cover, those of one kind in a line."""
+    quantities: dict[str, dict[str, None]] = {}
+    for score in scores:
+        if score.interval and score.low is not None:
+            quantities.setdefault(score.interval, {})[score.quantity] = None
+    return [f"[] of {', '.join(names)}: {words}" for words, names in quantities.items()]

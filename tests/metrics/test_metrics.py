@@ -14,6 +14,7 @@ from genbench.metrics.frechet import (
     Moments,
     distance,
     factor,
+    jackknife,
     moments,
     resampled_distances,
 )
@@ -151,6 +152,46 @@ def test_the_bias_corrected_distance_is_nearer_to_the_truth():
         corrected.append(metric["fd_bc"].value - truth)
     assert abs(np.mean(corrected)) < 0.3 * np.mean(plain)
     assert np.square(corrected).mean() < np.square(plain).mean()
+
+
+def floor_of(real, heldout, num_samples, **settings):
+    sets = {"real": Features(real, real), "heldout": Features(heldout, heldout)}
+    return FrechetDistance(**settings).floors(sets, num_samples)["fd_floor"]
+
+
+@pytest.mark.parametrize(("heldout", "num_samples"), [(360, 2000), (1000, 200), (300, 250)])
+def test_the_floor_is_the_distance_of_so_many_new_images(heldout, num_samples):
+    """From fewer held-out images, from many more, and from hardly more."""
+    expected, found, covered = [], [], 0
+    for seed in range(20):
+        real = draw(1000, 16, seed=3 * seed)
+        new = draw(num_samples, 16, seed=3 * seed + 1)
+        expected.append(frechet(real, new))
+        floor = floor_of(real, draw(heldout, 16, seed=3 * seed + 2), num_samples)
+        found.append(floor.value)
+        covered += floor.low < floor.value < floor.high
+    assert covered == 20
+    assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.1)
+
+
+def test_the_floor_is_taken_at_the_number_of_the_score_not_of_held_out_images():
+    real, heldout = draw(1000, 16), draw(200, 16, seed=1)
+    floors = [floor_of(real, heldout, n, bootstrap=0) for n in (100, 200, 400, 2000)]
+    values = [floor.value for floor in floors]
+    assert values == sorted(values, reverse=True)
+    assert values[1] == pytest.approx(frechet(real, heldout))
+    assert {(floor.low, floor.interval) for floor in floors} == {(None, "")}
+
+
+def test_too_few_held_out_images_have_no_floor():
+    assert floor_of(draw(50, 3), draw(7, 3), 50).status.startswith("too few images: 7")
+    assert floor_of(draw(50, 3), draw(8, 3), 50).value is not None
+
+
+def test_the_standard_error_of_a_mean_by_leaving_out_is_that_of_the_textbook():
+    rows = draw(40, 1)
+    found = jackknife(lambda some: float(some.mean()), rows, 40, seed=0)
+    assert found == pytest.approx(float(rows.std()) / math.sqrt(40), rel=1e-9)
 
 
 def test_resampling_depends_on_its_seed_alone():
@@ -342,6 +383,23 @@ def test_class_balance_is_the_mass_that_would_have_to_move():
     assert total_variation(one_hot([0], 5.0), one_hot([1], 5.0)) == 1
 
 
+def test_the_floor_of_class_balance_is_what_equal_distributions_get_by_chance():
+    generator = np.random.default_rng(0)
+    p = generator.dirichlet(np.ones(30))
+    labels = generator.choice(30, 20_000, p=p)
+    real, heldout = torch.eye(30)[labels[:1500]], torch.eye(30)[labels[1500:]]
+    sets = {"real": Features(real, real), "heldout": Features(heldout, heldout)}
+    floor = ClassBalance().floors(sets, 400)["class_tv_floor"]
+    drawn = []
+    for _ in range(2000):
+        a, b = (np.bincount(generator.choice(30, n, p=p), minlength=30) / n for n in (400, 1500))
+        drawn.append(np.abs(a - b).sum() / 2)
+    assert floor.value == pytest.approx(np.mean(drawn), rel=0.05)
+    assert (floor.low, floor.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=0.08)
+    fewer = ClassBalance().floors(sets, 100)["class_tv_floor"]
+    assert fewer.value > 1.5 * floor.value
+
+
 def test_copies_are_told_from_new_images_and_halves_from_wholes():
     train, heldout = draw(1200, 6), draw(600, 6, seed=1)
     new = draw(600, 6, seed=2)
@@ -383,7 +441,11 @@ def test_every_metric_gives_its_quantities_and_remembers_nothing(make):
     sets = {"real": draw(60, 4), "heldout": draw(40, 4, seed=1), "fake": draw(50, 4, seed=2)}
     metric = make()
     first = feed(metric, **sets)
-    assert set(first) == {quantity.name for quantity in make.quantities}
+    assert set(first) == {quantity.name for quantity in make.quantities if not quantity.floor}
+    real = {role: Features(sets[role], sets[role]) for role in ("real", "heldout")}
+    floors = metric.floors(real, 50)
+    assert set(floors) == {quantity.name for quantity in make.quantities if quantity.floor}
+    assert metric.floors(real, 50) == floors
     feed(metric, **(sets | {"fake": draw(30, 4, seed=3)}))
     assert feed(metric, **sets) == first
 
@@ -393,6 +455,7 @@ def test_no_metric_changes_the_features_that_all_share(make):
     sets = {"real": draw(60, 4), "heldout": draw(40, 4, seed=1), "fake": draw(50, 4, seed=2)}
     before = {role: rows.clone() for role, rows in sets.items()}
     feed(make(), **sets)
+    make().floors({role: Features(rows, rows) for role, rows in sets.items()}, 50)
     assert all(torch.equal(sets[role], rows) for role, rows in before.items())
 
 
@@ -402,12 +465,13 @@ def test_no_metric_draws_from_the_global_generator(make):
     before = torch.get_rng_state()
     sets = {"real": draw(60, 4), "heldout": draw(40, 4, seed=1), "fake": draw(50, 4, seed=2)}
     feed(make(), **sets)
+    make().floors({role: Features(rows, rows) for role, rows in sets.items()}, 50)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_floor_needs_no_generated_image():
+def test_the_distance_of_real_images_needs_no_generated_one():
     found = feed(FrechetDistance(), real=draw(50, 3), heldout=draw(50, 3, seed=1))
-    assert set(found) == {"fd_floor"}
+    assert set(found) == {"fd_real"}
 
 
 def test_a_subset_depends_on_its_seed_and_keeps_small_sets_whole():
