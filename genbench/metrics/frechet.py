@@ -3,7 +3,7 @@
 https://arxiv.org/abs/1706.08500, section 3. Called FID only for features of the 2015 Inception.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +16,11 @@ BLOCK = 4096  # rows converted to float64 at a time
 
 LEAST_RATIO = 10  # images per feature from which the bias is known well enough to be subtracted
 
+SPLITTINGS = 4  # of held-out images into halves, for the curvature of the floor's bias
+
 FLOOR_GROUPS = 10  # of held-out images, each left out once for the floor's standard error
 
-LEAST_HELDOUT = 8  # held-out images from which there are halves without a group of them
+LEAST_HELDOUT = 5  # held-out images per feature from which the floor of more images is known
 
 # What bounds cover
 AT_THIS_NUMBER = "95 % or more for the mean at this number of images, not for infinitely many"
@@ -116,27 +118,51 @@ def resampled_distances(a: Tensor, b: Tensor, times: int, seed: int) -> list[flo
     return [distance(drawn(a), drawn(b)) for _ in range(times)]
 
 
-def expected_distance(real: Moments, heldout: Tensor, count: int, seed: int) -> float:
+def bias_constant(rows: Tensor) -> float:
+    """c of the mean distance c / N between a distribution and N draws from it, for N well above D.
+
+    Rows (M, D) stand for the distribution. The mean contributes Tr S; the covariance, by expanding
+    Tr (S + T - 2 (S T)^(1/2)) to second order in T - S, half the sum of Var(y_i y_j) / (l_i + l_j)
+    over all pairs of principal components y with variances l.
+    """
+    fitted = moments(rows)
+    variances, directions = torch.linalg.eigh(fitted.covariance)
+    variances = variances.clamp_min(0)
+    squares = ((rows.double() - fitted.mean) @ directions).square()
+    of_products = squares.T @ squares / len(rows) - variances.square().diag()
+    sums = variances[:, None] + variances
+    flat = sums <= variances.max() * 1e-12  # of features that are constant
+    terms = (of_products / sums.masked_fill(flat, 1)).masked_fill(flat, 0)
+    return float(variances.sum() + terms.sum() / 2)
+
+
+def expected_distance(
+    real: Moments, heldout: Tensor, count: int, seed: int, splittings: int = 0
+) -> float:
     """Mean distance of `real` to `count` new images of the distribution of held-out ones (M, D).
 
-    For M >= count the mean over disjoint subsets of held-out images. For fewer the distance to all of
-    them is extrapolated: the mean distance to k images is a + c / k for k well above D, and c comes
-    from halves. Resampling would not do: M images drawn `count` times have the bias of M.
+    For M >= count the mean over disjoint subsets of held-out images. For fewer it is extrapolated:
+    the mean distance to k images is a + c / k - d / k^2 + ..., with c by `bias_constant` and d, unless
+    `splittings` is 0, from halves. For M = 5.6 D this was 8, -2 and 7 % off the truth in simulations
+    (without d 16, 6 and 18 %), for M = 2.8 D 20, 12 and 40 %. Resampling would not do: M images drawn
+    `count` times have the bias of M.
     """
-    order = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(seed))
-    rows = heldout[order.to(heldout.device)]
+    generator, m = torch.Generator().manual_seed(seed), len(heldout)
 
-    def mean_of(parts: Iterable[Tensor]) -> float:
-        found = [distance(real, moments(part)) for part in parts]
-        return sum(found) / len(found)
+    def mean_over(size: int) -> float:
+        order = torch.randperm(m, generator=generator)[: m // size * size].to(heldout.device)
+        parts = torch.split(heldout[order], size)
+        return sum(distance(real, moments(part)) for part in parts) / len(parts)
 
-    if len(rows) >= count:
-        subsets = len(rows) // count
-        return mean_of(torch.split(rows[: subsets * count], count))
-    half = len(rows) // 2
-    whole, halves = mean_of([rows]), mean_of([rows[:half], rows[half : 2 * half]])
-    slope = (halves - whole) / (1 / half - 1 / len(rows))
-    return whole - slope * (1 / len(rows) - 1 / count)
+    if m >= count:
+        return mean_over(count)
+    whole, slope = distance(real, moments(heldout)), bias_constant(heldout)
+    curvature, half = 0.0, m // 2
+    if splittings:
+        halves = sum(mean_over(half) for _ in range(splittings)) / splittings
+        linear = slope * (1 / half - 1 / m)
+        curvature = (linear - (halves - whole)) / (half**-2 - m**-2)
+    return whole - slope * (1 / m - 1 / count) + curvature * (m**-2 - count**-2)
 
 
 def jackknife(estimate: Callable[[Tensor], float], rows: Tensor, groups: int, seed: int) -> float:
@@ -208,15 +234,16 @@ class FrechetDistance(FeatureMetric):
     def floors(self, sets: Mapping[Role, Features], num_samples: int) -> dict[str, Estimate]:
         """Estimate the distance of `num_samples` new images to the training images."""
         real, heldout = moments(sets["real"].features), sets["heldout"].features
-        if len(heldout) < LEAST_HELDOUT:
-            status = f"too few images: {len(heldout)} held-out ones are below {LEAST_HELDOUT}"
+        count, width = heldout.shape
+        if count < min(num_samples, LEAST_HELDOUT * width):
+            status = f"too few images: {count} held-out ones are below {LEAST_HELDOUT} x {width} features"
             return {"fd_floor": Estimate(None, status=status)}
 
-        def estimate(rows: Tensor) -> float:
-            return expected_distance(real, rows, num_samples, self.seed)
+        def estimate(rows: Tensor, splittings: int = 0) -> float:
+            return expected_distance(real, rows, num_samples, self.seed, splittings)
 
         error = None
-        if self.bootstrap > 1:
-            groups = min(FLOOR_GROUPS, len(heldout) // 2)
-            error = jackknife(estimate, heldout, groups, self.seed)
-        return {"fd_floor": Estimate.within(estimate(heldout), error, AT_THIS_NUMBER)}
+        if self.bootstrap > 1 and count > 2:
+            error = jackknife(estimate, heldout, min(FLOOR_GROUPS, count), self.seed)
+        value = estimate(heldout, SPLITTINGS)
+        return {"fd_floor": Estimate.within(value, error, AT_THIS_NUMBER)}

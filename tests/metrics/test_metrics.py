@@ -12,6 +12,7 @@ from genbench.metrics.features import subset
 from genbench.metrics.frechet import (
     FrechetDistance,
     Moments,
+    bias_constant,
     distance,
     factor,
     jackknife,
@@ -174,6 +175,21 @@ def test_the_floor_is_the_distance_of_so_many_new_images(heldout, num_samples):
     assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.1)
 
 
+def test_the_bias_constant_is_that_of_the_closed_form_and_of_the_mean_over_draws():
+    """For a Gaussian Var(y_i y_j) = l_i l_j, and 2 l_i^2 for i = j."""
+    scales = torch.linspace(0.5, 2, 6, dtype=torch.float64)
+    variances = scales.square()
+    pairs = variances[:, None] * variances / (variances[:, None] + variances)
+    expected = float(variances.sum() + (pairs.sum() + pairs.diag().sum()) / 2)
+    rows = draw(100_000, 6) * scales
+    assert bias_constant(rows) == pytest.approx(expected, rel=0.02)
+    constant = torch.cat([rows, torch.full((100_000, 2), 3.0)], 1)  # features that never fire
+    assert bias_constant(constant) == pytest.approx(bias_constant(rows), rel=1e-9)
+    fitted = Moments(torch.zeros(6, dtype=torch.float64), variances.diag())
+    drawn = [distance(fitted, moments(draw(400, 6, seed=i) * scales)) for i in range(200)]
+    assert 400 * np.mean(drawn) == pytest.approx(expected, rel=0.05)
+
+
 def test_the_floor_is_taken_at_the_number_of_the_score_not_of_held_out_images():
     real, heldout = draw(1000, 16), draw(200, 16, seed=1)
     floors = [floor_of(real, heldout, n, bootstrap=0) for n in (100, 200, 400, 2000)]
@@ -184,8 +200,11 @@ def test_the_floor_is_taken_at_the_number_of_the_score_not_of_held_out_images():
 
 
 def test_too_few_held_out_images_have_no_floor():
-    assert floor_of(draw(50, 3), draw(7, 3), 50).status.startswith("too few images: 7")
-    assert floor_of(draw(50, 3), draw(8, 3), 50).value is not None
+    few = floor_of(draw(500, 16), draw(79, 16), 400)
+    assert few.status == "too few images: 79 held-out ones are below 5 x 16 features"
+    assert few.value is None
+    assert floor_of(draw(500, 16), draw(80, 16), 400).value is not None
+    assert floor_of(draw(500, 16), draw(79, 16), 79).value is not None  # not extrapolated
 
 
 def test_the_standard_error_of_a_mean_by_leaving_out_is_that_of_the_textbook():
