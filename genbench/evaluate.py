@@ -10,26 +10,29 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from genbench.data.contract import ImageData
+from genbench.data.splits import SPLITS
 from genbench.device import device_of, gpu_of_rank
 from genbench.errors import DONE, UserMistake
-from genbench.metrics.evaluation import AVERAGED, REPORTED, Evaluation
+from genbench.metrics.evaluation import AVERAGED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.models.contract import GenerativeModel
 from genbench.runs.config import read_yaml
 from genbench.runs.files import write_json
-from genbench.runs.score import Score, digest
+from genbench.runs.score import Score, digest, interval_notes
 from genbench.training import loading, trainer
 from genbench.training.ranks import die_with_the_first
 
 
 def show(scores: Sequence[Score]) -> None:
-    """Print a line for each score."""
+    """Print a line for each score, and what the intervals are."""
     width = max([len(score.name) for score in scores], default=0)
     for score in scores:
         value = score.status if score.value is None else f"{score.value:.4g}"
         bounds = "" if score.low is None else f"  [{score.low:.4g}, {score.high:.4g}]"
         doubt = "" if score.value is None or score.status == "ok" else f"  {score.status}"
         print(f"  {score.name:<{width}}  {value:>10} {score.unit}{bounds}{doubt}".rstrip())
+    for note in interval_notes(scores):
+        print(f"  {note}")
 
 
 def run_feature_worker(
@@ -52,7 +55,7 @@ def run_feature_worker(
     if AVERAGED in argv[2:]:
         loading.load_average(directory, model)
     workers = FeatureWorkers(rank, world, Path(argv[1]))
-    splits = [split for split in REPORTED.values() if split in argv[2:]]
+    splits = [split for split in SPLITS if split in argv[2:]]
     evaluation.contribute(model.to(device), data, device, workers, splits)
 
 

@@ -11,7 +11,7 @@ from genbench.comparison.tables import number
 from genbench.errors import DONE
 from genbench.runs.directory import find_run
 from genbench.runs.result import Result, read_result
-from genbench.runs.score import ORDER, Score
+from genbench.runs.score import ORDER, Score, interval_notes
 from genbench.runs.status import Status, read_status
 
 
@@ -134,7 +134,7 @@ def _scores(scores: Sequence[Score], cards: bool) -> list[str]:
         if cards:
             card = json.dumps(dict(score.card), indent=1, ensure_ascii=False)
             lines += [f"      {row}" for row in card.splitlines()]
-    return lines or ["  none yet"]
+    return [*lines, *(f"  {note}" for note in interval_notes(scores))] or ["  none yet"]
 
 
 def _position(score: Score) -> tuple[int, str]:

@@ -23,6 +23,7 @@ class ImageData(ABC):
     image_size: int
     channels: int
     levels: int  # 256 for 8-bit images, 17 for digits
+    flip: bool = False  # training mirrors half of the images; `pixels` never does
 
     def prepare_data(self) -> None:  # noqa: B027
         """Fetch and decode what is missing; raises UserMistake for what cannot be had."""

@@ -27,6 +27,13 @@ class Likelihood(nn.Module, ABC):
     def image(self, output: Tensor) -> Tensor:
         """Mean image in [-1, 1] for decoder output (N, C, H, W)."""
 
+    def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """Image drawn from p(x | output), by the inverse CDF at `uniform` (N, C, H, W) in (0, 1)."""
+        raise UserMistake(
+            f"evaluation.pixels=sample: {type(self).__name__} has no method `draw` to draw images: "
+            "write one, or score the means with evaluation.pixels=mean"
+        )
+
 
 # Soft bounds of learned scales; images are in [-1, 1]
 SMALLEST_LOG_SCALE, SMALLEST_LOG_SIGMA = -7.0, -6.0
@@ -86,6 +93,13 @@ class DiscretizedLogistic(Likelihood):
         """The output clamped to [-1, 1]."""
         return output.clamp(-1, 1)
 
+    def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """The stored level nearest to x + s log(u / (1 - u)): the bins at both ends take the tails."""
+        scale = bounded(self.log_scale, SMALLEST_LOG_SCALE).exp()
+        value = (output.float() + scale * torch.logit(uniform)).clamp(-1, 1)
+        bin_width = 2 * self.half_bin
+        return ((value + 1) / bin_width).round() * bin_width - 1
+
 
 class Gaussian(Likelihood):
     """N(output, sigma^2), one sigma for all pixels: sigma-VAE, Rybkin et al. 2021.
@@ -112,6 +126,12 @@ class Gaussian(Likelihood):
     def image(self, output: Tensor) -> Tensor:
         """The output clamped to [-1, 1]."""
         return output.clamp(-1, 1)
+
+    def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """The output plus sigma times the normal quantile of u; not clamped."""
+        sigma = bounded(self.log_sigma, SMALLEST_LOG_SIGMA).exp()
+        noise: Tensor = torch.special.ndtri(uniform)
+        return output.float() + sigma * noise
 
 
 class Bernoulli(Likelihood):
@@ -141,3 +161,7 @@ class Bernoulli(Likelihood):
     def image(self, output: Tensor) -> Tensor:
         """2 sigmoid(output) - 1."""
         return 2 * torch.sigmoid(output) - 1
+
+    def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """1 where u < sigmoid(output), else -1."""
+        return (uniform < torch.sigmoid(output.float())).float() * 2 - 1

@@ -28,7 +28,8 @@ from genbench.metrics.annealing import (
     schedule,
     simulate,
 )
-from genbench.metrics.likelihood import LikelihoodRequest
+from genbench.metrics.likelihood import OVER_IMAGES, LikelihoodRequest
+from genbench.metrics.subsets import chosen, subset_card
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel
 from genbench.runs.files import write_json
@@ -40,6 +41,8 @@ BLOCK = 50  # images whose chains run together; an interrupted run repeats at mo
 FIT_IMAGES = 50  # validation images that the variance is fitted to
 
 WIDEST_GAP = 3.0  # nats; a larger gap makes models incomparable
+
+OVER_SIMULATED = "95 % over simulated images"  # what the bounds of the gap cover
 
 
 class Part(NamedTuple):
@@ -67,10 +70,10 @@ class Estimates(NamedTuple):
 class AnnealedImportance:
     """`nll_ais`: -log p(x) of test images under a Gaussian around the decoder's image.
 
-    Off unless `enabled`. Scores the first `images` of the test split, and `simulated` images of the
-    model's own, which bound the error. `variance` is that of the pixels; None fits it to validation
-    images. The cost is about temperatures * leapfrogs * chains * (images + 2 * simulated) decodings
-    with gradient.
+    Off unless `enabled`. Scores `images` of the held-out split, and `simulated` images of the model's
+    own, which bound the error. `variance` is that of the pixels; None fits it to validation images, or
+    to training images where validation images are scored. The cost is about temperatures * leapfrogs *
+    chains * (images + 2 * simulated) decodings with gradient.
     """
 
     def __init__(
@@ -98,30 +101,32 @@ class AnnealedImportance:
         self.chains, self.pilot_chains = chains, pilot_chains
         self.temperatures, self.leapfrogs, self.variance = temperatures, leapfrogs, variance
 
-    @property
-    def estimator(self) -> dict[str, Any]:
-        """What defines the estimate, for its card; a fitted variance differs between models."""
+    def estimator(self, fitted: Split) -> dict[str, Any]:
+        """What defines the estimate, for its card; a fitted variance differs between models.
+
+        `fitted` is the split that the variance is fitted to.
+        """
         return {
             "chains": self.chains,
             "pilot_chains": self.pilot_chains,
             "temperatures": self.temperatures,
             "leapfrogs": self.leapfrogs,
             "simulated": self.simulated,
-            "variance": "validation" if self.variance is None else self.variance,
+            "variance": fitted if self.variance is None else self.variance,
             "block": BLOCK,
-            "version": 1,
+            "version": 2,
         }
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
         """Score any model whose prior is N(0, I); no scores for others, or unless enabled."""
         if not self.enabled or type(request.model).latents is not GenerativeModel.latents:
             return []
-        count = min(self.images, len(request.data.pixels("test")))
+        count = min(self.images, len(request.data.pixels(request.split)))
         card = {
             "likelihood": "gaussian-ais",
             "density": {"range": [0, 1], "dequantised": True},
-            "estimator": self.estimator,
-            "heldout": {**request.data.card("test"), "first": count},
+            "estimator": self.estimator(request.fitted),
+            "heldout": subset_card(request.data, request.split, count),
             "seed": request.seed,
             "weights": request.weights,
             **batch_norm_card(request.model),
@@ -189,8 +194,8 @@ class AnnealedImportance:
         `missing` has the number of images of each missing part, `parts` the number of all parts.
         """
         generator = _generator(request.seed, "probe")
-        block = range(min(BLOCK, len(request.data.pixels("test"))))
-        images = _dequantised(request.data, "test", block, generator).to(request.device)
+        block = range(min(BLOCK, len(request.data.pixels(request.split))))
+        images = _dequantised(request.data, request.split, block, generator).to(request.device)
         chains = annealer.prior(images, self.chains, generator)
         step = torch.full((len(images),), 1e-3, device=request.device)
         float(chains.move(0.5, step).sum())  # warm-up; float() waits for the GPU
@@ -212,16 +217,16 @@ class AnnealedImportance:
         log.info(line)
 
     def _fit(self, request: LikelihoodRequest, annealer: Annealer) -> float:
-        """Fit the variance to validation images."""
+        """Fit the variance to images that are not scored."""
         generator = _generator(request.seed, "variance")
-        block = range(min(FIT_IMAGES, len(request.data.pixels("validation"))))
-        images = _dequantised(request.data, "validation", block, generator).to(request.device)
+        block = range(min(FIT_IMAGES, len(request.data.pixels(request.fitted))))
+        images = _dequantised(request.data, request.fitted, block, generator).to(request.device)
         return fit_variance(annealer, images, generator)
 
     def _test(self, request: LikelihoodRequest, block: range, annealer: Annealer) -> Tensor:
         """Estimates of test images from below, (1, N)."""
         generator = _generator(request.seed, f"test {block.start}")
-        images = _dequantised(request.data, "test", block, generator).to(request.device)
+        images = _dequantised(request.data, request.split, block, generator).to(request.device)
         return annealer.forward(images, annealer.steps(images, generator), generator)[None]
 
     def _simulated(self, request: LikelihoodRequest, block: range, annealer: Annealer) -> Tensor:
@@ -271,8 +276,9 @@ def unit_means(model: GenerativeModel, levels: int) -> Decode:
 
 
 def _dequantised(data: ImageData, split: Split, block: range, generator: torch.Generator) -> Tensor:
-    """Images `block` of a split plus uniform noise of one level, scaled to [0, 1]: (N, D)."""
-    pixels = torch.from_numpy(data.pixels(split)[block.start : block.stop].copy()).flatten(1)
+    """Images `block` of the permuted split plus noise U(0, one level), scaled to [0, 1]: (N, D)."""
+    numbers = chosen(data, split, block.stop)[block.start :]
+    pixels = torch.from_numpy(data.pixels(split)[numbers]).flatten(1)
     return (pixels.float() + torch.rand(pixels.shape, generator=generator)) / data.levels
 
 
@@ -307,23 +313,39 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _scores(found: Estimates, card: dict[str, Any]) -> list[Score]:
-    """-log p(x) with the bounds [value - gap, value], the gap, and the variance."""
-    value, gap = -float(found.test.mean()), found.gap
+    """-log p(x), the gap and the variance, with bounds for the choice of images.
 
-    def score(name: str, value: float, unit: str, better: bool | None, **rest: Any) -> Score:
-        if not math.isfinite(value):
-            return Score(name, None, unit, better, {"quantity": name, **card}, status="nonfinite")
-        return Score(name, value, unit, better, {"quantity": name, **card}, **rest)
-
+    The gap bounds another error, that of the chains: it is no part of the interval of -log p(x).
+    """
+    gap = found.gap
     status = "ok" if gap <= WIDEST_GAP else f"gap of {gap:.1f} nats: too wide to compare"
     if not math.isfinite(gap):
         status = "gap unknown: too wide to compare"
-    bounds = {"low": value - max(gap, 0.0), "high": value} if math.isfinite(gap) else {}
     return [
-        score("nll_ais", value, "nats", False, status=status, **bounds),
-        score("ais_gap", gap, "nats", False),
-        score("ais_variance", found.variance, "", None),
+        _score("nll_ais", -found.test, "nats", False, card, OVER_IMAGES, status),
+        _score("ais_gap", found.above - found.below, "nats", False, card, OVER_SIMULATED),
+        _score("ais_variance", torch.tensor([found.variance], dtype=torch.float64), "", None, card),
     ]
+
+
+def _score(
+    name: str,
+    values: Tensor,
+    unit: str,
+    better: bool | None,
+    card: dict[str, Any],
+    interval: str = "",
+    status: str = "ok",
+) -> Score:
+    """Score of a mean over images, with bounds of 1.96 standard errors if there are several."""
+    mean, card = float(values.mean()), {"quantity": name, **card}
+    if not math.isfinite(mean):
+        return Score(name, None, unit, better, card, status="nonfinite")
+    if len(values) == 1:
+        return Score(name, mean, unit, better, card, status=status)
+    error = 1.96 * float(values.std()) / math.sqrt(len(values))
+    low, high = mean - error, mean + error
+    return Score(name, mean, unit, better, card, low, high, status=status, interval=interval)
 
 
 def _time(seconds: float) -> str:

@@ -44,25 +44,37 @@ Role = Literal["real", "heldout", "fake"]  # training images, test images, gener
 
 
 class Quantity(NamedTuple):
-    """One number that a metric gives; the evaluation adds the extractor to its name."""
+    """One number that a metric gives; the evaluation adds the extractor to its name.
+
+    A floor is what new real images would get in place of the generated ones, at their number: it
+    comes from `FeatureMetric.floors`.
+    """
 
     name: str
     sets: tuple[Role, ...]  # the image sets that it depends on
     higher_is_better: bool | None
     unit: str = ""
+    floor: bool = False
 
 
 class Estimate(NamedTuple):
-    """A quantity's value, with bounds where they are known."""
+    """A quantity's value, with bounds where they are known, and what these cover.
 
-    value: float
+    Without a value `status` says why there is none.
+    """
+
+    value: float | None
     low: float | None = None
     high: float | None = None
+    interval: str = ""
+    status: str = "ok"
 
     @classmethod
-    def within(cls, value: float, sd: float | None) -> "Estimate":
+    def within(cls, value: float, sd: float | None, interval: str) -> "Estimate":
         """Bound a value by 1.96 standard deviations to both sides; None for no bounds."""
-        return cls(value) if sd is None else cls(value, value - 1.96 * sd, value + 1.96 * sd)
+        if sd is None:
+            return cls(value)
+        return cls(value, value - 1.96 * sd, value + 1.96 * sd, interval)
 
 
 class FeatureMetric(ABC):
@@ -81,11 +93,19 @@ class FeatureMetric(ABC):
         """What defines the estimator, for the card of its scores."""
         return {}
 
+    def estimator_of(self, quantity: str) -> Mapping[str, Any]:
+        """What defines the estimator of one quantity, where settings do not concern all of them."""
+        return self.estimator
+
     @abstractmethod
     def __call__(self, sets: Mapping[Role, Features]) -> Mapping[str, Estimate]:
-        """Estimate each quantity whose sets are there, by name.
+        """Estimate each quantity whose sets are there, by name; floors apart.
 
         `sets` has "real" and "heldout", and "fake" unless a generated image is NaN or infinite; at
         least one quantity has all of its sets. The features are shared by all metrics: leave them as
         they are.
         """
+
+    def floors(self, sets: Mapping[Role, Features], num_samples: int) -> Mapping[str, Estimate]:
+        """Estimate what `num_samples` new real images would get, by name: from `real` and `heldout`."""
+        return {}

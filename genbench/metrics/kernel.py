@@ -83,4 +83,5 @@ class KernelDistance(FeatureMetric):
         real = subset(sets["real"].features, self.max_images, self.seed)
         fake = subset(sets["fake"].features, self.max_images, self.seed)
         error = standard_error(real, fake, self.blocks, self.seed)
-        return {"kid": Estimate.within(kernel_distance(real, fake), error)}
+        interval = f"1.96 standard errors over images, from {self.blocks} blocks: about 93 %"
+        return {"kid": Estimate.within(kernel_distance(real, fake), error, interval)}

@@ -1,8 +1,8 @@
 """How well a model predicts held-out images: bounds on log p(x), in nats per image, at beta = 1.
 
 For models with an encoder. Every name contains the likelihood's tag, because values under different
-likelihoods are not comparable. A model with an encoder but without a pixel likelihood gets `posthoc`
-bounds, under a Gaussian whose variance is its mean squared reconstruction error on validation images.
+likelihoods are not comparable. Every model with an encoder gets `posthoc` bounds too, under a Gaussian
+whose variance is its mean squared reconstruction error on validation images.
 """
 
 import math
@@ -10,24 +10,27 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
 from genbench.errors import UserMistake
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.metrics.subsets import chosen, subset_card
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
 from genbench.runs.score import Score
-
-SPLIT: Split = "test"
 
 IMAGES_AT_ONCE = 32  # images whose importance draws are in memory together
 
 SMALLEST_VARIANCE = 1e-8  # for a model that reconstructs without error
 
 POSTHOC = "gaussian-posthoc"
+
+OVER_IMAGES = "95 % over held-out images"  # what the bounds of a mean over images cover
 
 
 class LikelihoodRequest(NamedTuple):
@@ -38,8 +41,14 @@ class LikelihoodRequest(NamedTuple):
     device: torch.device
     seed: int
     batch_size: int
+    split: Split = "test"  # of the held-out images
     weights: str = "raw"
     directory: Path | None = None  # of the run, to keep intermediate results in
+
+    @property
+    def fitted(self) -> Split:
+        """The split that variances are fitted to: never the one that is scored."""
+        return "validation" if self.split == "test" else "train"
 
 
 class LikelihoodMetric(Protocol):
@@ -108,8 +117,10 @@ def bits_per_dimension(nats: float, dimensions: int) -> float:
 class Bounds:
     """The ELBO with its two terms, and the tighter importance-weighted bound (IWAE).
 
-    The ELBO takes `posterior_draws` draws per test image. IWAE takes `importance_draws` (0: leave it
-    out) on the first `max_images` of the test split (None: all of them).
+    The ELBO takes `posterior_draws` draws per held-out image. IWAE takes `importance_draws` (0: leave
+    it out) on `max_images` of them (None: all), and `elbo_subset` is the ELBO of the same images. A
+    model with a likelihood of its own has the ELBO under the `posthoc` one beside it: this one it
+    shares with models that have an encoder only.
     """
 
     def __init__(
@@ -127,26 +138,35 @@ class Bounds:
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
         """Score a model that has an encoder; an empty list for others."""
-        model = request.model
+        model, scores = request.model, list[Score]()
+        own = isinstance(model, HasLikelihood)
         if isinstance(model, HasLikelihood):
-            own = Observer(model.posterior, model.log_prob)
+            observer = Observer(model.posterior, model.log_prob)
             tag, discrete = model.likelihood.tag, model.likelihood.discrete
-            return self._scores(request, own, tag, discrete, "")
+            scores += self._scores(request, observer, tag, discrete, "", self.importance_draws)
         if isinstance(model, HasPosterior):
             observer, variance = posthoc(request, model)
-            scores = self._scores(request, observer, POSTHOC, False, "_posthoc")
+            draws = 0 if own else self.importance_draws  # its own likelihood has the tighter bound
+            scores += self._scores(request, observer, POSTHOC, False, "_posthoc", draws)
+            fitted = subset_card(request.data, request.fitted, len(fit_images(request)))
             card = {
                 "quantity": "posthoc_variance",
                 "weights": request.weights,
                 "seed": request.seed,
+                request.fitted: fitted,
                 **batch_norm_card(model),
             }
-            card["validation"] = request.data.card("validation")
-            return [*scores, _score("posthoc_variance", variance, "", None, card)]
-        return []
+            scores.append(_score("posthoc_variance", variance, "", None, card))
+        return scores
 
     def _scores(
-        self, request: LikelihoodRequest, observer: Observer, tag: str, discrete: bool, suffix: str
+        self,
+        request: LikelihoodRequest,
+        observer: Observer,
+        tag: str,
+        discrete: bool,
+        suffix: str,
+        importance_draws: int,
     ) -> list[Score]:
         """Scores of both bounds under one observation model; `tag` and `suffix` go into their names."""
         common: dict[str, Any] = {
@@ -159,7 +179,7 @@ class Bounds:
             common["density"] = {"range": [-1, 1], "dequantised": False}
         bound = self._elbo(request, observer)
         estimator = {"beta": 1, "posterior_draws": self.posterior_draws, "version": 1}
-        card = {**common, "estimator": estimator, "heldout": request.data.card(SPLIT)}
+        card = {**common, "estimator": estimator, "heldout": request.data.card(request.split)}
         total = bound.rate + bound.distortion
         scores = [
             _mean(f"elbo{suffix}", tag, -total, "nats", True, card),
@@ -170,36 +190,51 @@ class Bounds:
             dimensions = request.data.channels * request.data.image_size**2
             bits = total * bits_per_dimension(1, dimensions)
             scores.append(_mean("bits_per_dim", tag, bits, "bits", False, card))
-        if self.importance_draws:
-            k, values = self.importance_draws, self._importance(request, observer)
-            heldout = {**request.data.card(SPLIT), "first": len(values)}
-            card = {**common, "estimator": {"k": k, "version": 1}, "heldout": heldout}
-            scores.append(_mean(f"iwae{suffix}", f"{k}_{tag}", values, "nats", True, card))
+        if importance_draws:
+            which = self._subset(request)
+            heldout = subset_card(request.data, request.split, len(which))
+            if len(which) < len(total):
+                few = {**card, "heldout": heldout}
+                scores.append(_mean(f"elbo{suffix}_subset", tag, -total[which], "nats", True, few))
+            values = self._importance(request, observer, which)
+            card = {
+                **common,
+                "estimator": {"k": importance_draws, "version": 2},
+                "heldout": heldout,
+            }
+            name = f"{importance_draws}_{tag}"
+            scores.append(_mean(f"iwae{suffix}", name, values, "nats", True, card))
         return scores
+
+    def _subset(self, request: LikelihoodRequest) -> NDArray[np.int64]:
+        """Numbers of the images that IWAE sees."""
+        there = len(request.data.pixels(request.split))
+        return chosen(request.data, request.split, self.max_images or there)
 
     def _elbo(self, request: LikelihoodRequest, observer: Observer) -> Bound:
         """ELBO of every test image. All noise is drawn at once, so batches do not change it."""
-        count = len(request.data.pixels(SPLIT))
+        count = len(request.data.pixels(request.split))
+        every = np.arange(count)
         generator = torch.Generator().manual_seed(request.seed)
         shape = (self.posterior_draws, count, request.model.latent_dim)
         noise = torch.randn(shape, generator=generator)
         parts = [
             elbo(observer, images, noise[:, which].to(request.device))
-            for which, images in batches(request, SPLIT, count, request.batch_size)
+            for which, images in batches(request, request.split, every, request.batch_size)
         ]
         rates, distortions = zip(*parts, strict=True)
         return Bound(torch.cat(rates).cpu(), torch.cat(distortions).cpu())
 
-    def _importance(self, request: LikelihoodRequest, observer: Observer) -> Tensor:
-        """IWAE of the first images. Each has its own generator, so batches do not change the draws."""
-        there = len(request.data.pixels(SPLIT))
-        count = min(there, self.max_images or there)
+    def _importance(
+        self, request: LikelihoodRequest, observer: Observer, numbers: NDArray[np.int64]
+    ) -> Tensor:
+        """IWAE of some images. Each has its own generator, so batches do not change the draws."""
         size, values = min(IMAGES_AT_ONCE, request.batch_size), []
         with progress() as bar:
             name = f"importance sampling, {self.importance_draws} draws an image"
-            work = bar.add_task(name, total=count)
-            for which, images in batches(request, SPLIT, count, size):
-                noise = torch.stack([self._draws(request, i) for i in which_numbers(which)], 1)
+            work = bar.add_task(name, total=len(numbers))
+            for which, images in batches(request, request.split, numbers, size):
+                noise = torch.stack([self._draws(request, int(i)) for i in which], 1)
                 values.append(
                     importance_bound(observer, images, noise.to(request.device), request.batch_size)
                 )
@@ -216,15 +251,18 @@ class Bounds:
 def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, float]:
     """Observer with a Gaussian likelihood for a model that has an encoder only; and its variance.
 
-    The variance is the mean squared error of reconstructions from one posterior draw per validation
-    image, which maximises the bound on these images.
+    The variance is the mean squared error of reconstructions from one posterior draw per image of
+    the validation split, which maximises the bound on these images; where validation images are
+    scored, it is that of as many training images.
     """
-    count = len(request.data.pixels("validation"))
+    numbers = fit_images(request)
     generator = torch.Generator().manual_seed(request.seed + 1)
-    noise = torch.randn(count, request.model.latent_dim, generator=generator)
+    noise = torch.randn(len(numbers), request.model.latent_dim, generator=generator)
     error, values = 0.0, 0
-    for which, images in batches(request, "validation", count, request.batch_size):
-        z = reparameterize(*model.posterior(images), noise[which].to(request.device))
+    noises = torch.split(noise, request.batch_size)
+    found = batches(request, request.fitted, numbers, request.batch_size)
+    for draws, (_, images) in zip(noises, found, strict=True):
+        z = reparameterize(*model.posterior(images), draws.to(request.device))
         error += float((images - request.model.sample(z)).double().square().sum())
         values += images.numel()
     variance = max(error / values, SMALLEST_VARIANCE)
@@ -235,20 +273,21 @@ def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, 
     return Observer(model.posterior, log_prob), variance
 
 
+def fit_images(request: LikelihoodRequest) -> NDArray[np.int64]:
+    """Numbers of the images that a variance is fitted to: as many as the validation split has."""
+    there, wanted = (len(request.data.pixels(split)) for split in (request.fitted, "validation"))
+    return np.arange(there) if wanted >= there else chosen(request.data, request.fitted, wanted)
+
+
 def batches(
-    request: LikelihoodRequest, split: Split, count: int, size: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """The first `count` images of a split on the device, `size` at a time, each with its slice."""
+    request: LikelihoodRequest, split: Split, numbers: NDArray[np.int64], size: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Images of a split by their numbers, on the device, `size` at a time, each with its numbers."""
     pixels = request.data.pixels(split)
-    for start in range(0, count, size):
-        which = slice(start, min(start + size, count))
-        part = torch.from_numpy(pixels[which].copy())
+    for start in range(0, len(numbers), size):
+        which = numbers[start : start + size]
+        part = torch.from_numpy(pixels[which])
         yield which, request.data.to_images(part.to(request.device))
-
-
-def which_numbers(which: slice) -> range:
-    """Indices that a slice selects."""
-    return range(which.start, which.stop)
 
 
 def _mean(
@@ -277,4 +316,5 @@ def _score(
         return Score(name, None, unit, better, card, status="nonfinite")
     if not math.isfinite(error):
         return Score(name, value, unit, better, card)
-    return Score(name, value, unit, better, card, low=value - error, high=value + error)
+    low, high = value - error, value + error
+    return Score(name, value, unit, better, card, low=low, high=high, interval=OVER_IMAGES)

@@ -1,46 +1,108 @@
-"""Features of generated images, and how fast these are generated."""
+"""The images that a model generates for an evaluation: their features, their card, their speed."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
 from genbench.metrics.feature_store import FeatureStore
-from genbench.models.contract import GenerativeModel
+from genbench.models.batch_statistics import batch_norm_card
+from genbench.models.contract import DrawsPixels, GenerativeModel, HasLikelihood
+from genbench.runs.score import digest
+
+EDGE = 2**-25  # uniform noise stays this far from 0 and 1, where an inverse CDF is infinite
 
 
-def sampled_features(
-    model: GenerativeModel, data: ImageData, store: FeatureStore, latents: Tensor
-) -> tuple[Features | None, float | None]:
-    """Features of the images of `latents` (N, ...), in order, and images sampled per second.
+@dataclass(frozen=True)
+class GeneratedSet:
+    """`num_samples` images of a model, from latents that are drawn at once on the CPU by `seed`.
 
-    The features are None if an image is NaN or infinite. The speed is that of this process, and None
-    if it has sampled nothing.
+    `pixels` are the `mean` of p(x | z), or a `sample` of it. A model without a likelihood has one
+    image for each latent, which is both.
     """
-    parts = torch.split(latents, store.batch_size)
-    clock = _Clock(store.device)
-    finite = True
 
-    def batches() -> Iterator[Tensor]:
-        nonlocal finite
-        for number in store.workers.own(len(parts)):
-            z = parts[number]
-            with clock.timing(len(z)):
-                images = model.sample(z.to(store.device))
-            finite = finite and bool(images.isfinite().all())
-            yield data.to_pixels(images)
+    num_samples: int
+    seed: int
+    pixels: str = "mean"
 
-    own = store.extract(batches(), data.levels)
-    if not finite:  # pixels are clamped, so that their features may be finite nevertheless
-        own.features.fill_(math.nan)
-    features = store.workers.gather("fake", own)
-    every = bool(features.features.isfinite().all())
-    return features if every else None, clock.images_per_second
+    def __post_init__(self) -> None:
+        """Refuse other pixels. Raises UserMistake."""
+        if self.pixels not in ("mean", "sample"):
+            raise UserMistake(
+                f"evaluation.pixels={self.pixels!r}: choose mean, the mean of p(x|z), or sample, a "
+                "draw from it"
+            )
+
+    def card(
+        self, model: GenerativeModel, data: ImageData, averaging: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """What defines the set; `averaging` is the card of averaged weights."""
+        return {
+            "dataset": data.name,
+            "n": self.num_samples,
+            "seed": self.seed,
+            "latents": "prior",
+            "pixels": self.pixels,
+            "weights": "raw" if averaging is None else "ema",
+            **({} if averaging is None else {"averaging": dict(averaging)}),
+            "quantisation": {"round": "nearest", "levels": data.levels},
+            **batch_norm_card(model),
+        }
+
+    def features(
+        self, model: GenerativeModel, data: ImageData, store: FeatureStore
+    ) -> tuple[Features | None, float | None]:
+        """Features of the images, in order, and images sampled per second.
+
+        The features are None if an image is NaN or infinite. The speed is that of this process, and
+        None if it has sampled nothing. Raises UserMistake for pixels that the model cannot draw.
+        """
+        latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
+        parts = torch.split(latents, store.batch_size)
+        clock = _Clock(store.device)
+        finite = True
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal finite
+            for number in store.workers.own(len(parts)):
+                z = parts[number]
+                with clock.timing(len(z)):
+                    images = self._images(model, data, z.to(store.device), number * len(parts[0]))
+                finite = finite and bool(images.isfinite().all())
+                yield data.to_pixels(images)
+
+        own = store.extract(batches(), data.levels)
+        if not finite:  # pixels are clamped, so that their features may be finite nevertheless
+            own.features.fill_(math.nan)
+        features = store.workers.gather("fake", own)
+        every = bool(features.features.isfinite().all())
+        return features if every else None, clock.images_per_second
+
+    def _images(self, model: GenerativeModel, data: ImageData, z: Tensor, first: int) -> Tensor:
+        """Images of latents, which are number `first` and following of the set."""
+        if self.pixels == "mean" or not isinstance(model, DrawsPixels | HasLikelihood):
+            return model.sample(z)
+        if not isinstance(model, DrawsPixels):
+            raise UserMistake(
+                f"evaluation.pixels=sample: {type(model).__name__} has a likelihood but no method "
+                "`draw` to draw images from it: add one, or score the means with evaluation.pixels=mean"
+            )
+        shape = (data.channels, data.image_size, data.image_size)
+        noise = torch.stack([self._uniform(first + i, shape) for i in range(len(z))])
+        return model.draw(z, noise.to(z.device))
+
+    def _uniform(self, image: int, shape: tuple[int, ...]) -> Tensor:
+        """Noise of one image, by a generator of its own: batches and processes do not change it."""
+        generator = torch.Generator().manual_seed(int(digest(["pixels", self.seed, image], 15), 16))
+        return torch.rand(shape, generator=generator).clamp(EDGE, 1 - 2 * EDGE)
 
 
 class _Clock:

@@ -146,6 +146,15 @@ class HasPosterior(Protocol):
 
 
 @runtime_checkable
+class DrawsPixels(Protocol):
+    """A model whose images are drawn from p(x | z), of which `sample` gives the mean."""
+
+    def draw(self, z: Tensor, uniform: Tensor) -> Tensor:
+        """Images (N, C, H, W) for latents (N, ...), by the inverse CDF at `uniform` in (0, 1)."""
+        ...
+
+
+@runtime_checkable
 class HasLikelihood(HasPosterior, Protocol):
     """A model whose objective bounds log p(x)."""
 

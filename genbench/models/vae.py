@@ -70,6 +70,10 @@ class VAE(GenerativeModel):
         """Mean images of p(x|z)."""
         return self.likelihood.image(self.decoder(z))
 
+    def draw(self, z: Tensor, uniform: Tensor) -> Tensor:
+        """Images drawn from p(x|z), by its inverse CDF at `uniform` (N, C, H, W)."""
+        return self.likelihood.draw(self.decoder(z), uniform)
+
     def reconstruct(self, images: Tensor) -> Tensor:
         """Mean images at the posterior's mean."""
         return self.sample(self.posterior(images)[0])

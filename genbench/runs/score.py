@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 # order of columns, by quantity
@@ -37,7 +37,7 @@ class Score:
     (`elbo_discretized-logistic`). `value` is None if it could not be computed; `status` is `ok`, or the
     reason why there is no value or why it must not be compared.
     `low` and `high` are a confidence interval of the value for these weights, not its spread over
-    seeds; None if no interval is known.
+    seeds (None if no interval is known); `interval` says what it covers.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Score:
     high: float | None = None
     checkpoint: str = "final"
     status: str = "ok"
+    interval: str = ""  # scores of earlier versions do not say it
     protocol: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -67,11 +68,26 @@ class Score:
         """What is measured, without the extractor: `fd` of `fd_lenet-digits-v1`."""
         return str(self.card.get("quantity", self.name))
 
+    @property
+    def split(self) -> str:
+        """The split that the evaluation held out: `test`, or `validation` for what a search may see."""
+        return str(self.card.get("split", "test"))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Score":
-        """Inverse of `to_dict`; `protocol` is computed again."""
-        return cls(**{key: value for key, value in content.items() if key != "protocol"})
+        """Inverse of `to_dict`; `protocol` is computed again, fields of a later version are ignored."""
+        known = {f.name for f in fields(cls) if f.init}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+
+def interval_notes(scores: Iterable[Score]) -> list[str]:
+    """A line for each kind of interval: the scores that have it, and what it covers."""
+    quantities: dict[str, dict[str, None]] = {}
+    for score in scores:
+        if score.interval and score.low is not None:
+            quantities.setdefault(score.interval, {})[score.quantity] = None
+    return [f"[] of {', '.join(names)}: {words}" for words, names in quantities.items()]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -130,6 +131,17 @@ def test_the_main_score_is_fd_and_not_one_whose_name_begins_with_fd(run, listed)
     assert (one["score_name"], one["score"]) == ("fd", 7.0)
 
 
+def test_a_validation_score_is_called_one_and_is_the_main_one_only_without_others(run, listed):
+    test = score("fd", 7.0)
+    searched = replace(test, name="fd_lenet_validation", card={**test.card, "split": "validation"})
+    run("a", [replace(searched, value=5.0), test])
+    run("b", [searched])
+    both, alone = json.loads(listed("--format", "json"))
+    assert (both["score_name"], both["score"]) == ("fd", 7.0)
+    assert (both["final/fd_lenet"], both["final/fd_lenet_validation"]) == (7.0, 5.0)
+    assert (alone["score_name"], alone["score"]) == ("fd@validation", 7.0)
+
+
 def test_another_protocol_does_not_replace_a_run_s_own_number(run, listed):
     path = run("a", [score("fd", 7.0)])
     other = score("fd", 6.0, n=5000)
@@ -195,6 +207,15 @@ def test_a_record_that_cannot_be_read_does_not_hide_the_others(run, listed):
 
 
 # --- genbench show --------------------------------------------------------------------------------
+
+
+def test_intervals_are_printed_with_what_they_cover(run, shown):
+    one = replace(score("fd", 7.0), low=6.0, high=8.0, interval="95 % over images")
+    run("a", [one, replace(one, name="kid", card={"quantity": "kid"}), score("is", 3.0)])
+    text = shown("a")
+    assert "fd_lenet" in text
+    assert "[6, 8]" in text
+    assert "[] of fd, kid: 95 % over images" in text
 
 
 def test_show_prints_settings_cost_and_command(run, shown):

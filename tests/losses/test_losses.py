@@ -153,6 +153,38 @@ def test_a_constant_border_costs_nothing_once_the_mean_runs_past_the_range():
     torch.testing.assert_close(likelihood.log_prob(*bordered), likelihood.log_prob(image, output))
 
 
+def uniform(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)).clamp(1e-7, 1 - 1e-7)
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+@pytest.mark.parametrize("mean", [-1.1, -0.3, 0.97])
+def test_levels_are_drawn_as_often_as_the_discretized_logistic_says(levels, mean):
+    likelihood, count = DiscretizedLogistic(levels, 0.2), 40_000
+    output = torch.full((count, 1, 1, 1), mean)
+    drawn = likelihood.draw(output, uniform(count, 1, 1, 1)).flatten()
+    numbers = (drawn.double() + 1) * (levels - 1) / 2
+    torch.testing.assert_close(numbers, numbers.round(), rtol=0, atol=1e-4)  # stored levels only
+    bins = torch.linspace(-1, 1, levels).view(-1, 1, 1, 1)
+    mass = likelihood.log_prob(bins, torch.full_like(bins, mean)).exp().double()
+    seen = torch.bincount(numbers.round().long(), minlength=levels) / count
+    error = (mass * (1 - mass) / count).sqrt().clamp_min(1 / count)
+    assert ((seen - mass).abs() / error).max() < 5
+
+
+def test_pixels_are_drawn_from_the_gaussian_and_from_the_bernoulli():
+    likelihood, noise = Gaussian(0.3, learned=False), uniform(40_000, 1, 1, 1)
+    drawn = likelihood.draw(torch.full_like(noise, 0.5), noise)
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.006)
+    assert float(drawn.std()) == pytest.approx(0.3, rel=0.02)
+    inside = float(((drawn - 0.5).abs() < 0.3).float().mean())
+    assert inside == pytest.approx(0.6827, abs=0.01)
+    ones = Bernoulli(2).draw(torch.full_like(noise, -1.2), noise)
+    assert set(ones.flatten().tolist()) == {-1.0, 1.0}
+    expected = 1 / (1 + math.exp(1.2))
+    assert float((ones + 1).mean() / 2) == pytest.approx(expected, abs=0.01)
+
+
 @pytest.mark.parametrize(
     "likelihood", [DiscretizedLogistic(17), Gaussian(), Gaussian(0.5, learned=False)]
 )

@@ -4,6 +4,7 @@ import json
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -11,7 +12,7 @@ from torch.distributions import MultivariateNormal
 from fixtures.likelihood import CPU, PCA, Given, K, make_vae, make_vae_gan
 from genbench.errors import UserMistake
 from genbench.losses.likelihood import DiscretizedLogistic
-from genbench.metrics import ais
+from genbench.metrics import ais, annealing
 from genbench.metrics.ais import AnnealedImportance, unit_means
 from genbench.metrics.annealing import (
     Annealer,
@@ -209,7 +210,32 @@ def test_the_score_is_the_density_of_dequantised_images_on_the_unit_interval():
     assert exact - 0.1 < value < exact + 0.5
     assert abs(gap) < 0.5  # a decoder as easy as this leaves hardly any
     assert found["nll_ais"].status == "ok"
-    assert (found["nll_ais"].low, found["nll_ais"].high) == (value - max(gap, 0), value)
+
+
+def test_the_error_over_images_and_the_gap_of_the_chains_stand_apart():
+    model, data, metric = make_gan(), Given(), make_metric()
+    with torch.no_grad():
+        parts = metric.estimate(LikelihoodRequest(model, data, CPU, 0, 256), 6, {})
+    found = score(model, data, metric=metric)
+    one, gap = found["nll_ais"], found["ais_gap"]
+    error = 1.96 * float(parts.test.std()) / math.sqrt(6)
+    assert one.value == pytest.approx(-float(parts.test.mean()))
+    assert (one.low, one.high) == pytest.approx((one.value - error, one.value + error))
+    error = 1.96 * float((parts.above - parts.below).std()) / math.sqrt(4)
+    assert (gap.low, gap.high) == pytest.approx((gap.value - error, gap.value + error))
+    assert "held-out images" in one.interval
+    assert "simulated images" in gap.interval
+    single = score(model, data, metric=make_metric(images=1, simulated=1))
+    assert single["nll_ais"].value is not None
+    assert single["nll_ais"].low is None
+
+
+def test_all_classes_of_a_sorted_split_are_scored():
+    data = Given(test=500)
+    grey = (np.arange(500) // 50 * 20).astype(np.uint8)
+    data.splits["test"] = np.broadcast_to(grey[:, None, None, None], (500, 1, 8, 8)).copy()
+    images = ais._dequantised(data, "test", range(50), generator())
+    assert set((images[:, 0] * 256 / 20).floor().long().tolist()) == set(range(10))
 
 
 def test_means_of_the_darkest_and_brightest_pixel_are_the_middles_of_their_levels():
@@ -228,6 +254,21 @@ def test_every_decoder_is_scored_under_one_protocol():
         assert set(scores) == {"nll_ais", "ais_gap", "ais_variance"}
     assert len({scores["nll_ais"].protocol for scores in found}) == 1
     assert found[0]["ais_variance"].value != found[2]["ais_variance"].value
+
+
+def test_where_validation_images_are_scored_the_variance_is_fitted_to_training_images(monkeypatch):
+    monkeypatch.setattr(annealing, "FIT_ROUNDS", 10)
+    data = Given()
+    request = LikelihoodRequest(make_gan(), data, CPU, 0, 256, "validation")
+    with torch.no_grad():
+        before = {one.name: one for one in make_metric(variance=None)(request)}
+        for split in ("validation", "test"):
+            data.splits[split] = 255 - data.splits[split]
+        after = {one.name: one for one in make_metric(variance=None)(request)}
+    assert before["nll_ais"].card["heldout"]["split"] == "validation"
+    assert before["nll_ais"].card["estimator"]["variance"] == "train"
+    assert after["ais_variance"].value == before["ais_variance"].value
+    assert after["nll_ais"].value != before["nll_ais"].value
 
 
 def test_a_model_without_a_normal_prior_has_no_such_score():

@@ -19,10 +19,13 @@ from fixtures.evaluation import (
     run,
     values,
 )
+from fixtures.likelihood import PCA
 from fixtures.places import CONFIGS
 from genbench.errors import UserMistake
-from genbench.losses.likelihood import DiscretizedLogistic, Gaussian
-from genbench.metrics.evaluation import Evaluation, score_name
+from genbench.losses.likelihood import DiscretizedLogistic, Gaussian, Likelihood
+from genbench.metrics.evaluation import Evaluation
+from genbench.metrics.feature_scores import score_name
+from genbench.metrics.feature_workers import ALONE
 from genbench.metrics.frechet import FrechetDistance
 from genbench.models.noise import Noise
 from genbench.runs.score import Score
@@ -37,7 +40,7 @@ def test_a_metric_that_is_null_is_left_out_and_changes_no_other(tmp_path):
         tmp_path, make_vae(DiscretizedLogistic(17)), metrics=metrics, likelihoods={"bounds": None}
     )
     assert [score.name for score in part] == [
-        f"fd{x}_small" for x in ("", "_bc", "_heldout", "_floor")
+        f"fd{x}_small" for x in ("", "_bc", "_heldout", "_floor", "_real")
     ]
     assert values(part).items() <= values(whole).items()
     assert protocols(part).items() <= protocols(whole).items()
@@ -45,8 +48,11 @@ def test_a_metric_that_is_null_is_left_out_and_changes_no_other(tmp_path):
 
 def test_every_score_has_a_value_a_card_and_a_name_with_its_extractor(tmp_path):
     scores = run(tmp_path)
-    names = "fd fd_bc fd_heldout fd_floor kid is is_heldout precision recall density coverage"
-    expected = [f"{name}_small" for name in [*names.split(), "class_tv", "copy_rate"]]
+    names = (
+        "fd fd_bc fd_heldout fd_floor fd_real kid is is_heldout precision recall density coverage"
+    )
+    names += " class_tv class_tv_floor copy_rate"
+    expected = [f"{name}_small" for name in names.split()]
     assert [score.name for score in scores] == expected
     for score in scores:
         assert score.status == "ok"
@@ -61,6 +67,7 @@ def test_every_score_has_a_value_a_card_and_a_name_with_its_extractor(tmp_path):
         "n": 100,
         "seed": 0,
         "latents": "prior",
+        "pixels": "mean",
         "weights": "raw",
         "quantisation": {"round": "nearest", "levels": 17},
     }
@@ -71,12 +78,15 @@ def test_equal_protocols_are_equal_for_all_models_and_every_change_makes_another
     first = protocols(run(tmp_path))
     assert protocols(run(tmp_path, make_noise(Squares()))) == first
     assert protocols(run(tmp_path, batch_size=50)) == first
-    for change in ({"seed": 1}, {"num_samples": 90}):
+    of_real_images = {"fd_real_small", "is_heldout_small"}
+    floors = {"fd_floor_small", "class_tv_floor_small"}
+    for change, kept in (
+        ({"seed": 1}, of_real_images | floors),
+        ({"pixels": "sample"}, of_real_images | floors),
+        ({"num_samples": 90}, of_real_images),  # a floor is taken at the number of its score
+    ):
         other = protocols(run(tmp_path, **change))
-        assert {name for name in first if other[name] == first[name]} == {
-            "fd_floor_small",
-            "is_heldout_small",
-        }
+        assert {name for name in first if other[name] == first[name]} == kept
     for other in (
         protocols(run(tmp_path, data=Squares(seed=1))),
         protocols(run(tmp_path, extractor=Small(sha256="1" * 64))),
@@ -142,7 +152,7 @@ def test_images_that_are_not_finite_have_no_scores_and_are_not_left_out(tmp_path
     scores = run(tmp_path, make_decoder(broken=True))
     assert protocols(scores) == protocols(run(tmp_path))
     for score in scores:
-        if score.name in ("fd_floor_small", "is_heldout_small"):
+        if "fake" not in score.card:
             assert score.status == "ok"
             assert score.value is not None
         else:
@@ -155,6 +165,71 @@ def test_the_speed_of_sampling_is_measured(tmp_path):
     assert evaluation.sample_images_per_second is None
     evaluation(make_decoder(), Squares(), CPU)
     assert evaluation.sample_images_per_second > 0
+
+
+# --- the validation split -------------------------------------------------------------------------
+
+
+def test_a_validation_score_has_another_name_and_protocol_and_other_latents(tmp_path):
+    model = make_vae(DiscretizedLogistic(17))
+    reported, searched = run(tmp_path, model), run(tmp_path, model, split="validation")
+    assert [score.name for score in searched] == [f"{s.name}_validation" for s in reported]
+    assert [score.quantity for score in searched] == [score.quantity for score in reported]
+    assert {score.protocol for score in reported}.isdisjoint(score.protocol for score in searched)
+    for score in searched:
+        assert score.split == "validation"
+        assert score.card["split"] == "validation"
+        assert score.card.get("heldout", {"split": "validation"})["split"] == "validation"
+        assert score.card.get("real", {"split": "train"})["split"] == "train"
+        assert score.card.get("fake", {}).get("seed") != 0
+        assert score.card.get("seed") != 0
+    assert {score.split for score in reported} == {"test"}
+    assert all("split" not in score.card for score in reported)  # as before there was a choice
+
+
+def test_a_validation_score_does_not_depend_on_the_test_images(tmp_path):
+    found = []
+    for number in range(2):
+        data = Squares()
+        data.splits["test"] = (data.splits["test"] + number) % 17
+        model = make_vae(DiscretizedLogistic(17))
+        found.append(run(tmp_path / str(number), model, data, split="validation"))
+        data.splits["test"] = None  # not even looked at
+        again = run(tmp_path / "never", model, data, split="validation")
+        assert values(again) == values(found[-1])
+    assert values(found[0]) == values(found[1])
+    assert protocols(found[0]) == protocols(found[1])
+
+
+def test_validation_scores_are_of_samples_that_test_scores_do_not_see(tmp_path):
+    seen = []
+
+    class Watched(type(make_decoder())):
+        def latents(self, n, generator):
+            seen.append(super().latents(n, generator))
+            return seen[-1]
+
+    torch.manual_seed(0)
+    model = Watched()
+    for split in ("test", "validation", "validation"):
+        run(tmp_path, model, split=split)
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.isin(seen[1], seen[0]).any()
+
+
+def test_selection_may_use_the_latents_of_neither_split(tmp_path):
+    for split in ("test", "validation"):
+        evaluation = make_evaluation(tmp_path, split=split)
+        for seed in {0, evaluation.seed}:
+            with pytest.raises(UserMistake, match="is evaluation.seed"):
+                evaluation.check_seed(seed)
+
+
+def test_another_split_is_refused(tmp_path):
+    with pytest.raises(UserMistake, match="evaluation.split='train'"):
+        make_evaluation(tmp_path, split="train")
+    with pytest.raises(UserMistake, match="validation split of squares .* at least 6"):
+        make_evaluation(tmp_path, split="validation").prepare(Squares(sizes=(60, 3, 60)))
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -218,12 +293,16 @@ def test_pixels_that_nobody_had_seen_are_identified_on_the_way_and_not_cached(tm
 # --- likelihood -----------------------------------------------------------------------------------
 
 
+SHARED = [f"{name}_posthoc_gaussian-posthoc" for name in ("elbo", "rate", "distortion")]
+SHARED += ["posthoc_variance"]
+
+
 def test_a_model_with_a_likelihood_is_scored_under_its_tag(tmp_path):
     scores = run(tmp_path, make_vae(DiscretizedLogistic(17)), metrics={})
     found = values(scores)
     tag = "discretized-logistic-17"
-    names = ("elbo", "rate", "distortion", "bits_per_dim", "iwae_20")
-    assert [*found] == [f"{name}_{tag}" for name in names]
+    names = ("elbo", "rate", "distortion", "bits_per_dim", "elbo_subset", "iwae_20")
+    assert [*found] == [f"{name}_{tag}" for name in names] + SHARED
     bound = found[f"rate_{tag}"] + found[f"distortion_{tag}"]
     assert found[f"elbo_{tag}"] == pytest.approx(-bound)
     assert found[f"bits_per_dim_{tag}"] == pytest.approx(bound / (64 * np.log(2)))
@@ -245,8 +324,8 @@ def test_the_bound_is_the_models_own_on_the_test_images(tmp_path):
 
 def test_a_density_has_no_bits_per_dimension(tmp_path):
     found = values(run(tmp_path, make_vae(Gaussian(0.5, learned=False)), metrics={}))
-    names = ("elbo", "rate", "distortion", "iwae_20")
-    assert [*found] == [f"{name}_gaussian-0.5" for name in names]
+    names = ("elbo", "rate", "distortion", "elbo_subset", "iwae_20")
+    assert [*found] == [f"{name}_gaussian-0.5" for name in names] + SHARED
 
 
 def test_a_model_without_a_likelihood_has_no_such_score(tmp_path):
@@ -260,27 +339,120 @@ def test_a_bound_that_is_not_finite_has_no_value(tmp_path):
     assert {(score.value, score.status) for score in scores} == {(None, "nonfinite")}
 
 
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def drawn_features(folder, model, **changes):
+    evaluation = make_evaluation(folder, pixels="sample", **changes)
+    store = evaluation._store(CPU, ALONE)
+    with torch.no_grad():
+        return evaluation.generated.features(model, Squares(), store)[0].features
+
+
+def test_pixels_are_drawn_by_the_seed_whatever_the_batch_size(tmp_path):
+    model = make_vae(DiscretizedLogistic(17))
+    first = drawn_features(tmp_path, model, batch_size=100)
+    for size in (1, 7, 64):
+        torch.testing.assert_close(drawn_features(tmp_path, model, batch_size=size), first)
+    assert not torch.allclose(drawn_features(tmp_path, model, seed=1), first)
+    means = values(run(tmp_path, model))["fd_small"]
+    scores = run(tmp_path, model, pixels="sample")
+    assert scores[0].card["fake"]["pixels"] == "sample"
+    assert scores[0].value != means
+
+
+def test_a_model_without_a_likelihood_has_one_image_a_latent_under_both_protocols(tmp_path):
+    mean, drawn = run(tmp_path), run(tmp_path, pixels="sample")
+    assert values(mean) == values(drawn)
+    assert protocols(mean)["fd_small"] != protocols(drawn)["fd_small"]
+
+
+def test_a_likelihood_that_cannot_be_drawn_from_is_refused(tmp_path):
+    class Mute(DiscretizedLogistic):
+        draw = Likelihood.draw
+
+    with pytest.raises(UserMistake, match="Mute has no method `draw`"):
+        run(tmp_path, make_vae(Mute(17)), pixels="sample")
+    with pytest.raises(UserMistake, match="PCA has a likelihood but no method `draw`"):
+        run(tmp_path, PCA(), pixels="sample", num_samples=20)
+    with pytest.raises(UserMistake, match="evaluation.pixels='mode'"):
+        make_evaluation(tmp_path, pixels="mode")
+
+
+def test_the_card_says_that_real_images_are_not_mirrored_where_training_mirrors_them(tmp_path):
+    data = Squares()
+    assert "mirrored" not in run(tmp_path, data=data)[0].card["real"]
+    data.flip = True
+    card = run(tmp_path, data=data)[0].card
+    assert card["real"]["mirrored"] is False
+    assert len(files(tmp_path)) == 2  # the features of both splits are as before
+
+
+# --- statuses and intervals -----------------------------------------------------------------------
+
+
+def by_quantity(scores):
+    return {score.quantity: score for score in scores}
+
+
+def test_what_is_not_computed_is_not_called_nonfinite(tmp_path):
+    found = by_quantity(run(tmp_path, metrics={"fd": FrechetDistance(bootstrap=0)}))
+    assert found["fd_bc"].value is None
+    assert found["fd_bc"].status == "not computed: evaluation.metrics.frechet.bootstrap=0"
+    assert found["fd"].status == "ok"
+
+
+def test_the_bootstrap_is_no_part_of_the_distance_and_is_part_of_its_corrected_form(tmp_path):
+    few, more = (
+        by_quantity(run(tmp_path, metrics={"fd": FrechetDistance(bootstrap=count)}))
+        for count in (3, 4)
+    )
+    assert {name for name in few if few[name].protocol != more[name].protocol} == {"fd_bc"}
+    assert few["fd"].value == more["fd"].value
+
+
+def test_the_corrected_distance_is_blank_where_images_are_too_few_for_it(tmp_path):
+    found = by_quantity(run(tmp_path, num_samples=79))  # of 8 features
+    assert found["fd_bc"].status == "too few images: 79 are below 10 x 8 features"
+    assert found["fd_bc"].value is None
+    assert by_quantity(run(tmp_path, num_samples=80))["fd_bc"].value is not None
+    data = Squares(sizes=(70, 40, 60))
+    assert "70 are below" in by_quantity(run(tmp_path, data=data))["fd_bc"].status
+
+
+def test_every_interval_says_what_it_covers(tmp_path):
+    for score in run(tmp_path, make_vae(DiscretizedLogistic(17))):
+        assert (score.low is None) == (score.interval == "")
+        assert Score.from_dict(score.to_dict()) == score
+
+
 # --- names and mistakes ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("resize", "quantity", "name"),
+    ("resize", "quantity", "num_samples", "name"),
     [
-        ("tf1-bilinear", "fd", "fid"),
-        ("tf1-bilinear", "fd_bc", "fid_bc"),
-        ("tf1-bilinear", "kid", "kid"),
-        ("tf1-bilinear", "is_heldout", "is_heldout"),
-        ("tf1-bilinear", "precision", "precision_inception-2015"),
-        ("pil-bicubic", "fd", "fid_clean"),
-        ("pil-bicubic", "fd_floor", "fid_clean_floor"),
-        ("torch-bilinear", "fd", "fd_inception-2015"),
+        ("tf1-bilinear", "fd", 10_000, "fid"),
+        ("tf1-bilinear", "fd", 50_000, "fid"),
+        ("tf1-bilinear", "fd", 9_999, "fd_inception-2015"),
+        ("tf1-bilinear", "fd_bc", 50_000, "fid_bc"),
+        ("tf1-bilinear", "kid", 10_000, "kid"),
+        ("tf1-bilinear", "kid", 2_000, "kid_inception-2015"),
+        ("tf1-bilinear", "is_heldout", 10_000, "is_heldout"),
+        ("tf1-bilinear", "precision", 50_000, "precision_inception-2015"),
+        ("pil-bicubic", "fd", 10_000, "fid_clean"),
+        ("pil-bicubic", "fd", 2_000, "fd_inception-2015"),
+        ("pil-bicubic", "fd_floor", 10_000, "fid_clean_floor"),
+        ("torch-bilinear", "fd", 50_000, "fd_inception-2015"),
     ],
 )
-def test_the_names_of_the_papers_are_for_the_features_of_the_papers(resize, quantity, name):
+def test_the_names_of_the_papers_are_for_their_features_and_numbers_of_images(
+    resize, quantity, num_samples, name
+):
     paper = Small("inception-2015", resize, "6726825d" + "0" * 56)
-    assert score_name(quantity, paper) == name
+    assert score_name(quantity, paper, num_samples) == name
     other = Small("inception-2015", resize, "6726825e" + "0" * 56)
-    assert score_name(quantity, other) == f"{quantity}_inception-2015"
+    assert score_name(quantity, other, num_samples) == f"{quantity}_inception-2015"
 
 
 def test_an_extractor_that_cannot_read_the_images_is_refused_beforehand(tmp_path):

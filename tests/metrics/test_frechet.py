@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from fixtures.features import draw, feed, frechet
+from genbench.metrics.contract import Features
 from genbench.metrics.frechet import (
     FrechetDistance,
     Moments,
+    bias_constant,
     distance,
     factor,
+    jackknife,
     moments,
     resampled_distances,
 )
@@ -128,6 +131,64 @@ def test_resampling_depends_on_its_seed_alone():
     assert resampled_distances(x, y, 3, seed=6) != first
 
 
-def test_the_floor_needs_no_generated_image():
+def test_the_distance_of_real_images_needs_no_generated_one():
     found = feed(FrechetDistance(), real=draw(50, 3), heldout=draw(50, 3, seed=1))
-    assert set(found) == {"fd_floor"}
+    assert set(found) == {"fd_real"}
+
+
+def floor_of(real, heldout, num_samples, **settings):
+    sets = {"real": Features(real, real), "heldout": Features(heldout, heldout)}
+    return FrechetDistance(**settings).floors(sets, num_samples)["fd_floor"]
+
+
+@pytest.mark.parametrize(("heldout", "num_samples"), [(360, 2000), (1000, 200), (300, 250)])
+def test_the_floor_is_the_distance_of_so_many_new_images(heldout, num_samples):
+    """From fewer held-out images, from many more, and from hardly more."""
+    expected, found, covered = [], [], 0
+    for seed in range(20):
+        real = draw(1000, 16, seed=3 * seed)
+        new = draw(num_samples, 16, seed=3 * seed + 1)
+        expected.append(frechet(real, new))
+        floor = floor_of(real, draw(heldout, 16, seed=3 * seed + 2), num_samples)
+        found.append(floor.value)
+        covered += floor.low < floor.value < floor.high
+    assert covered == 20
+    assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.1)
+
+
+def test_the_bias_constant_is_that_of_the_closed_form_and_of_the_mean_over_draws():
+    """For a Gaussian Var(y_i y_j) = l_i l_j, and 2 l_i^2 for i = j."""
+    scales = torch.linspace(0.5, 2, 6, dtype=torch.float64)
+    variances = scales.square()
+    pairs = variances[:, None] * variances / (variances[:, None] + variances)
+    expected = float(variances.sum() + (pairs.sum() + pairs.diag().sum()) / 2)
+    rows = draw(100_000, 6) * scales
+    assert bias_constant(rows) == pytest.approx(expected, rel=0.02)
+    constant = torch.cat([rows, torch.full((100_000, 2), 3.0)], 1)  # features that never fire
+    assert bias_constant(constant) == pytest.approx(bias_constant(rows), rel=1e-9)
+    fitted = Moments(torch.zeros(6, dtype=torch.float64), variances.diag())
+    drawn = [distance(fitted, moments(draw(400, 6, seed=i) * scales)) for i in range(200)]
+    assert 400 * np.mean(drawn) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_floor_is_taken_at_the_number_of_the_score_not_of_held_out_images():
+    real, heldout = draw(1000, 16), draw(200, 16, seed=1)
+    floors = [floor_of(real, heldout, n, bootstrap=0) for n in (100, 200, 400, 2000)]
+    values = [floor.value for floor in floors]
+    assert values == sorted(values, reverse=True)
+    assert values[1] == pytest.approx(frechet(real, heldout))
+    assert {(floor.low, floor.interval) for floor in floors} == {(None, "")}
+
+
+def test_too_few_held_out_images_have_no_floor():
+    few = floor_of(draw(500, 16), draw(79, 16), 400)
+    assert few.status == "too few images: 79 held-out ones are below 5 x 16 features"
+    assert few.value is None
+    assert floor_of(draw(500, 16), draw(80, 16), 400).value is not None
+    assert floor_of(draw(500, 16), draw(79, 16), 79).value is not None  # not extrapolated
+
+
+def test_the_standard_error_of_a_mean_by_leaving_out_is_that_of_the_textbook():
+    rows = draw(40, 1)
+    found = jackknife(lambda some: float(some.mean()), rows, 40, seed=0)
+    assert found == pytest.approx(float(rows.std()) / math.sqrt(40), rel=1e-9)

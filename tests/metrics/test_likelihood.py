@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,10 +16,12 @@ from genbench.metrics.likelihood import (
     Observer,
     bits_per_dimension,
     elbo,
+    fit_images,
     gaussian_log_prob,
     importance_bound,
     posthoc,
 )
+from genbench.metrics.subsets import chosen
 from genbench.models.contract import HasLikelihood
 
 
@@ -98,10 +101,13 @@ class Blind(torch.nn.Module):
         return images.new_zeros(len(images), 4), images.new_zeros(len(images), 4)
 
 
+def make_bounds(**changes):
+    return Bounds(**{"posterior_draws": 2, "importance_draws": 30, "max_images": None} | changes)
+
+
 def score(model, data, batch_size=16, **changes):
-    arguments = {"posterior_draws": 2, "importance_draws": 30, "max_images": None} | changes
     with torch.no_grad():
-        scores = Bounds(**arguments)(LikelihoodRequest(model, data, CPU, 0, batch_size))
+        scores = make_bounds(**changes)(LikelihoodRequest(model, data, CPU, 0, batch_size))
     return {one.name: one for one in scores}
 
 
@@ -134,14 +140,75 @@ def test_bounds_do_not_depend_on_the_batch_and_the_importance_bound_is_the_highe
             assert found[name].protocol == one.protocol
 
 
-def test_fewer_images_are_the_first_ones_under_a_protocol_of_their_own():
+def test_fewer_images_are_a_subset_under_a_protocol_of_its_own():
     model, data = make_vae(DiscretizedLogistic(256)), Given()
     name = f"iwae_30_{model.likelihood.tag}"
     few, all_of_them = score(model, data, max_images=20)[name], score(model, data)[name]
     assert few.protocol != all_of_them.protocol
-    assert few.card["heldout"]["first"] == 20
-    alone = score(model, Given(test=20))[name]
-    assert few.value == pytest.approx(alone.value, rel=1e-6)
+    assert few.card["heldout"]["subset"]["n"] == 20
+    assert "subset" not in all_of_them.card["heldout"]
+    assert few.value != all_of_them.value
+
+
+def test_beside_the_importance_bound_stands_the_elbo_of_the_same_images():
+    model, data = make_vae(DiscretizedLogistic(256)), Given()
+    tag = model.likelihood.tag
+    found = score(model, data, max_images=20)
+    which = chosen(data, "test", 20)
+    same = Given()
+    same.splits["test"] = data.splits["test"][which]
+    noise = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))[:, which]
+    with torch.no_grad():
+        images = same.to_images(torch.from_numpy(same.pixels("test")))
+        parts = elbo(observer(model), images, noise)
+    expected = -float((parts.rate + parts.distortion).mean())
+    subset = found[f"elbo_subset_{tag}"]
+    assert subset.value == pytest.approx(expected, rel=1e-6)
+    assert subset.card["heldout"] == found[f"iwae_30_{tag}"].card["heldout"]
+    assert subset.value < found[f"iwae_30_{tag}"].value
+    assert f"elbo_subset_{tag}" not in score(model, data)  # of the whole split, `elbo` is the same
+
+
+def test_a_subset_of_sorted_images_has_every_class():
+    """As a folder with subfolders by class is: the first tenth would be of one class."""
+    data = Given(test=1000)
+    labels = np.arange(1000) // 100
+    for count in (50, 100, 500):
+        assert set(labels[chosen(data, "test", count)]) == set(range(10))
+    larger = chosen(data, "test", 100)
+    assert set(chosen(data, "test", 50)) == set(larger[:50])
+    assert np.array_equal(np.sort(chosen(data, "test", 2000)), np.arange(1000))
+
+
+class Seen(Given):
+    """Sorted by class: the grey value of an image is its class."""
+
+    def __init__(self):
+        super().__init__(test=500)
+        for split in ("validation", "test", "train"):
+            count = 500 if split != "validation" else 100
+            grey = np.arange(count) // (count // 10) * 20
+            self.splits[split] = np.broadcast_to(
+                grey.astype(np.uint8)[:, None, None, None], (count, 1, 8, 8)
+            ).copy()
+
+
+def test_all_classes_of_a_sorted_split_are_in_every_subset():
+    seen = set()
+
+    def watch(images, z):
+        seen.update(((images[:, 0, 0, 0] + 1) / 2 * 255 / 20).round().long().tolist())
+        return model.likelihood.log_prob(images, model.decoder(z))
+
+    model, data = make_vae(DiscretizedLogistic(256)), Seen()
+    request = LikelihoodRequest(model, data, CPU, 0, 64)
+    with torch.no_grad():
+        metric = make_bounds(max_images=60)
+        metric._importance(request, Observer(model.posterior, watch), metric._subset(request))
+    assert seen == set(range(10))
+    fitted = fit_images(request._replace(split="validation"))
+    assert len(fitted) == 100
+    assert {int(n) // 50 for n in fitted} == set(range(10))
 
 
 def test_another_number_of_draws_is_another_score():
@@ -158,12 +225,32 @@ def test_likelihoods_of_different_tags_have_no_name_and_no_protocol_in_common():
         lambda: make_vae(Gaussian(1.0, learned=False)),
         lambda: make_vae(Gaussian(0.5, learned=False)),
         lambda: make_vae(Gaussian(0.5, learned=True)),
-        make_vae_gan,
     ]
-    found = [score(make(), data) for make in makes]
+    found = [own(score(make(), data)) for make in makes] + [score(make_vae_gan(), data)]
     for attribute in ("name", "protocol"):
         seen = [{getattr(one, attribute) for one in scores.values()} for scores in found]
         assert len(set.union(*seen)) == sum(map(len, seen))
+
+
+def own(scores):
+    """Without those under the likelihood that all models with an encoder share."""
+    return {name: one for name, one in scores.items() if "posthoc" not in name}
+
+
+def test_a_vae_and_a_vae_gan_share_a_likelihood_under_one_protocol():
+    data = Given()
+    vae, vae_gan = score(make_vae(DiscretizedLogistic(256)), data), score(make_vae_gan(), data)
+    shared = [f"{name}_posthoc_gaussian-posthoc" for name in ("elbo", "rate", "distortion")]
+    for name in shared:
+        assert vae[name].protocol == vae_gan[name].protocol
+    model = make_vae(Gaussian(1.0, learned=False))
+    model.decoder.layers[-2].weight.data.mul_(0.1)  # so that no mean is clamped
+    variance = score(model, data)["posthoc_variance"].value
+    model.likelihood.log_sigma.data.fill_(0.5 * math.log(variance))
+    same = score(model, data)
+    assert same["elbo_gaussian-1"].value == pytest.approx(
+        same["elbo_posthoc_gaussian-posthoc"].value, rel=1e-5
+    )
 
 
 def test_a_model_whose_error_is_measured_elsewhere_is_bounded_under_its_validation_error():
@@ -195,6 +282,20 @@ def test_the_posthoc_variance_is_the_one_that_fits_the_validation_images_best():
 
         assert fit(variance) > fit(variance * 1.01)
         assert fit(variance) > fit(variance * 0.99)
+
+
+def test_where_validation_images_are_scored_the_variance_is_fitted_to_training_images():
+    model, data = make_vae_gan(), Given(train=60)
+    request = LikelihoodRequest(model, data, CPU, 0, 16, "validation")
+    with torch.no_grad():
+        _, variance = posthoc(request, model)
+        found = {one.name: one for one in make_bounds()(request)}
+    for split in ("validation", "test"):
+        data.splits[split] = 255 - data.splits[split]
+    with torch.no_grad():
+        assert posthoc(request, model)[1] == variance
+    assert found["posthoc_variance"].card["train"]["split"] == "train"
+    assert "validation" not in found["posthoc_variance"].card
 
 
 def test_a_mean_over_images_stands_within_its_standard_errors():

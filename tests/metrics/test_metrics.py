@@ -7,6 +7,7 @@ import torch
 
 from fixtures.features import draw, feed, frechet
 from genbench.metrics.class_balance import ClassBalance, total_variation
+from genbench.metrics.contract import Features
 from genbench.metrics.copy_rate import CopyRate
 from genbench.metrics.features import subset
 from genbench.metrics.frechet import FrechetDistance
@@ -46,7 +47,11 @@ def test_every_metric_gives_its_quantities_and_remembers_nothing(make):
     sets = {"real": draw(60, 4), "heldout": draw(40, 4, seed=1), "fake": draw(50, 4, seed=2)}
     metric = make()
     first = feed(metric, **sets)
-    assert set(first) == {quantity.name for quantity in make.quantities}
+    assert set(first) == {quantity.name for quantity in make.quantities if not quantity.floor}
+    real = {role: Features(sets[role], sets[role]) for role in ("real", "heldout")}
+    floors = metric.floors(real, 50)
+    assert set(floors) == {quantity.name for quantity in make.quantities if quantity.floor}
+    assert metric.floors(real, 50) == floors
     feed(metric, **(sets | {"fake": draw(30, 4, seed=3)}))
     assert feed(metric, **sets) == first
 
@@ -56,6 +61,7 @@ def test_no_metric_changes_the_features_that_all_share(make):
     sets = {"real": draw(60, 4), "heldout": draw(40, 4, seed=1), "fake": draw(50, 4, seed=2)}
     before = {role: rows.clone() for role, rows in sets.items()}
     feed(make(), **sets)
+    make().floors({role: Features(rows, rows) for role, rows in sets.items()}, 50)
     assert all(torch.equal(sets[role], rows) for role, rows in before.items())
 
 
@@ -65,6 +71,7 @@ def test_no_metric_draws_from_the_global_generator(make):
     before = torch.get_rng_state()
     sets = {"real": draw(60, 4), "heldout": draw(40, 4, seed=1), "fake": draw(50, 4, seed=2)}
     feed(make(), **sets)
+    make().floors({role: Features(rows, rows) for role, rows in sets.items()}, 50)
     assert torch.equal(torch.get_rng_state(), before)
 
 
