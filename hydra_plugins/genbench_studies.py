@@ -91,20 +91,35 @@ class SearchSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Make the launcher."""
-        self.task, self.config = task_function, config
+        self.hydra_context, self.task, self.config = hydra_context, task_function, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search; raises what ends a sweep, UserMistake without Optuna."""
-        if importlib.util.find_spec("optuna") is None:
-            from genbench.errors import UserMistake
-
-            raise UserMistake("hydra/sweeper=search needs Optuna: pip install 'genbench[search]'")
+        _check_optuna("search")
         from genbench.launch import search
 
         search.search(self, arguments)
+
+
+class TunedSweeper(SearchSweeper):
+    """`hydra/sweeper=tuned`: the same search for each model, then fresh seeds at the winners."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run all of it; raises what ends a sweep, UserMistake without Optuna."""
+        _check_optuna("tuned")
+        from genbench.launch import tuned
+
+        tuned.tune(self, arguments)
+
+
+def _check_optuna(sweeper: str) -> None:
+    if importlib.util.find_spec("optuna") is None:
+        from genbench.errors import UserMistake
+
+        raise UserMistake(f"hydra/sweeper={sweeper} needs Optuna: pip install 'genbench[search]'")
 
 
 class PoolLauncher(Launcher):

@@ -44,9 +44,15 @@ class Earlier:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Hash of what makes two runs of a study the same one: method, seed and how it is scored."""
+    """Hash of what makes two runs of a study the same one: method, seed and how it is scored.
+
+    And the search that found the settings, so that a longer one's winner says its own budget.
+    """
     scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
-    return digest({"method": method(config), "seed": config["seed"], "evaluation": scoring})
+    searched = {"search": config["search"]} if config.get("search") else {}
+    return digest(
+        {"method": method(config), "seed": config["seed"], "evaluation": scoring} | searched
+    )
 
 
 class EarlierRuns:

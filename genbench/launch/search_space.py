@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
@@ -48,6 +49,10 @@ class Space:
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial with these `params`."""
         return [*self.fixed, *(f"{key}={params[key]}" for key in self.varying)]
+
+    def described(self) -> list[str]:
+        """What varies in words, a line for each key, by which a study knows its space again."""
+        return sorted(f"{key}={_described(values)}" for key, values in self.varying.items())
 
     def authors(self) -> list[dict[str, Any]]:
         """The shipped defaults as trials, one for each combination of groups that vary."""
@@ -119,6 +124,14 @@ def distribution(override: Override) -> BaseDistribution:
     return FloatDistribution(float(low), float(high), log=log)
 
 
+def _described(values: BaseDistribution) -> str:
+    if isinstance(values, CategoricalDistribution):
+        return ",".join(map(str, values.choices))
+    assert isinstance(values, IntDistribution | FloatDistribution)
+    step = f" by {values.step}" if values.step else ""
+    return f"{values.low}..{values.high}{step}{' on a log scale' if values.log else ''}"
+
+
 def _contains(values: BaseDistribution, value: float) -> bool:
     assert isinstance(values, IntDistribution | FloatDistribution)
     steps = (value - values.low) / values.step if values.step else 0.0
@@ -131,7 +144,7 @@ def _same(choice: Any, default: Any) -> bool:
     try:
         return float(choice) == float(default)
     except (TypeError, ValueError):
-        return str(choice) == str(default)
+        return yaml.safe_load(str(choice)) == yaml.safe_load(str(default))  # [0.5,0.9] is [0.5, 0.9]
 
 
 def _values(key: str, values: BaseDistribution) -> Sequence[Any]:

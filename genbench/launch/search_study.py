@@ -12,11 +12,13 @@ from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import StudyDirection
 
 from genbench.errors import UserMistake
+from genbench.launch.scored_split import KEY, TEST, split_of, without_split
 from genbench.launch.search_space import Space
 from genbench.runs.files import first_line
 from genbench.runs.score import higher_is_better
 
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
+SPLIT = "split"  # user attribute of a study: the split whose images score its trials
 TABLE_ATTEMPTS = 5  # to open a database whose tables another coordinator is creating
 
 
@@ -36,6 +38,7 @@ class SearchSettings:
     batch: int = 1
     directions: Sequence[str] | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    on_test: bool = False
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -119,9 +122,15 @@ def open_study(
     """Create the study, with the shipped defaults as its first trials, or load it.
 
     A second coordinator samples with a seed of its own, so that it proposes other trials than the
-    first. UserMistake if the study was begun with other objectives or fixed settings.
+    first. UserMistake if the study was begun with other objectives, fixed settings, ranges, or scores of
+    another split.
     """
-    plan = {"objectives": settings.objectives, "fixed": space.fixed}
+    plan = {
+        "objectives": settings.objectives,
+        "fixed": without_split(space.fixed),
+        "space": space.described(),
+    }
+    split = split_of(space.fixed)
     try:
         study = optuna.create_study(
             storage=storage, study_name=name, directions=settings.study_directions,
@@ -133,13 +142,28 @@ def open_study(
             storage=storage, study_name=name,
             sampler=_sampler(settings, seed), pruner=_pruner(settings),
         )  # fmt: skip
-        _check_plan(name, study.user_attrs.get("plan", plan), plan)
+        before = study.user_attrs.get("plan", plan)
+        _check_split(name, study.user_attrs.get(SPLIT, TEST if "plan" in study.user_attrs else split), split)
+        _check_plan(name, {**before, "fixed": without_split(before["fixed"])}, plan)
+        study.set_user_attr(SPLIT, split)  # a study of before has none
         return study
+    study.set_user_attr(SPLIT, split)
     study.set_user_attr("plan", plan)
     if settings.sampler != "grid":
         for params in space.authors():
             study.enqueue_trial(params, skip_if_exists=True)
     return study
+
+
+def _check_split(name: str, before: str, now: str) -> None:
+    if before == now:
+        return
+    as_before = f", or go on as it was begun with {KEY}={TEST} hydra.sweeper.on_test=true"
+    raise UserMistake(
+        f"the trials of study={name} were scored on the {before} split, not on the {now} split: its runs "
+        "can be read and compared, but scores of both do not mix; choose another study"
+        f"{as_before if before == TEST else ''}"
+    )
 
 
 def _check_plan(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -168,4 +192,4 @@ def _pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
 
 
 def _direction(objective: str) -> str:
-    return "maximize" if higher_is_better(objective) else "minimize"
+    return "maximize" if higher_is_better(objective.partition("@")[0]) else "minimize"

@@ -99,6 +99,7 @@ class Search:
 
     def __enter__(self) -> "Search":
         self.coordinator.start(self.study)
+        self.requeue_lost_trials()  # also the last ones of a study whose trials have all begun
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -235,7 +236,15 @@ def _note_pruning(directory: Path | None) -> None:
 
 
 def find_score(scores: Sequence[Score], objective: str) -> Score | None:
-    """The final score called `objective`, with or without the extractor in its name; None without one."""
-    final = [s for s in scores if s.checkpoint == "final"]
+    """The final score called `objective`, with or without the extractor in its name; None without one.
+
+    Of the raw weights, or with `fd@ema` of the averaged ones.
+    """
+    objective, _, weights = objective.partition("@")
+    final = [s for s in scores if s.checkpoint == "final" and _weights(s) == (weights or "raw")]
     exact = [s for s in final if s.name == objective]
     return next(iter(exact or [s for s in final if s.quantity == objective]), None)
+
+
+def _weights(score: Score) -> str:
+    return str(score.card.get("fake", {}).get("weights", "raw"))
