@@ -9,9 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from genbench.data.contract import ImageData
+from genbench.data.splits import SPLITS
 from genbench.device import another_gpu, device_of
 from genbench.errors import DONE, UserMistake
-from genbench.metrics.evaluation import AVERAGED, REPORTED, Evaluation
+from genbench.metrics.evaluation import AVERAGED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.models.contract import GenerativeModel
 from genbench.runs.config import read_yaml
@@ -51,7 +52,7 @@ def run_feature_worker(
     if AVERAGED in argv[2:]:
         loading.load_average(directory, model)
     workers = FeatureWorkers(rank, world, Path(argv[1]))
-    splits = [split for split in REPORTED.values() if split in argv[2:]]
+    splits = [split for split in SPLITS if split in argv[2:]]
     evaluation.contribute(model.to(device), data, device, workers, splits)
 
 

@@ -96,7 +96,7 @@ def line(record: Record) -> dict[str, Any]:
         "total_images": status.total_images,
         "started": status.started,
         "seconds": result.budget.get("seconds"),
-        "score_name": main.quantity if main else None,
+        "score_name": _quantity(main) if main else None,
         "score": main.value if main else None,
         "fingerprint": result.fingerprint,
         "path": str(run),
@@ -121,9 +121,13 @@ def _by_name(scores: Sequence[Score]) -> dict[str, float | None]:
 
 
 def _main_score(scores: Sequence[Score]) -> Score | None:
-    """The score that is shown in the table: the first one in the order of ORDER."""
+    """The score that is shown in the table: the first one in the order of ORDER, of the test if any."""
     known = [s for s in scores if s.value is not None and s.quantity in ORDER]
-    return min(known, key=lambda score: ORDER.index(score.quantity), default=None)
+    return min(known, key=lambda s: (s.split != "test", ORDER.index(s.quantity)), default=None)
+
+
+def _quantity(score: Score) -> str:
+    return score.quantity if score.split == "test" else f"{score.quantity}@{score.split}"
 
 
 def _sorted(lines: list[dict[str, Any]], name: str, backwards: bool) -> list[dict[str, Any]]:

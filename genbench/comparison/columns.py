@@ -33,20 +33,27 @@ def make_columns(
 ) -> list[ScoreColumn]:
     """Find the columns of a table: default quantities, all, or those that `wanted` names.
 
-    Those that `also` names are shown too. Final weights stand before the best ones.
+    Those that `also` names are shown too. Final weights stand before the best ones. Validation scores
+    stand behind those of the test, and are no default unless there are no others.
     """
     found: dict[ScoreKey, Score] = {}
     for row in reversed(rows):  # the first row's counts
         found |= row.examples
 
+    tested = any(score.split == "test" for score in found.values())
+
+    def is_default(score: Score) -> bool:
+        return score.quantity in DEFAULT and (score.split == "test" or not tested)
+
     def is_shown(score: Score) -> bool:
         names = names_of(score)
         if any(name in names for name in also):
             return True
-        return bool(names & set(wanted)) if wanted else show_all or score.quantity in DEFAULT
+        return bool(names & set(wanted)) if wanted else show_all or is_default(score)
 
-    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, ScoreKey]:
-        return _rank(item[1], wanted), item[1].checkpoint != "final", item[0]
+    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, bool, ScoreKey]:
+        key, score = item
+        return _rank(score, wanted), score.split != "test", score.checkpoint != "final", key
 
     shown = {key: score for key, score in found.items() if is_shown(score)}
     columns = [ScoreColumn(k, s, _header(s)) for k, s in sorted(shown.items(), key=place)]
@@ -55,9 +62,12 @@ def make_columns(
 
 
 def names_of(score: Score) -> set[str]:
-    """What a user may call a score: `fd`, `fd_lenet-digits-v1`, `fd@best`, `fd@final`."""
+    """What a user may call a score: `fd`, `fd_lenet-digits-v1`, `fd@best`, `fd@final`, `fd@test`."""
     short = (score.name, score.quantity)
-    return {*short, *(f"{name}@{score.checkpoint}" for name in short)}
+    return {
+        *short,
+        *(f"{name}@{word}" for name in short for word in (score.checkpoint, score.split)),
+    }
 
 
 def find_column(columns: Sequence[ScoreColumn], name: str) -> ScoreColumn | None:
@@ -101,20 +111,21 @@ def _tell_apart(columns: Sequence[ScoreColumn]) -> None:
                 word = tail(column.example) if tail else f"[{chr(97 + place)}]"
                 column.header = f"{column.header} {word}".rstrip()
     for column in columns:
-        checkpoint = column.key[1]
-        if checkpoint not in ("final", *column.header.replace(",", "").split()):
-            column.header += f" {checkpoint}"  # a best one never passes for the final one
+        for word in (column.key[1], column.example.split):
+            if word not in ("final", "test", *column.header.replace(",", "").split()):
+                column.header += f" {word}"  # neither passes for the final one on the test
 
 
 def _weights(score: Score) -> str:
-    """Whose weights, in a word; blank for the raw ones at the end."""
+    """Whose weights, in a word, and on which images; blank for the raw ones at the end, on the test."""
     kind = score.card.get("fake", {}).get("weights", "raw")
-    words = [word for word in (kind, score.checkpoint) if word not in ("raw", "final")]
+    marks = (kind, score.checkpoint, score.split)
+    words = [word for word in marks if word not in ("raw", "final", "test")]
     return ", ".join(words)
 
 
 def _tail(score: Score) -> str:
-    return score.name.removeprefix(f"{score.quantity}_")
+    return score.name.removeprefix(f"{score.quantity}_").removesuffix(f"_{score.split}")
 
 
 def card_differences(cards: Sequence[Mapping[str, Any]]) -> list[str]:

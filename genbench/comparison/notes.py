@@ -26,6 +26,11 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         notes.append(
             "best: the weights of a run that were best on its validation split (selection)"
         )
+    if any(column.example.split == "validation" for column in columns):
+        notes.append(
+            "validation: scored on the validation split, with latents of its own, to choose settings; "
+            "what is chosen so is reported by its test scores"
+        )
     notes += [f"{row.label}: {words}" for row in rows for words in _lost(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:

@@ -66,9 +66,9 @@ class Estimates(NamedTuple):
 class AnnealedImportance:
     """`nll_ais`: -log p(x) of test images under a Gaussian around the decoder's image.
 
-    Off unless `enabled`. Scores the first `images` of the test split, and `simulated` images of the
-    model's own, which bound the error. `variance` is that of the pixels; None fits it to validation
-    images. The cost is about temperatures * leapfrogs * chains * (images + 2 * simulated) decodings
+    Off unless `enabled`. Scores the first `images` of the held-out split, and `simulated` images of the
+    model's own, which bound the error. `variance` is that of the pixels; None fits it to
+    validation images (to training images where validation images are scored). The cost is about temperatures * leapfrogs * chains * (images + 2 * simulated) decodings
     with gradient.
     """
 
@@ -97,16 +97,18 @@ class AnnealedImportance:
         self.chains, self.pilot_chains = chains, pilot_chains
         self.temperatures, self.leapfrogs, self.variance = temperatures, leapfrogs, variance
 
-    @property
-    def estimator(self) -> dict[str, Any]:
-        """What defines the estimate, for its card; a fitted variance differs between models."""
+    def estimator(self, fitted: Split) -> dict[str, Any]:
+        """What defines the estimate, for its card; a fitted variance differs between models.
+
+        `fitted` is the split that the variance is fitted to.
+        """
         return {
             "chains": self.chains,
             "pilot_chains": self.pilot_chains,
             "temperatures": self.temperatures,
             "leapfrogs": self.leapfrogs,
             "simulated": self.simulated,
-            "variance": "validation" if self.variance is None else self.variance,
+            "variance": fitted if self.variance is None else self.variance,
             "block": BLOCK,
             "version": 1,
         }
@@ -115,12 +117,12 @@ class AnnealedImportance:
         """Score any model whose prior is N(0, I); no scores for others, or unless enabled."""
         if not self.enabled or type(request.model).latents is not GenerativeModel.latents:
             return []
-        count = min(self.images, len(request.data.pixels("test")))
+        count = min(self.images, len(request.data.pixels(request.split)))
         card = {
             "likelihood": "gaussian-ais",
             "density": {"range": [0, 1], "dequantised": True},
-            "estimator": self.estimator,
-            "heldout": {**request.data.card("test"), "first": count},
+            "estimator": self.estimator(request.fitted),
+            "heldout": {**request.data.card(request.split), "first": count},
             "seed": request.seed,
             "weights": request.weights,
         }
@@ -187,8 +189,8 @@ class AnnealedImportance:
         `missing` has the number of images of each missing part, `parts` the number of all parts.
         """
         generator = _generator(request.seed, "probe")
-        block = range(min(BLOCK, len(request.data.pixels("test"))))
-        images = _dequantised(request.data, "test", block, generator).to(request.device)
+        block = range(min(BLOCK, len(request.data.pixels(request.split))))
+        images = _dequantised(request.data, request.split, block, generator).to(request.device)
         chains = annealer.prior(images, self.chains, generator)
         step = torch.full((len(images),), 1e-3, device=request.device)
         float(chains.move(0.5, step).sum())  # warm-up; float() waits for the GPU
@@ -210,16 +212,16 @@ class AnnealedImportance:
         log.info(line)
 
     def _fit(self, request: LikelihoodRequest, annealer: Annealer) -> float:
-        """Fit the variance to validation images."""
+        """Fit the variance to images that are not scored."""
         generator = _generator(request.seed, "variance")
-        block = range(min(FIT_IMAGES, len(request.data.pixels("validation"))))
-        images = _dequantised(request.data, "validation", block, generator).to(request.device)
+        block = range(min(FIT_IMAGES, len(request.data.pixels(request.fitted))))
+        images = _dequantised(request.data, request.fitted, block, generator).to(request.device)
         return fit_variance(annealer, images, generator)
 
     def _test(self, request: LikelihoodRequest, block: range, annealer: Annealer) -> Tensor:
         """Estimates of test images from below, (1, N)."""
         generator = _generator(request.seed, f"test {block.start}")
-        images = _dequantised(request.data, "test", block, generator).to(request.device)
+        images = _dequantised(request.data, request.split, block, generator).to(request.device)
         return annealer.forward(images, annealer.steps(images, generator), generator)[None]
 
     def _simulated(self, request: LikelihoodRequest, block: range, annealer: Annealer) -> Tensor:

@@ -1,6 +1,5 @@
 """Scores of a model under one protocol: sample, extract features, compute metrics."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,34 +10,27 @@ import torch
 from genbench.data.contract import ImageData, Split
 from genbench.device import scoring_memory
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Quantity, Role
+from genbench.metrics.contract import Extractor, FeatureMetric, Features, Role
 from genbench.metrics.feature_cache import FeatureCache
+from genbench.metrics.feature_scores import feature_scores, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.sampling import sampled_features
 from genbench.models.contract import GenerativeModel
-from genbench.runs.score import Score
-
-REPORTED: dict[Role, Split] = {"real": "train", "heldout": "test"}  # splits that scores look at
+from genbench.runs.score import Score, digest
 
 AVERAGED = "averaged"  # argument of a worker process: sample from the averaged weights
-
-# First hex digits of the sha256 of the only weights whose distances have the papers' names
-INCEPTION = "6726825d"
-
-# How images are resized for those weights, and what this adds to the papers' names
-RESERVED = {"tf1-bilinear": "", "pil-bicubic": "_clean"}
-
-PAPER_NAMES = {"fd": "fid", "kid": "kid", "is": "is"}
 
 
 class Evaluation:
     """A protocol: the number of samples, their seed, one extractor, and what is computed from it.
 
-    The real set is the whole training split, the held-out set the whole test split; their features
-    are kept under `cache`. All latents of the `num_samples` images are drawn at once on the CPU.
+    The real set is the whole training split, the held-out set the whole test split, or with
+    `split="validation"` the whole validation split: a search that looks at these scores has seen
+    neither the test images nor the latents of reported scores. Features of splits are kept under
+    `cache`. All latents of the `num_samples` images are drawn at once on the CPU.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
     is shared by `devices` processes, with the same scores; likelihoods are computed by the first one.
     A metric that is None is left out.
@@ -55,11 +47,19 @@ class Evaluation:
         likelihoods: Mapping[str, LikelihoodMetric | None],
         cache: str,
         devices: int = 1,
+        split: str = "test",
     ) -> None:
         for name, value in (("batch_size", batch_size), ("devices", devices)):
             if value < 1:
                 raise UserMistake(f"evaluation.{name}={value}: it must be 1 or more")
-        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        if split not in ("test", "validation"):
+            raise UserMistake(
+                f"evaluation.split={split!r}: scores are taken on test or on validation images"
+            )
+        self.split: Split = "test" if split == "test" else "validation"
+        self.splits: dict[Role, Split] = {"real": "train", "heldout": self.split}
+        self.num_samples, self.batch_size = num_samples, batch_size
+        self.given_seed, self.seed = seed, seed_of(self.split, seed)
         self.extractor, self.metrics = extractor, [m for m in metrics.values() if m is not None]
         self.likelihoods = [one for one in likelihoods.values() if one is not None]
         self.cache = FeatureCache(Path(cache).expanduser() / "features", extractor)
@@ -71,7 +71,7 @@ class Evaluation:
         for what, count in {
             f"evaluation.num_samples={self.num_samples}": self.num_samples,
             f"the training split of {data.name}": len(data.pixels("train")),
-            f"the test split of {data.name}": len(data.pixels("test")),
+            f"the {self.split} split of {data.name}": len(data.pixels(self.split)),
         }.items():
             needed = max([2, *(metric.minimum for metric in self.metrics)])
             if count < needed:
@@ -112,7 +112,7 @@ class Evaluation:
             arguments = self._missing(data) + ([] if averaging is None else [AVERAGED])
             with start_workers(self.devices, directory, protocol, arguments) as workers:
                 store = self._store(device, workers)
-                for role, split in REPORTED.items():
+                for role, split in self.splits.items():
                     sets[role], cards[role] = store.of(data, split)
                 fake = self._generated(model, data, store, self.num_samples, self.seed)
             if fake is not None:
@@ -120,11 +120,13 @@ class Evaluation:
             cards["fake"] = self._card(data, averaging)
             scores = self._scores(sets, cards, device)
             if averaging is not None:
-                return [score for score in scores if "fake" in score.card]
-            request = LikelihoodRequest(
-                model, data, device, self.seed, self.batch_size, directory=directory
-            )
-            return scores + [one for metric in self.likelihoods for one in metric(request)]
+                scores = [score for score in scores if "fake" in score.card]
+            else:
+                request = LikelihoodRequest(
+                    model, data, device, self.seed, self.batch_size, self.split, directory=directory
+                )
+                scores += [one for metric in self.likelihoods for one in metric(request)]
+        return [of_split(score, self.split) for score in scores]
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
@@ -145,7 +147,7 @@ class Evaluation:
 
     def check_seed(self, seed: int) -> None:
         """Refuse to select by the latents that are scored. Raises UserMistake."""
-        if seed == self.seed:
+        if seed in (self.given_seed, self.seed):
             raise UserMistake(f"selection.seed={seed} is evaluation.seed: choose another one")
 
     def contribute(
@@ -172,7 +174,7 @@ class Evaluation:
         """Splits that workers have to extract: not cached, and with a fingerprint to cache by."""
         if self.devices == 1:
             return []
-        known = [s for s in REPORTED.values() if data.card(s)["fingerprint"] is not None]
+        known = [s for s in self.splits.values() if data.card(s)["fingerprint"] is not None]
         return [split for split in known if self.cache.load(data, split) is None]
 
     def _generated(
@@ -211,55 +213,12 @@ class Evaluation:
             role: Features(part.features.to(where), part.logits.to(where))
             for role, part in sets.items()
         }
-        scores = []
-        labelled = moved["real"].logits.shape[1] > 0
-        for metric in self.metrics:
-            if metric.needs_labels and not labelled:
-                continue
-            known = any(set(quantity.sets) <= set(moved) for quantity in metric.quantities)
-            estimates: Mapping[str, Estimate] = metric(moved) if known else {}
-            for quantity in metric.quantities:
-                card: dict[str, Any] = {
-                    "quantity": quantity.name,
-                    "estimator": {"name": type(metric).__name__, **metric.estimator},
-                    "extractor": dict(self.extractor.card),
-                    **{role: dict(cards[role]) for role in quantity.sets},
-                }
-                name = score_name(quantity.name, self.extractor)
-                scores.append(_score(name, quantity, estimates.get(quantity.name), card))
-        return scores
+        return feature_scores(self.metrics, self.extractor, moved, cards)
 
 
-def _score(
-    name: str, quantity: Quantity, estimate: Estimate | None, card: Mapping[str, Any]
-) -> Score:
-    """A score of an estimate; without a value if there is none, or NaN, or infinity."""
-    if estimate is None or not math.isfinite(estimate.value):
-        return Score(name, None, quantity.unit, quantity.higher_is_better, card, status="nonfinite")
-    return Score(
-        name,
-        estimate.value,
-        quantity.unit,
-        quantity.higher_is_better,
-        card,
-        low=estimate.low,
-        high=estimate.high,
-    )
-
-
-def score_name(quantity: str, extractor: Extractor) -> str:
-    """Name a quantity by its extractor: `fd_lenet-digits-v1`.
-
-    The papers' names are reserved for the papers' features: `fid`, `kid` and `is` for the 2015
-    Inception with its own resizing, `fid_clean` and so on for the same with Pillow's.
-    """
-    card = extractor.card
-    family, _, rest = quantity.partition("_")
-    suffix = RESERVED.get(str(card.get("resize")))
-    papers = str(card.get("sha256", "")).startswith(INCEPTION) and suffix is not None
-    if papers and family in PAPER_NAMES:
-        return f"{PAPER_NAMES[family]}{suffix}{'_' if rest else ''}{rest}"
-    return f"{quantity}_{extractor.name}"
+def seed_of(split: Split, seed: int) -> int:
+    """The seed of an evaluation's latents: validation scores have others than reported ones."""
+    return seed if split == "test" else int(digest([split, seed], 8), 16)
 
 
 @contextmanager

@@ -20,8 +20,6 @@ from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
 from genbench.runs.score import Score
 
-SPLIT: Split = "test"
-
 IMAGES_AT_ONCE = 32  # images whose importance draws are in memory together
 
 SMALLEST_VARIANCE = 1e-8  # for a model that reconstructs without error
@@ -37,8 +35,14 @@ class LikelihoodRequest(NamedTuple):
     device: torch.device
     seed: int
     batch_size: int
+    split: Split = "test"  # of the held-out images
     weights: str = "raw"
     directory: Path | None = None  # of the run, to keep intermediate results in
+
+    @property
+    def fitted(self) -> Split:
+        """The split that variances are fitted to: never the one that is scored."""
+        return "validation" if self.split == "test" else "train"
 
 
 class LikelihoodMetric(Protocol):
@@ -139,7 +143,7 @@ class Bounds:
                 "weights": request.weights,
                 "seed": request.seed,
             }
-            card["validation"] = request.data.card("validation")
+            card[request.fitted] = request.data.card(request.fitted)
             return [*scores, _score("posthoc_variance", variance, "", None, card)]
         return []
 
@@ -156,7 +160,7 @@ class Bounds:
             common["density"] = {"range": [-1, 1], "dequantised": False}
         bound = self._elbo(request, observer)
         estimator = {"beta": 1, "posterior_draws": self.posterior_draws, "version": 1}
-        card = {**common, "estimator": estimator, "heldout": request.data.card(SPLIT)}
+        card = {**common, "estimator": estimator, "heldout": request.data.card(request.split)}
         total = bound.rate + bound.distortion
         scores = [
             _mean(f"elbo{suffix}", tag, -total, "nats", True, card),
@@ -169,33 +173,33 @@ class Bounds:
             scores.append(_mean("bits_per_dim", tag, bits, "bits", False, card))
         if self.importance_draws:
             k, values = self.importance_draws, self._importance(request, observer)
-            heldout = {**request.data.card(SPLIT), "first": len(values)}
+            heldout = {**request.data.card(request.split), "first": len(values)}
             card = {**common, "estimator": {"k": k, "version": 1}, "heldout": heldout}
             scores.append(_mean(f"iwae{suffix}", f"{k}_{tag}", values, "nats", True, card))
         return scores
 
     def _elbo(self, request: LikelihoodRequest, observer: Observer) -> Bound:
         """ELBO of every test image. All noise is drawn at once, so batches do not change it."""
-        count = len(request.data.pixels(SPLIT))
+        count = len(request.data.pixels(request.split))
         generator = torch.Generator().manual_seed(request.seed)
         shape = (self.posterior_draws, count, request.model.latent_dim)
         noise = torch.randn(shape, generator=generator)
         parts = [
             elbo(observer, images, noise[:, which].to(request.device))
-            for which, images in batches(request, SPLIT, count, request.batch_size)
+            for which, images in batches(request, request.split, count, request.batch_size)
         ]
         rates, distortions = zip(*parts, strict=True)
         return Bound(torch.cat(rates).cpu(), torch.cat(distortions).cpu())
 
     def _importance(self, request: LikelihoodRequest, observer: Observer) -> Tensor:
         """IWAE of the first images. Each has its own generator, so batches do not change the draws."""
-        there = len(request.data.pixels(SPLIT))
+        there = len(request.data.pixels(request.split))
         count = min(there, self.max_images or there)
         size, values = min(IMAGES_AT_ONCE, request.batch_size), []
         with progress() as bar:
             name = f"importance sampling, {self.importance_draws} draws an image"
             work = bar.add_task(name, total=count)
-            for which, images in batches(request, SPLIT, count, size):
+            for which, images in batches(request, request.split, count, size):
                 noise = torch.stack([self._draws(request, i) for i in which_numbers(which)], 1)
                 values.append(
                     importance_bound(observer, images, noise.to(request.device), request.batch_size)
@@ -213,14 +217,15 @@ class Bounds:
 def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, float]:
     """Observer with a Gaussian likelihood for a model that has an encoder only; and its variance.
 
-    The variance is the mean squared error of reconstructions from one posterior draw per validation
-    image, which maximises the bound on these images.
+    The variance is the mean squared error of reconstructions from one posterior draw per image of
+    the validation split, which maximises the bound on these images; where validation images are
+    scored, it is that of as many training images.
     """
-    count = len(request.data.pixels("validation"))
+    count = min(len(request.data.pixels(split)) for split in ("validation", request.fitted))
     generator = torch.Generator().manual_seed(request.seed + 1)
     noise = torch.randn(count, request.model.latent_dim, generator=generator)
     error, values = 0.0, 0
-    for which, images in batches(request, "validation", count, request.batch_size):
+    for which, images in batches(request, request.fitted, count, request.batch_size):
         z = reparameterize(*model.posterior(images), noise[which].to(request.device))
         error += float((images - request.model.sample(z)).double().square().sum())
         values += images.numel()

@@ -60,6 +60,11 @@ class Score:
         """What is measured, without by what: `fd` of `fd_lenet-digits-v1`."""
         return str(self.card.get("quantity", self.name))
 
+    @property
+    def split(self) -> str:
+        """The split that the evaluation held out: `test`, or `validation` for what a search may see."""
+        return str(self.card.get("split", "test"))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)

@@ -39,6 +39,32 @@ def test_two_seeds_have_no_spread(tmp_path, finished):
     assert rows["vae"]["n"] == "2"
 
 
+def searched(value):
+    """A score of an evaluation on validation images."""
+    one = fd(value)
+    return replace(one, name=f"{one.name}_validation", card={**one.card, "split": "validation"})
+
+
+def test_validation_scores_are_not_shown_beside_those_of_the_test_unless_asked_for(
+    tmp_path, finished
+):
+    finished([fd(10.0), searched(9.0)])
+    rows, _ = table(tmp_path)
+    assert rows["vae"]["FD ↓"] == "10"
+    assert [head for head in rows["vae"] if "FD" in head] == ["FD ↓"]
+    rows, only = table(tmp_path, show_all=True)
+    assert (rows["vae"]["FD ↓"], rows["vae"]["FD ↓ validation"]) == ("10", "9")
+    assert any("validation: scored on the validation split" in note for note in only.notes)
+    rows, _ = table(tmp_path, metrics=["fd@validation"])
+    assert rows["vae"]["FD ↓ validation"] == "9"
+
+
+def test_where_there_are_only_validation_scores_they_are_shown_and_labelled(tmp_path, finished):
+    finished([searched(9.0)])
+    rows, _ = table(tmp_path)
+    assert [head for head in rows["vae"] if "FD" in head] == ["FD ↓ validation"]
+
+
 def test_a_run_that_failed_is_counted_and_explained(tmp_path, finished, unfinished):
     finished([fd(10.0)], seed=0)
     unfinished("diverged", "nan in a loss", seed=1, **{"trainer.precision": "auto"})

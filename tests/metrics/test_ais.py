@@ -230,6 +230,20 @@ def test_every_decoder_is_scored_under_one_protocol():
     assert found[0]["ais_variance"].value != found[2]["ais_variance"].value
 
 
+def test_where_validation_images_are_scored_the_variance_is_fitted_to_training_images():
+    data = Given()
+    request = LikelihoodRequest(make_gan(), data, CPU, 0, 256, "validation")
+    with torch.no_grad():
+        before = {one.name: one for one in make_metric(variance=None)(request)}
+        for split in ("validation", "test"):
+            data.splits[split] = 255 - data.splits[split]
+        after = {one.name: one for one in make_metric(variance=None)(request)}
+    assert before["nll_ais"].card["heldout"]["split"] == "validation"
+    assert before["nll_ais"].card["estimator"]["variance"] == "train"
+    assert after["ais_variance"].value == before["ais_variance"].value
+    assert after["nll_ais"].value != before["nll_ais"].value
+
+
 def test_a_model_without_a_normal_prior_has_no_such_score():
     model = Noise()
     model.observe(Given())

@@ -22,7 +22,8 @@ from fixtures.evaluation import (
 from fixtures.places import CONFIGS
 from genbench.errors import UserMistake
 from genbench.losses.likelihood import DiscretizedLogistic, Gaussian
-from genbench.metrics.evaluation import Evaluation, score_name
+from genbench.metrics.evaluation import Evaluation
+from genbench.metrics.feature_scores import score_name
 from genbench.metrics.frechet import FrechetDistance
 from genbench.models.noise import Noise
 from genbench.runs.score import Score
@@ -155,6 +156,71 @@ def test_the_speed_of_sampling_is_measured(tmp_path):
     assert evaluation.sample_images_per_second is None
     evaluation(make_decoder(), Squares(), CPU)
     assert evaluation.sample_images_per_second > 0
+
+
+# --- the validation split -------------------------------------------------------------------------
+
+
+def test_a_validation_score_has_another_name_and_protocol_and_other_latents(tmp_path):
+    model = make_vae(DiscretizedLogistic(17))
+    reported, searched = run(tmp_path, model), run(tmp_path, model, split="validation")
+    assert [score.name for score in searched] == [f"{s.name}_validation" for s in reported]
+    assert [score.quantity for score in searched] == [score.quantity for score in reported]
+    assert {score.protocol for score in reported}.isdisjoint(score.protocol for score in searched)
+    for score in searched:
+        assert score.split == "validation"
+        assert score.card["split"] == "validation"
+        assert score.card.get("heldout", {"split": "validation"})["split"] == "validation"
+        assert score.card.get("real", {"split": "train"})["split"] == "train"
+        assert score.card.get("fake", {}).get("seed") != 0
+        assert score.card.get("seed") != 0
+    assert {score.split for score in reported} == {"test"}
+    assert all("split" not in score.card for score in reported)  # as before there was a choice
+
+
+def test_a_validation_score_does_not_depend_on_the_test_images(tmp_path):
+    found = []
+    for number in range(2):
+        data = Squares()
+        data.splits["test"] = (data.splits["test"] + number) % 17
+        model = make_vae(DiscretizedLogistic(17))
+        found.append(run(tmp_path / str(number), model, data, split="validation"))
+        data.splits["test"] = None  # not even looked at
+        again = run(tmp_path / "never", model, data, split="validation")
+        assert values(again) == values(found[-1])
+    assert values(found[0]) == values(found[1])
+    assert protocols(found[0]) == protocols(found[1])
+
+
+def test_validation_scores_are_of_samples_that_test_scores_do_not_see(tmp_path):
+    seen = []
+
+    class Watched(type(make_decoder())):
+        def latents(self, n, generator):
+            seen.append(super().latents(n, generator))
+            return seen[-1]
+
+    torch.manual_seed(0)
+    model = Watched()
+    for split in ("test", "validation", "validation"):
+        run(tmp_path, model, split=split)
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.isin(seen[1], seen[0]).any()
+
+
+def test_selection_may_use_the_latents_of_neither_split(tmp_path):
+    for split in ("test", "validation"):
+        evaluation = make_evaluation(tmp_path, split=split)
+        for seed in {0, evaluation.seed}:
+            with pytest.raises(UserMistake, match="is evaluation.seed"):
+                evaluation.check_seed(seed)
+
+
+def test_another_split_is_refused(tmp_path):
+    with pytest.raises(UserMistake, match="evaluation.split='train'"):
+        make_evaluation(tmp_path, split="train")
+    with pytest.raises(UserMistake, match="validation split of squares .* at least 6"):
+        make_evaluation(tmp_path, split="validation").prepare(Squares(sizes=(60, 3, 60)))
 
 
 # --- the cache ------------------------------------------------------------------------------------

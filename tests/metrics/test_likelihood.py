@@ -97,10 +97,13 @@ class Blind(torch.nn.Module):
         return images.new_zeros(len(images), 4), images.new_zeros(len(images), 4)
 
 
+def make_bounds(**changes):
+    return Bounds(**{"posterior_draws": 2, "importance_draws": 30, "max_images": None} | changes)
+
+
 def score(model, data, batch_size=16, **changes):
-    arguments = {"posterior_draws": 2, "importance_draws": 30, "max_images": None} | changes
     with torch.no_grad():
-        scores = Bounds(**arguments)(LikelihoodRequest(model, data, CPU, 0, batch_size))
+        scores = make_bounds(**changes)(LikelihoodRequest(model, data, CPU, 0, batch_size))
     return {one.name: one for one in scores}
 
 
@@ -194,6 +197,20 @@ def test_the_posthoc_variance_is_the_one_that_fits_the_validation_images_best():
 
         assert fit(variance) > fit(variance * 1.01)
         assert fit(variance) > fit(variance * 0.99)
+
+
+def test_where_validation_images_are_scored_the_variance_is_fitted_to_training_images():
+    model, data = make_vae_gan(), Given(train=60)
+    request = LikelihoodRequest(model, data, CPU, 0, 16, "validation")
+    with torch.no_grad():
+        _, variance = posthoc(request, model)
+        found = {one.name: one for one in make_bounds()(request)}
+    for split in ("validation", "test"):
+        data.splits[split] = 255 - data.splits[split]
+    with torch.no_grad():
+        assert posthoc(request, model)[1] == variance
+    assert found["posthoc_variance"].card["train"]["split"] == "train"
+    assert "validation" not in found["posthoc_variance"].card
 
 
 def test_a_mean_over_images_stands_within_its_standard_errors():
