@@ -5,7 +5,7 @@ Every Hydra application on this machine loads this module, so it imports nothing
 
 import importlib.util
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class GridSweeper(Sweeper):
-    """`hydra/sweeper=grid`: every combination of the values; genbench's task collects the results."""
+    """`hydra/sweeper=grid`: every combination of the values; genbench's task collects the results.
 
-    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, params or {}
+    `also` has for an override such as `model=vae` further ones, which the jobs with it get.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: Mapping[str, str] | None = None,
+        also: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.max_batch_size, self.params, self.also = max_batch_size, params or {}, also or {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -68,7 +76,13 @@ class GridSweeper(Sweeper):
                     f"{override.input_line} names no values to run: write a comma list or "
                     "range(low,high,step), or add hydra/sweeper=search"
                 )
-        return [list(job) for job in itertools.product(*values.values())]
+        jobs = [list(job) for job in itertools.product(*values.values())]
+        return [[*self._added(job, set(values)), *job] for job in jobs]
+
+    def _added(self, job: Sequence[str], given: Set[str]) -> list[str]:
+        """What `also` adds to a job, except what is `given` for all jobs."""
+        added = (item for part, more in self.also.items() if part in job for item in more.items())
+        return [f"{key}={value}" for key, value in added if key not in given]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose until each value has occurred, before anything runs; all jobs would take minutes."""

@@ -49,6 +49,8 @@ def identity(config: Mapping[str, Any]) -> str:
     And the search that found the settings, so that a longer one's winner says its own budget.
     """
     scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
+    if scoring.get("split") == "test":
+        del scoring["split"]  # configs of before have none
     searched = {"search": config["search"]} if config.get("search") else {}
     return digest(
         {"method": method(config), "seed": config["seed"], "evaluation": scoring} | searched

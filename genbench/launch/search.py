@@ -19,7 +19,7 @@ from genbench.errors import FAILED, GenbenchError, UserMistake
 from genbench.launch.pool import Pool, PoolSettings, compose
 from genbench.launch.scored_split import TEST, VALIDATION, with_split
 from genbench.launch.search_space import Space
-from genbench.launch.search_study import SPLIT, SearchSettings, open_storage
+from genbench.launch.search_study import SPLIT, SearchSettings, open_storage, read_settings
 from genbench.launch.search_trials import LOST, SURPLUS, Search
 from genbench.launch.task import EndedRun, StopSweep
 from genbench.runs.files import first_line
@@ -30,7 +30,7 @@ def search(sweeper: Any, arguments: Sequence[str]) -> None:
 
     Raises GenbenchError when the storage is lost, UserMistake for settings that do not fit.
     """
-    settings = SearchSettings(**sweeper.settings)
+    settings = read_settings(SearchSettings, sweeper.settings)
     config = sweeper.config
     if config.study is None:
         raise UserMistake("a search needs a name under which it can go on: add study=NAME")

@@ -144,7 +144,9 @@ def _same(choice: Any, default: Any) -> bool:
     try:
         return float(choice) == float(default)
     except (TypeError, ValueError):
-        return yaml.safe_load(str(choice)) == yaml.safe_load(str(default))  # [0.5,0.9] is [0.5, 0.9]
+        return yaml.safe_load(str(choice)) == yaml.safe_load(
+            str(default)
+        )  # [0.5,0.9] is [0.5, 0.9]
 
 
 def _values(key: str, values: BaseDistribution) -> Sequence[Any]:

@@ -1,13 +1,15 @@
 """The Optuna study of a search: its settings, its storage, its sampler and pruner."""
 
 import importlib.util
+import inspect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
+from omegaconf import OmegaConf
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import StudyDirection
 
@@ -17,6 +19,7 @@ from genbench.launch.search_space import Space
 from genbench.runs.files import first_line
 from genbench.runs.score import higher_is_better
 
+T = TypeVar("T")
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
 SPLIT = "split"  # user attribute of a study: the split whose images score its trials
 TABLE_ATTEMPTS = 5  # to open a database whose tables another coordinator is creating
@@ -68,6 +71,21 @@ class SearchSettings:
                 f"{', '.join(self.objectives)}"
             )
         return [known[word] for word in words]
+
+
+def read_settings(kind: type[T], given: Mapping[str, Any]) -> T:
+    """A sweeper's settings from its keys under hydra.sweeper; UserMistake for one that it does not have."""
+    known = inspect.signature(kind).parameters
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserMistake(
+            f"hydra.sweeper.{unknown[0]} is no setting of this sweeper (there are "
+            f"{', '.join(sorted(known))}): leave it out, or choose an experiment that fits the sweeper"
+        )
+    plain = {
+        k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in given.items()
+    }
+    return kind(**plain)
 
 
 # --- storage -----------------------------------------------------------------------------------
@@ -143,7 +161,9 @@ def open_study(
             sampler=_sampler(settings, seed), pruner=_pruner(settings),
         )  # fmt: skip
         before = study.user_attrs.get("plan", plan)
-        _check_split(name, study.user_attrs.get(SPLIT, TEST if "plan" in study.user_attrs else split), split)
+        _check_split(
+            name, study.user_attrs.get(SPLIT, TEST if "plan" in study.user_attrs else split), split
+        )
         _check_plan(name, {**before, "fixed": without_split(before["fixed"])}, plan)
         study.set_user_attr(SPLIT, split)  # a study of before has none
         return study

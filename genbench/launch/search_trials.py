@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genbench.errors import DONE, UserMistake
 from genbench.launch.pool import Running, ask
+from genbench.launch.scored_split import split_of
 from genbench.launch.search_space import Space
 from genbench.launch.search_study import SearchSettings, open_study
 from genbench.launch.task import EndedRun
@@ -201,7 +202,8 @@ class Search:
     def _values(self, job: EndedRun) -> list[float] | None:
         assert job.directory is not None
         scores = read_result(job.directory).scores
-        found = [find_score(scores, name) for name in self.settings.objectives]
+        split = split_of(self.space.fixed)
+        found = [find_score(scores, name, split) for name in self.settings.objectives]
         values = [score.value for score in found if score is not None and score.value is not None]
         numbers = [v for v in values if math.isfinite(v)]
         if len(numbers) < len(self.settings.objectives):
@@ -235,16 +237,18 @@ def _note_pruning(directory: Path | None) -> None:
         write_status(directory, replace(status, reason=PRUNED))
 
 
-def find_score(scores: Sequence[Score], objective: str) -> Score | None:
+def find_score(scores: Sequence[Score], objective: str, split: str) -> Score | None:
     """The final score called `objective`, with or without the extractor in its name; None without one.
 
-    Of the raw weights, or with `fd@ema` of the averaged ones.
+    Of an evaluation on `split`, and of the raw weights, or with `fd@ema` of the averaged ones.
     """
-    objective, _, weights = objective.partition("@")
-    final = [s for s in scores if s.checkpoint == "final" and _weights(s) == (weights or "raw")]
-    exact = [s for s in final if s.name == objective]
-    return next(iter(exact or [s for s in final if s.quantity == objective]), None)
-
-
-def _weights(score: Score) -> str:
-    return str(score.card.get("fake", {}).get("weights", "raw"))
+    name, _, weights = objective.partition("@")
+    final = [
+        score
+        for score in scores
+        if score.checkpoint == "final"
+        and score.split == split
+        and score.card.get("fake", {}).get("weights", "raw") == (weights or "raw")
+    ]
+    exact = [s for s in final if s.name in (name, f"{name}_{split}")]
+    return next(iter(exact or [s for s in final if s.quantity == name]), None)

@@ -11,7 +11,6 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -24,7 +23,7 @@ from genbench.errors import GenbenchError, UserMistake
 from genbench.launch import scored_split
 from genbench.launch.search import outputs_of, run_search
 from genbench.launch.search_space import Space
-from genbench.launch.search_study import SearchSettings, open_storage
+from genbench.launch.search_study import SearchSettings, open_storage, read_settings
 from genbench.launch.search_trials import LOST, SURPLUS, Search
 
 EDGE = 0.05  # of a range's length: a winner so near to an end may lie beyond it
@@ -42,7 +41,7 @@ def tune(sweeper: Any, arguments: Sequence[str]) -> None:
     `arguments` are the overrides that all runs share. Raises StopSweep on Ctrl-C, UserMistake for
     settings that do not fit, GenbenchError where a search is not over or has no winner.
     """
-    settings = TunedSettings(**{k: _plain(v) for k, v in sweeper.settings.items()})
+    settings = read_settings(TunedSettings, sweeper.settings)
     config, task = sweeper.config, sweeper.task
     if config.study is None:
         raise UserMistake("a search needs a name under which it can go on: add study=NAME")
@@ -54,7 +53,9 @@ def tune(sweeper: Any, arguments: Sequence[str]) -> None:
     found = []
     for model, space in spaces.items():
         name = f"{study}-search/{model}/{dataset}"
-        print(f"\ngenbench: {settings.n_trials} trials of {model}, on validation scores", flush=True)
+        print(
+            f"\ngenbench: {settings.n_trials} trials of {model}, on validation scores", flush=True
+        )
         search = run_search(sweeper.launcher, task, settings.search, space, storage, name)
         found.append(Tuned(model, search))
     task.tolerant = False
@@ -172,10 +173,6 @@ def _is_at_an_end(values: BaseDistribution, value: Any) -> bool:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 # --- settings -----------------------------------------------------------------------------------
