@@ -56,12 +56,14 @@ class Space:
 
     def authors(self) -> list[dict[str, Any]]:
         """The shipped defaults as trials, one for each combination of groups that vary."""
-        groups = Settings(self.fixed).groups
+        memory: dict[Any, Any] = {}
+        groups = Settings(self.fixed, memory=memory).groups
         chosen = [key for key in self.varying if key in groups]
         found = []
         for options in itertools.product(*(self._options(key) for key in chosen)):
             group_choices = dict(zip(chosen, options, strict=True))
-            settings = Settings([*self.fixed, *(f"{k}={v}" for k, v in group_choices.items())])
+            chosen_groups = [f"{k}={v}" for k, v in group_choices.items()]
+            settings = Settings([*self.fixed, *chosen_groups], memory=memory)
             found.append({**group_choices, **self._defaults(settings)})
         return found
 

@@ -196,6 +196,7 @@ class TunedSettings:
             raise UserMistake(
                 f"hydra.sweeper.objective={self.objective}: one winner needs one score, as in fd"
             )
+        _ = self.search  # raises for what no search can have
         if self.sampler == "grid":
             raise UserMistake(
                 "hydra.sweeper.sampler=grid has another number of trials for each model: choose tpe, "
