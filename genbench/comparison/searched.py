@@ -33,7 +33,8 @@ def _budget(searched: Mapping[str, Mapping[str, Any]], others: Sequence[str]) ->
     budgets: dict[str, list[str]] = {}
     for label, record in searched.items():
         objective, split = record.get("objective"), record.get("split")
-        how = f"{record['trials']} trials, selected on {objective} of the {split} protocol"
+        count = "1 trial" if record["trials"] == 1 else f"{record['trials']} trials"
+        how = f"{count}, selected on {objective} of the {split} protocol"
         budgets.setdefault(how, []).append(label)
     if len(budgets) == 1 and not others:
         return f"each model: {next(iter(budgets))}; the runs here are of seeds that no trial had"

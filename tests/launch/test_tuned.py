@@ -17,10 +17,13 @@ from optuna.trial import TrialState
 
 from fixtures.launching import runs
 from fixtures.processes import wait_for
+from fixtures.training import SMOKE
+from genbench.comparison.table import compare
 from genbench.errors import GenbenchError, UserMistake
 from genbench.launch import search_space, search_study, settings, task, tuned
 from genbench.runs.config import read_config
 from genbench.runs.method import fingerprint
+from genbench.runs.records import load_results
 from genbench.runs.status import read_status
 
 # the nearer to its own optimum the learning rate of a run is, the better its score
@@ -241,6 +244,23 @@ def test_a_model_of_ones_own_joins_with_an_experiment_file(tune, room):
     assert tune("experiment=mine", "model=lsgan", "hydra.sweeper.n_trials=1") == 0
     assert {c["choices"]["model"] for c in configs("tuned-mine")} == {"lsgan"}
     assert len(configs("tuned-mine-search")) == 1
+
+
+@pytest.mark.slow
+def test_a_small_study_on_digits_from_the_search_to_the_table(room):
+    cache = f"paths.cache={room / 'cache'}"
+    argv = ("hydra.sweeper.n_trials=1", "model=vae,gan", *SMALL[1:], *SMOKE, cache)
+    assert task.train(["-m", "experiment=tuned", *argv]) == 0
+    for config in configs("tuned"):
+        assert config["search"]["objective"] == "fd"
+    for result in load_results(["study=tuned-search"]):
+        assert {score.split for score in result.scores} == {"validation"}
+        weights = {s.card["fake"]["weights"] for s in result.scores if s.quantity == "fd"}
+        assert weights == {"raw", "ema"}
+    (only,) = compare(load_results(["study=tuned"]))
+    assert {score.split for r in load_results(["study=tuned"]) for score in r.scores} == {"test"}
+    assert any("each model: 1 trial, selected on fd" in note for note in only.notes)
+    assert len(only.rows) == 2
 
 
 # --- mistakes -----------------------------------------------------------------------------------
