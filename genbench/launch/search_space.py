@@ -146,9 +146,8 @@ def _same(choice: Any, default: Any) -> bool:
     try:
         return float(choice) == float(default)
     except (TypeError, ValueError):
-        return yaml.safe_load(str(choice)) == yaml.safe_load(
-            str(default)
-        )  # [0.5,0.9] is [0.5, 0.9]
+        as_written = yaml.safe_load(str(choice)), yaml.safe_load(str(default))
+        return bool(as_written[0] == as_written[1])  # lists, whatever their spaces
 
 
 def _values(key: str, values: BaseDistribution) -> Sequence[Any]:
