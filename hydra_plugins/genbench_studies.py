@@ -5,7 +5,7 @@ Every Hydra application on this machine loads this module, so it imports nothing
 
 import importlib.util
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class GridSweeper(Sweeper):
-    """`hydra/sweeper=grid`: every combination of the values; genbench's task collects the results."""
+    """`hydra/sweeper=grid`: every combination of the values; genbench's task collects the results.
 
-    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, params or {}
+    `also` has for an override such as `model=vae` further ones, which the jobs with it get.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: Mapping[str, str] | None = None,
+        also: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.max_batch_size, self.params, self.also = max_batch_size, params or {}, also or {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -68,7 +76,13 @@ class GridSweeper(Sweeper):
                     f"{override.input_line} names no values to run: write a comma list or "
                     "range(low,high,step), or add hydra/sweeper=search"
                 )
-        return [list(job) for job in itertools.product(*values.values())]
+        jobs = [list(job) for job in itertools.product(*values.values())]
+        return [[*self._added(job, set(values)), *job] for job in jobs]
+
+    def _added(self, job: Sequence[str], given: Set[str]) -> list[str]:
+        """What `also` adds to a job, except what is `given` for all jobs."""
+        added = (item for part, more in self.also.items() if part in job for item in more.items())
+        return [f"{key}={value}" for key, value in added if key not in given]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose until each value has occurred, before anything runs; all jobs would take minutes."""
@@ -91,20 +105,35 @@ class SearchSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Make the launcher."""
-        self.task, self.config = task_function, config
+        self.hydra_context, self.task, self.config = hydra_context, task_function, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search; raises what ends a sweep, UserMistake without Optuna."""
-        if importlib.util.find_spec("optuna") is None:
-            from genbench.errors import UserMistake
-
-            raise UserMistake("hydra/sweeper=search needs Optuna: pip install 'genbench[search]'")
+        _check_optuna("search")
         from genbench.launch import search
 
         search.search(self, arguments)
+
+
+class TunedSweeper(SearchSweeper):
+    """`hydra/sweeper=tuned`: the same search for each model, then fresh seeds at the winners."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run all of it; raises what ends a sweep, UserMistake without Optuna."""
+        _check_optuna("tuned")
+        from genbench.launch import tuned
+
+        tuned.tune(self, arguments)
+
+
+def _check_optuna(sweeper: str) -> None:
+    if importlib.util.find_spec("optuna") is None:
+        from genbench.errors import UserMistake
+
+        raise UserMistake(f"hydra/sweeper={sweeper} needs Optuna: pip install 'genbench[search]'")
 
 
 class PoolLauncher(Launcher):

@@ -8,6 +8,7 @@ from typing import Any
 
 from genbench.comparison.columns import ScoreColumn, bare, card_differences
 from genbench.comparison.rows import Row, ScoreKey, score_key
+from genbench.comparison.searched import notes_on_search
 from genbench.comparison.tables import number
 from genbench.runs.score import Score
 
@@ -31,6 +32,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
             "validation: scored on the validation split, with latents of its own, to choose settings; "
             "what is chosen so is reported by its test scores"
         )
+    notes += notes_on_search(rows)
     notes += [f"{row.label}: {words}" for row in rows for words in _lost(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:

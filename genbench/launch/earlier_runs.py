@@ -38,9 +38,17 @@ class EarlierRun:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Hash of what makes two runs of a study equal: method, seed and evaluation."""
+    """Hash of what makes two runs of a study equal: method, seed, evaluation and search.
+
+    The search is the one that found the settings: the winner of a longer search is another run.
+    """
     scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
-    return digest({"method": method(config), "seed": config["seed"], "evaluation": scoring})
+    if scoring.get("split") == "test":
+        del scoring["split"]  # configs of before have none
+    searched = {"search": config["search"]} if config.get("search") else {}
+    return digest(
+        {"method": method(config), "seed": config["seed"], "evaluation": scoring} | searched
+    )
 
 
 class EarlierRuns:

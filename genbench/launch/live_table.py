@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genbench.errors import DONE, INTERRUPTED
+from genbench.launch.task import shown
 from genbench.runs.history import last_row
 from genbench.runs.status import Status, read_status
 
@@ -73,7 +74,7 @@ class LiveTable:
             self.print_line(f"genbench: {directory.name} begins: {' '.join(self._own(overrides))}")
 
     def _own(self, overrides: Sequence[str]) -> list[str]:
-        return [setting for setting in overrides if setting not in self.common]
+        return [setting for setting in shown(overrides) if setting not in self.common]
 
     def ended(self, directory: Path) -> None:
         """Remove a run from the running ones."""

@@ -17,8 +17,9 @@ from optuna.trial import TrialState
 
 from genbench.errors import FAILED, GenbenchError, UserMistake
 from genbench.launch.pool import Pool, PoolSettings, compose
+from genbench.launch.scored_split import TEST, VALIDATION, with_split
 from genbench.launch.search_space import Space
-from genbench.launch.search_study import SearchSettings, open_storage
+from genbench.launch.search_study import SPLIT, SearchSettings, open_storage, read_settings
 from genbench.launch.search_trials import LOST, SURPLUS, Search
 from genbench.launch.task import EndedRun, StopSweep
 from genbench.runs.files import first_line
@@ -29,32 +30,48 @@ def search(sweeper: Any, arguments: Sequence[str]) -> None:
 
     Raises GenbenchError when the storage is lost, UserMistake for settings that do not fit.
     """
-    settings = SearchSettings(**sweeper.settings)
+    settings = read_settings(SearchSettings, sweeper.settings)
     config = sweeper.config
     if config.study is None:
         raise UserMistake("a search needs a name, by which it can be continued: add study=NAME")
-    space = Space.read([*(f"{k}={v}" for k, v in settings.params.items()), *arguments])
-    outputs = Path(os.path.expanduser(str(config.paths.outputs)))
-    storage = open_storage(settings.storage, outputs, str(config.study))
-    task = sweeper.task
+    given = [*(f"{k}={v}" for k, v in settings.params.items()), *arguments]
+    space = Space.read(with_split(given, settings.on_test))
+    name = str(config.study)
+    storage = open_storage(settings.storage, outputs_of(config), name)
+    run_search(sweeper.launcher, sweeper.task, settings, space, storage, name)
+
+
+def outputs_of(config: Any) -> Path:
+    """The folder of the runs of a sweep with this config."""
+    return Path(os.path.expanduser(str(config.paths.outputs)))
+
+
+def run_search(
+    launcher: Any, task: Any, settings: SearchSettings, space: Space, storage: Any, name: str
+) -> Search:
+    """Run the trials that study `name` lacks, print its summary, and return the search.
+
+    Raises StopSweep on Ctrl-C, GenbenchError when the storage is lost, UserMistake as `open_study`.
+    """
     task.tolerant = True
     try:
-        with Search(settings, space, storage, str(config.study)) as running:
+        with Search(settings, space, storage, name) as running:
             if running.counted() >= running.total:
                 print(f"genbench: {running.total} trials are there: raise hydra.sweeper.n_trials")
-            if hasattr(sweeper.launcher, "task"):
-                _in_the_pool(sweeper.launcher, running)
+            if hasattr(launcher, "task"):
+                _in_the_pool(launcher, running)
             else:
-                _in_batches(sweeper.launcher, task, running)
+                _in_batches(launcher, task, running)
     except (optuna.exceptions.StorageInternalError, OSError) as error:
         raise GenbenchError(
-            f"the storage of study={config.study} was lost ({first_line(error)}): once it is "
+            f"the storage of study={name} was lost ({first_line(error)}): once it is "
             "back, the same command continues the search"
         ) from error
     except StopSweep:
         print(summary(running))
         raise
     print(summary(running))
+    return running
 
 
 def _in_the_pool(launcher: Any, running: Search) -> None:
@@ -114,6 +131,9 @@ def summary(search: Search) -> str:
         )
         settings = " ".join(f"{k}={v}" for k, v in trial.params.items())
         lines.append(f"  {values}  {trial.user_attrs.get('run', '-')}  {settings}")
+    split = study.user_attrs.get(SPLIT, VALIDATION)
+    warning = ": better than on new images; report fresh seeds scored on others"
+    lines.append(f"selected on {split} scores{warning if split == TEST else ''}")
     if search.settings.prune_on and not search.curve_seen:
         lines.append(f"no run logged {search.settings.prune_on} in history.csv: nothing was pruned")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
@@ -49,14 +50,20 @@ class Space:
         """The overrides of a trial with these `params`."""
         return [*self.fixed, *(f"{key}={params[key]}" for key in self.varying)]
 
+    def described(self) -> list[str]:
+        """What varies in words, a line for each key; a study that is continued must have the same."""
+        return sorted(f"{key}={_described(values)}" for key, values in self.varying.items())
+
     def shipped_defaults(self) -> list[dict[str, Any]]:
         """Params of the trials with the shipped defaults, one for each combination of the groups that vary."""
-        groups = Settings(self.fixed).groups
+        cache: dict[Any, Any] = {}
+        groups = Settings(self.fixed, cache=cache).groups
         chosen = [key for key in self.varying if key in groups]
         found = []
         for options in itertools.product(*(self._options(key) for key in chosen)):
             group_choices = dict(zip(chosen, options, strict=True))
-            settings = Settings([*self.fixed, *(f"{k}={v}" for k, v in group_choices.items())])
+            chosen_groups = [f"{k}={v}" for k, v in group_choices.items()]
+            settings = Settings([*self.fixed, *chosen_groups], cache=cache)
             found.append({**group_choices, **self._defaults(settings)})
         return found
 
@@ -119,6 +126,14 @@ def distribution(override: Override) -> BaseDistribution:
     return FloatDistribution(float(low), float(high), log=log)
 
 
+def _described(values: BaseDistribution) -> str:
+    if isinstance(values, CategoricalDistribution):
+        return ",".join(map(str, values.choices))
+    assert isinstance(values, IntDistribution | FloatDistribution)
+    step = f" by {values.step}" if values.step else ""
+    return f"{values.low}..{values.high}{step}{' on a log scale' if values.log else ''}"
+
+
 def _contains(values: BaseDistribution, value: float) -> bool:
     assert isinstance(values, IntDistribution | FloatDistribution)
     steps = (value - values.low) / values.step if values.step else 0.0
@@ -131,7 +146,8 @@ def _same(choice: Any, default: Any) -> bool:
     try:
         return float(choice) == float(default)
     except (TypeError, ValueError):
-        return str(choice) == str(default)
+        as_written = yaml.safe_load(str(choice)), yaml.safe_load(str(default))
+        return bool(as_written[0] == as_written[1])  # lists, whatever their spaces
 
 
 def _values(key: str, values: BaseDistribution) -> Sequence[Any]:

@@ -1,22 +1,27 @@
 """The Optuna study of a search: its settings, its storage, its sampler and pruner."""
 
 import importlib.util
+import inspect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
+from omegaconf import OmegaConf
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import StudyDirection
 
 from genbench.errors import UserMistake
+from genbench.launch.scored_split import KEY, TEST, split_of, without_split
 from genbench.launch.search_space import Space
 from genbench.runs.files import first_line
 from genbench.runs.score import higher_is_better
 
+T = TypeVar("T")
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
+SPLIT = "split"  # user attribute of a study: the split whose images score its trials
 TABLE_ATTEMPTS = 5  # to open a database whose tables another coordinator is creating
 
 
@@ -36,6 +41,7 @@ class SearchSettings:
     batch: int = 1
     directions: Sequence[str] | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    on_test: bool = False
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -65,6 +71,21 @@ class SearchSettings:
                 f"{', '.join(self.objectives)}"
             )
         return [known[word] for word in words]
+
+
+def read_settings(kind: type[T], given: Mapping[str, Any]) -> T:
+    """A sweeper's settings from its keys under hydra.sweeper; UserMistake for one that it does not have."""
+    known = inspect.signature(kind).parameters
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserMistake(
+            f"hydra.sweeper.{unknown[0]} is no setting of this sweeper (there are "
+            f"{', '.join(sorted(known))}): leave it out, or choose an experiment that fits the sweeper"
+        )
+    plain = {
+        k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in given.items()
+    }
+    return kind(**plain)
 
 
 # --- storage -----------------------------------------------------------------------------------
@@ -119,9 +140,15 @@ def open_study(
     """Create the study, with the shipped defaults as its first trials, or load it.
 
     A second coordinator samples with a seed of its own, so that it proposes other trials than the
-    first. UserMistake if the study was begun with other objectives or fixed settings.
+    first. UserMistake if the study was begun with other objectives, fixed settings, ranges, or scores of
+    another split.
     """
-    plan = {"objectives": settings.objectives, "fixed": space.fixed}
+    plan = {
+        "objectives": settings.objectives,
+        "fixed": without_split(space.fixed),
+        "space": space.described(),
+    }
+    split = split_of(space.fixed)
     try:
         study = optuna.create_study(
             storage=storage, study_name=name, directions=settings.study_directions,
@@ -133,13 +160,30 @@ def open_study(
             storage=storage, study_name=name,
             sampler=_sampler(settings, seed), pruner=_pruner(settings),
         )  # fmt: skip
-        _check_plan(name, study.user_attrs.get("plan", plan), plan)
+        before = study.user_attrs.get("plan", plan)
+        _check_split(
+            name, study.user_attrs.get(SPLIT, TEST if "plan" in study.user_attrs else split), split
+        )
+        _check_plan(name, {**before, "fixed": without_split(before["fixed"])}, plan)
+        study.set_user_attr(SPLIT, split)  # a study of before has none
         return study
+    study.set_user_attr(SPLIT, split)
     study.set_user_attr("plan", plan)
     if settings.sampler != "grid":
         for params in space.shipped_defaults():
             study.enqueue_trial(params, skip_if_exists=True)
     return study
+
+
+def _check_split(name: str, before: str, now: str) -> None:
+    if before == now:
+        return
+    as_before = f", or go on as it was begun with {KEY}={TEST} hydra.sweeper.on_test=true"
+    raise UserMistake(
+        f"the trials of study={name} were scored on the {before} split, not on the {now} split: its runs "
+        "can be read and compared, but scores of both do not mix; choose another study"
+        f"{as_before if before == TEST else ''}"
+    )
 
 
 def _check_plan(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -168,4 +212,4 @@ def _pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
 
 
 def _direction(objective: str) -> str:
-    return "maximize" if higher_is_better(objective) else "minimize"
+    return "maximize" if higher_is_better(objective.partition("@")[0]) else "minimize"

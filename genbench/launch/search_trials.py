@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genbench.errors import DONE, UserMistake
 from genbench.launch.pool import Running, request_stop
+from genbench.launch.scored_split import split_of
 from genbench.launch.search_space import Space
 from genbench.launch.search_study import SearchSettings, open_study
 from genbench.launch.task import EndedRun
@@ -99,6 +100,7 @@ class Search:
 
     def __enter__(self) -> "Search":
         self.coordinator.start(self.study)
+        self.requeue_lost_trials()  # also the last ones of a study whose trials have all begun
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -200,7 +202,8 @@ class Search:
     def _values(self, job: EndedRun) -> list[float] | None:
         assert job.directory is not None
         scores = read_result(job.directory).scores
-        found = [find_score(scores, name) for name in self.settings.objectives]
+        split = split_of(self.space.fixed)
+        found = [find_score(scores, name, split) for name in self.settings.objectives]
         values = [score.value for score in found if score is not None and score.value is not None]
         numbers = [v for v in values if math.isfinite(v)]
         if len(numbers) < len(self.settings.objectives):
@@ -234,8 +237,18 @@ def _note_pruning(directory: Path | None) -> None:
         write_status(directory, replace(status, reason=PRUNED))
 
 
-def find_score(scores: Sequence[Score], objective: str) -> Score | None:
-    """The final score called `objective`, with or without the extractor in its name; None without one."""
-    final = [s for s in scores if s.checkpoint == "final"]
-    exact = [s for s in final if s.name == objective]
-    return next(iter(exact or [s for s in final if s.quantity == objective]), None)
+def find_score(scores: Sequence[Score], objective: str, split: str) -> Score | None:
+    """The final score called `objective`, with or without the extractor in its name; None without one.
+
+    Of an evaluation on `split`, and of the raw weights, or with `fd@ema` of the averaged ones.
+    """
+    name, _, weights = objective.partition("@")
+    final = [
+        score
+        for score in scores
+        if score.checkpoint == "final"
+        and score.split == split
+        and score.card.get("fake", {}).get("weights", "raw") == (weights or "raw")
+    ]
+    exact = [s for s in final if s.name in (name, f"{name}_{split}")]
+    return next(iter(exact or [s for s in final if s.quantity == name]), None)

@@ -45,6 +45,7 @@ class EndedRun:
     asked_to_stop: bool
     seconds: float
     existed: bool = False  # an earlier command has done or is doing it
+    trial: bool = False  # of a search: its failure is a result
 
 
 class StopSweep(BaseException):
@@ -64,7 +65,7 @@ class Task:
         self._earlier: dict[tuple[Path, str], EarlierRuns] = {}
         self._cache: dict[Any, Any] = {}
         self._is_original = True  # False in a copy that was pickled to another process
-        self.tolerant = False  # a search: failed runs do not fail it
+        self.tolerant = False  # while a search runs: its trials may fail
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without results and caches."""
@@ -113,7 +114,7 @@ class Task:
 
     def add(self, job: EndedRun) -> None:
         """Record a run that ended."""
-        self.jobs.append(job)
+        self.jobs.append(replace(job, trial=self.tolerant))
 
     def collect(self, returns: Sequence[JobReturn]) -> None:
         """Record the results that a launcher returned from other processes; an exception counts as a refused run."""
@@ -123,7 +124,7 @@ class Task:
             except Exception as error:  # a launcher may raise anything
                 text = f"{type(error).__name__}: {error}"
                 job = refused(list(back.overrides or []), GenbenchError(text))
-            if isinstance(job, EndedRun) and job not in self.jobs:
+            if isinstance(job, EndedRun) and replace(job, trial=self.tolerant) not in self.jobs:
                 self.add(job)
 
 
@@ -156,8 +157,8 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     if sweep and task.jobs:
         print(_summary(task.jobs))
     jobs = task.jobs
-    if task.tolerant and any(job.exit_code == DONE for job in jobs):
-        jobs = [job for job in jobs if job.exit_code in (DONE, INTERRUPTED)]
+    if any(job.exit_code == DONE for job in jobs):
+        jobs = [job for job in jobs if not job.trial or job.exit_code in (DONE, INTERRUPTED)]
     return _exit_code(jobs, sweep)
 
 
@@ -248,11 +249,16 @@ def _summary(jobs: Sequence[EndedRun]) -> str:
     for job in jobs:
         kept = job.directory if job.directory is not None and job.directory.exists() else None
         state = read_status(kept).status if kept else words.get(job.exit_code, "failed")
-        settings = " ".join(job.overrides) + (" (there already)" if job.existed else "")
+        settings = " ".join(shown(job.overrides)) + (" (there already)" if job.existed else "")
         lines.append(
             f"  {state:<12} {job.seconds:7.0f} s  {kept.name if kept else '-':<24} {settings}"
         )
     return "\n".join(lines)
+
+
+def shown(overrides: Sequence[str]) -> list[str]:
+    """The overrides that tell a run apart: without the record of the search that found them."""
+    return [setting for setting in overrides if not setting.startswith("search=")]
 
 
 def _exit_code(jobs: Sequence[EndedRun], sweep: bool) -> int:

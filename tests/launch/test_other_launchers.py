@@ -33,7 +33,7 @@ config = read_config(run)
 if config["seed"] == 1:
     write_status(run, Status("failed", "seed 1 is unlucky"))
     sys.exit(1)
-scores = [Score("fd", config["seed"], "", False, {})]
+scores = [Score("fd", config["seed"], "", False, {"split": config["evaluation"]["split"]})]
 write_result(run, Result(run.name, "s", [], "finished", "vae", "digits", 0, "f", {}, {}, {}, scores))
 write_status(run, Status("finished"))
 """

@@ -204,7 +204,8 @@ def test_a_study_started_again_runs_only_what_is_missing(sweep, capfd):
         ("model.beta=2", False), ("arena.images=1k", False), ("evaluation.num_samples=7", False),
         ("seed=5", False), ("dataset=mnist", False), ("trainer.progress=false", True),
         ("tags=[x]", True), ("logger=csv", True), ("paths.cache=elsewhere", True),
-        ("run_id=mine", True), ("study=other", True),
+        ("run_id=mine", True), ("study=other", True), ("evaluation.split=validation", False),
+        ("evaluation.split=test", True), ("search={trials:3}", False),
     ],
 )  # fmt: skip
 def test_a_run_is_identified_by_method_seed_and_evaluation(changed, same, train_config):
@@ -220,6 +221,13 @@ def train_config(room, capfd):
         return yaml.safe_load(capfd.readouterr().out)
 
     return compose
+
+
+def test_a_config_of_before_is_the_run_that_it_was(train_config):
+    now = train_config()
+    before = {key: value for key, value in now.items() if key != "search"}
+    before["evaluation"] = {k: v for k, v in now["evaluation"].items() if k != "split"}
+    assert identity(before) == identity(now)
 
 
 def test_a_run_of_another_study_does_not_count(sweep):
@@ -333,11 +341,12 @@ def test_memory_and_gpus_are_found_without_torch():
 # --- the studies that ship ----------------------------------------------------------------------
 
 EXPERIMENTS = sorted((ROOT / "configs" / "experiment").glob("*.yaml"))
+GRIDS = [path for path in EXPERIMENTS if "params:" in path.read_text()]  # the others are searches
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem != "likelihoods")) for p in EXPERIMENTS],
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem != "likelihoods")) for p in GRIDS],
     ids=lambda p: p.stem,
 )
 def test_an_experiment_is_the_grid_that_its_file_names(path, sweep):
@@ -351,3 +360,25 @@ def test_an_experiment_is_the_grid_that_its_file_names(path, sweep):
     assert len(runs()) == expected
     assert {read_config(run)["study"] for run in runs()} == {path.stem}
     assert {read_config(run)["seed"] for run in runs()} == {7}
+
+
+@pytest.mark.slow
+def test_the_study_of_objectives_gives_every_model_the_same_optimizer(sweep):
+    assert sweep("experiment=objectives", "seed=7", "hydra.launcher.slots=4") == 0
+    optimizers, schedules = [], []
+    for config in map(read_config, runs()):
+        own = [v for k, v in config["model"].items() if k.endswith("optimizer")]
+        optimizers += own
+        schedules.append(config["schedule"])
+    assert len(schedules) == 3
+    assert len(optimizers) == 5  # a VAE's one, two of the others
+    assert all(optimizer == optimizers[0] for optimizer in optimizers)
+    assert all(schedule == schedules[0] for schedule in schedules)
+
+
+def test_what_an_option_brings_along_gives_way_to_the_command_line(sweep):
+    argv = ("experiment=objectives", "seed=7", "model=vae", "model.optimizer.lr=0.5")
+    assert sweep(*argv) == 0
+    (run,) = runs()
+    optimizer = read_config(run)["model"]["optimizer"]
+    assert (optimizer["lr"], optimizer["betas"]) == (0.5, [0.0, 0.99])
