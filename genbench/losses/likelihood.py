@@ -114,7 +114,8 @@ class Gaussian(Likelihood):
 
     def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
         """The output plus sigma times the normal quantile of u; not clamped."""
-        return output.float() + self.log_sigma.clamp_min(-6).exp() * torch.special.ndtri(uniform)
+        noise: Tensor = torch.special.ndtri(uniform)
+        return output.float() + self.log_sigma.clamp_min(-6).exp() * noise
 
 
 class Bernoulli(Likelihood):
