@@ -27,6 +27,7 @@ INDEX = "configs-1"  # what is kept of configs, and how
 
 # failed: to be tried again; a run that diverged is a result, and would diverge again
 DONE_WITH = ("finished", "diverged", "running")
+SINCE = {"split": "test", "pixels": "mean"}  # what earlier configs of an evaluation lack, and mean
 RANK = ("failed", "interrupted", "running", "diverged", "finished")  # the best there is counts
 
 
@@ -45,7 +46,8 @@ class Earlier:
 
 def identity(config: Mapping[str, Any]) -> str:
     """Hash of what makes two runs of a study the same one: method, seed and how it is scored."""
-    scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
+    given = config["evaluation"].items()
+    scoring = first_named({k: v for k, v in given if k != "cache" and v != SINCE.get(k)})
     return digest({"method": method(config), "seed": config["seed"], "evaluation": scoring})
 
 
