@@ -22,6 +22,8 @@ INDEX = "identities-1-" + digest(sorted(MOVED), 8)
 NOT_REPEATED = ("finished", "diverged", "running")
 # of several equal runs, the one whose status comes last here counts
 RANK = ("failed", "interrupted", "running", "diverged", "finished")
+# settings of an evaluation that older configs lack, with the values that these had
+ADDED = {"split": "test", "pixels": "mean"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,8 @@ def identity(config: Mapping[str, Any]) -> str:
 
     The search is the one that found the settings: the winner of a longer search is another run.
     """
-    scoring = first_named({k: v for k, v in config["evaluation"].items() if k != "cache"})
-    if scoring.get("split") == "test":
-        del scoring["split"]  # configs of before have none
+    left_out = [("cache", config["evaluation"].get("cache")), *ADDED.items()]
+    scoring = first_named(dict(i for i in config["evaluation"].items() if i not in left_out))
     searched = {"search": config["search"]} if config.get("search") else {}
     return digest(
         {"method": method(config), "seed": config["seed"], "evaluation": scoring} | searched

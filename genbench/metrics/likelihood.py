@@ -139,14 +139,14 @@ class Bounds:
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
         """Score a model that has an encoder; an empty list for others."""
         model, scores = request.model, list[Score]()
-        own = isinstance(model, HasLikelihood)
         if isinstance(model, HasLikelihood):
             observer = Observer(model.posterior, model.log_prob)
             tag, discrete = model.likelihood.tag, model.likelihood.discrete
             scores += self._scores(request, observer, tag, discrete, "", self.importance_draws)
         if isinstance(model, HasPosterior):
             observer, variance = posthoc(request, model)
-            draws = 0 if own else self.importance_draws  # its own likelihood has the tighter bound
+            # a model's own likelihood has the tighter bound
+            draws = 0 if scores else self.importance_draws
             scores += self._scores(request, observer, POSTHOC, False, "_posthoc", draws)
             fitted = subset_card(request.data, request.fitted, len(fit_images(request)))
             card = {

@@ -81,7 +81,20 @@ class Score:
     def from_dict(cls, content: Mapping[str, Any]) -> "Score":
         """Inverse of `to_dict`; `protocol` is computed again, fields of a later version are ignored."""
         known = {f.name for f in fields(cls) if f.init}
-        return cls(**{key: value for key, value in content.items() if key in known})
+        given = {key: value for key, value in content.items() if key in known}
+        return cls(**given | {"card": _as_now(given["card"])})
+
+
+def _as_now(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The card as it is written now, where an earlier version wrote the same protocol otherwise."""
+    fake, estimator = card.get("fake", {}), card.get("estimator", {})
+    if "latents" in fake and "pixels" not in fake:  # there was no choice
+        card = {**card, "fake": {**fake, "pixels": "mean"}}
+    plain = card.get("quantity") in ("fd", "fd_heldout")
+    if plain and "bootstrap" in estimator:  # which changes the interval alone
+        own = {k: v for k, v in estimator.items() if not k.startswith("bootstrap")}
+        card = {**card, "estimator": own}
+    return card
 
 
 def interval_notes(scores: Iterable[Score]) -> list[str]:
