@@ -134,6 +134,11 @@ def _scores(scores: Sequence[Score], cards: bool) -> list[str]:
         if cards:
             card = json.dumps(dict(score.card), indent=1, ensure_ascii=False)
             lines += [f"      {row}" for row in card.splitlines()]
+    if any(score.low is not None and score.high is not None for score in scores):
+        lines.append(
+            "  [ ]: over images, of this run alone; other seeds differ by more. An FD is that of its number of "
+            "samples; of NLL (AIS) the two bounds (docs/metrics.md)"
+        )
     return lines or ["  none yet"]
 
 

@@ -9,6 +9,7 @@ from genbench.comparison.settings import differences, settings_of
 from genbench.runs.method import method
 from genbench.runs.result import Result
 from genbench.runs.score import Score, digest
+from genbench.runs.status import PRUNED
 
 ScoreKey = tuple[str, str, str]  # name, checkpoint, protocol
 MethodKey = tuple[str, str, str, str]  # dataset, model, method without precision, precision
@@ -29,6 +30,22 @@ class Row:
     def untrained(self) -> bool:
         """Never shown an image: a floor."""
         return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
+
+    @property
+    def lost(self) -> list[Result]:
+        """Runs that ended without a result, one per seed: diverged, failed, or stopped by a search.
+
+        Interrupted runs are not lost, since they can be resumed. Neither is a failed run of a seed that
+        another run finished; a diverged one is, since divergence is a result.
+        """
+        done = {run.seed for run in self.runs}
+        found: dict[int, Result] = {}
+        for run in self.unfinished:
+            pruned = run.status == "interrupted" and run.reason == PRUNED
+            failed = pruned or run.status == "failed"
+            if run.status == "diverged" or (failed and run.seed not in done):
+                found[run.seed] = run
+        return [found[seed] for seed in sorted(found)]
 
     def scores(self, key: ScoreKey) -> Sequence[tuple[Result, Score]]:
         """The score of each seed that has it, with or without a value; of several the newest."""

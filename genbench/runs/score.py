@@ -8,8 +8,8 @@ from typing import Any
 
 # in which people read scores
 ORDER = (
-    "fid", "fid_clean", "fd", "kid", "is", "coverage", "precision", "recall", "density", "elbo",
-    "iwae", "nll_ais", "ais_gap", "bits_per_dim",
+    "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "density",
+    "elbo", "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
 
 

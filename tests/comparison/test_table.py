@@ -6,7 +6,18 @@ from statistics import mean, stdev
 
 import pytest
 
-from fixtures.comparison import card, elbo, fd, make_config, run, seeds_of, strong, table
+from fixtures.comparison import (
+    card,
+    copies,
+    elbo,
+    fd,
+    make_config,
+    run,
+    score,
+    seeds_of,
+    strong,
+    table,
+)
 from genbench.comparison.pareto import undominated
 from genbench.comparison.rows import make_rows, score_key
 from genbench.comparison.table import compare
@@ -15,6 +26,7 @@ from genbench.runs.files import write_json
 from genbench.runs.method import fingerprint
 from genbench.runs.records import load_results
 from genbench.runs.score import Score
+from genbench.runs.status import PRUNED
 
 # --- rows -----------------------------------------------------------------------------------------
 
@@ -181,7 +193,51 @@ def test_the_best_is_marked_where_it_is_better_than_every_other(tmp_path, finish
     _, only = table(tmp_path)
     assert strong(only) == [("vae", "FD ↓")]  # ELBOs are not apart
     assert only.rows[0][1].exact["best"]
-    assert any("Holm over 2 scores, 5 seeds or more each" in note for note in only.notes)
+    assert any("Holm over 2 scores, shown or not, 5 seeds or more" in n for n in only.notes)
+
+
+def test_a_mark_does_not_depend_on_the_columns_that_are_shown(tmp_path, finished):
+    noise = [0.0, 0.5, -0.3, 0.2, -0.4]
+    for model, off in (("vae", 0.0), ("gan", 1.05)):
+        others = [score(name, noise[i], name != "kid") for i, name in enumerate(("kid", "recall"))]
+        best = [replace(fd(9.0 + i / 9), checkpoint="best") for i in range(2)]
+        seeds_of(finished, 10.0 + off, others=[*others, best[model == "gan"]], model=model)
+    shown = ({}, {"metrics": ["fd@final"]}, {"show_all": True})
+    marks = [strong(table(tmp_path, **options)[1]) for options in shown]
+    assert marks == [[], [], []]  # the FD alone would be: p = 0.03
+
+
+def test_a_row_that_lost_runs_is_not_the_best_and_it_is_said(tmp_path, finished, unfinished):
+    seeds_of(finished, 10.0, model="gan")
+    seeds_of(finished, 13.0)
+    for seed in range(5, 20):
+        unfinished("diverged", "nan", model="gan", seed=seed)
+    _, only = table(tmp_path)
+    assert strong(only) == []
+    assert "not marked: gan is best in FD among finished runs only, 15 of its runs were lost" in (
+        only.notes
+    )
+    assert not any(cell.exact.get("best") for row in only.rows for cell in row)
+
+
+def test_which_runs_are_lost(tmp_path, finished, unfinished):
+    for seed in range(2):
+        finished([fd(10.0)], seed=seed)
+    for status, reason, seed in (
+        ("failed", "disk full", 0),  # run again
+        ("diverged", "nan", 1),  # finished at another try, which chance may have made
+        ("failed", "out of memory", 2),
+        ("failed", "out of memory", 2),
+        ("interrupted", "stopped", 3),
+        ("interrupted", PRUNED, 4),
+    ):
+        unfinished(status, reason, seed=seed)
+    [row] = make_rows(load_results((), tmp_path))
+    assert [(run.seed, run.status) for run in row.lost] == [
+        (1, "diverged"),
+        (2, "failed"),
+        (4, "interrupted"),
+    ]
 
 
 @pytest.mark.parametrize("changes", [{"n": 4}, {"images": 64_000}, {"mean": 10.1}])
@@ -259,6 +315,36 @@ def test_rows_are_ranked_by_any_score_the_better_way_first(tmp_path, finished):
     rows, only = table(tmp_path, sort="recall")
     assert list(rows) == ["gan", "vae"]
     assert "recall ↑" in [column.header for column in only.columns]
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_the_default_table_shows_variety_and_copies(tmp_path, finished):
+    names = ("coverage", "recall", "is", "precision", "kid", "class_tv", "density")
+    finished([fd(10.0), *(score(name, 0.5) for name in names), copies(0.0), elbo(-80.0)])
+    _, only = table(tmp_path)
+    assert [column.key.split("_")[0] for column in only.columns[:-1]] == [
+        "model", "fd", "kid", "is", "precision", "recall", "coverage", "copy", "elbo", "seconds",
+    ]  # fmt: skip
+
+
+def test_it_is_said_that_a_row_copies_training_images_whatever_is_shown(tmp_path, finished):
+    finished([fd(0.2), copies(0.98)], model="replay", images=0, **{"budget.images": 0})
+    finished([fd(5.0), copies(0.004)])
+    finished([fd(6.0), copies(0.04)], model="gan")
+    said = "replay (untrained): copies training images: copy rate 0.98, of new images 0.01"
+    for metrics in ((), ("fd",)):
+        _, only = table(tmp_path, metrics=metrics)
+        assert [note for note in only.notes if "copies training" in note] == [said]
+
+
+def test_what_a_spread_covers_is_said_where_there_is_one(tmp_path, finished):
+    for seed in range(3):
+        assert not any(n.startswith("±") for n in table(tmp_path)[1].notes) if seed else True
+        finished([fd(10.0 + seed)], seed=seed)
+    notes = table(tmp_path)[1].notes
+    assert any(n.startswith("±: standard deviation over training seeds") for n in notes)
 
 
 # --- columns --------------------------------------------------------------------------------------

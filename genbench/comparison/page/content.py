@@ -73,6 +73,7 @@ class Section:
     rows: Sequence[Row]
     table: Table
     verdicts: Sequence[str]
+    versus_given: bool  # the row of the verdicts was named, not chosen by its score
     scores: Sequence[Panel]
     losses: Mapping[str, Sequence[Panel]]
     galleries: Sequence[Gallery]
@@ -184,6 +185,7 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         rows=rows,
         table=table_of(arena),
         verdicts=_verdicts(trained, columns, against),
+        versus_given=against is not None,
         scores=score_panels(histories),
         losses={label: loss_panels(label, own) for label, own in histories.items()},
         galleries=_galleries(where),
@@ -200,7 +202,8 @@ def _verdicts(
     versus = against or (rows[0] if rows else None)
     if versus is None or len(rows) < 2:
         return []
-    found = standings([row for row in rows if row is not versus], columns, versus)
+    others = [row for row in rows if row is not versus]
+    found = standings(others, columns, versus, chosen_by_score=against is None)
     return [standing.sentence for standing in found]
 
 
