@@ -1,4 +1,4 @@
-"""Columns: one score under one protocol each; numbers whose cards differ never share one."""
+"""Columns: one score under one protocol each; scores whose cards differ never share a column."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ def make_columns(
     Those that `also` names are shown too. Final weights stand before the best ones.
     """
     found: dict[ScoreKey, Score] = {}
-    for row in reversed(rows):  # the first row's counts
+    for row in reversed(rows):  # so that the first row's example of a score is kept
         found |= row.examples
 
     def is_shown(score: Score) -> bool:

@@ -1,4 +1,4 @@
-"""Notes below a table: what the numbers are, and what is not in them."""
+"""Notes below a table: how scores were taken, what they cover, and which runs are missing."""
 
 import math
 from collections import defaultdict
@@ -20,7 +20,7 @@ COPYING = (
 
 
 def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
-    """Say in words what the numbers are, and what is not in them."""
+    """Say in words how the scores were taken, what they cover, and which runs are missing."""
     by_protocol: dict[str, list[str]] = defaultdict(list)
     for column in columns:
         by_protocol[_protocol(column.example)].append(bare(column))

@@ -35,21 +35,21 @@ _INTERVAL = (
 
 @dataclass(frozen=True)
 class Standing:
-    """A method against another: `apart` says which scores cannot be compared, and why."""
+    """A method against another: `not_compared` says which scores cannot be compared, and why."""
 
     row: Row
     versus: Row
     differences: Sequence[Difference]
     headers: Sequence[str]  # of each difference, as in the table
     units: Sequence[str]
-    apart: Sequence[str]
+    not_compared: Sequence[str]
 
     @property
     def sentence(self) -> str:
         """The verdict in words: scores, budgets, seeds, and runs that did not finish."""
         none = "no score that is tested is shown" if self.differences else "no score in common"
         verdicts = _verdicts(self) or [none]
-        parts = [*verdicts, *_budgets(self), *_seeds(self), *self.apart]
+        parts = [*verdicts, *_budgets(self), *_seeds(self), *self.not_compared]
         parts += [words for row in (self.row, self.versus) for words in _unfinished(row)]
         return f"{self.row.label} against {self.versus.label}: {'; '.join(parts)}"
 
@@ -133,18 +133,18 @@ def _standing(
             found.append((column, replace(difference, metric=name)))
         elif untested := pair(row, versus, column.key, name, tested=False):
             found.append((column, differences([untested])[0]))
-    apart = [f"in brackets, not compared: {', '.join(doubtful)}"] if doubtful else []
+    brackets = [f"in brackets, not compared: {', '.join(doubtful)}"] if doubtful else []
     return Standing(
         row,
         versus,
         [difference for _, difference in found],
         [column.header for column, _ in found],
         [column.example.unit for column, _ in found],
-        [*apart, *_protocols_apart(row, columns, versus)],
+        [*brackets, *_other_protocols(row, columns, versus)],
     )
 
 
-def _protocols_apart(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Iterable[str]:
+def _other_protocols(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Iterable[str]:
     """Say which quantities both have, but under protocols or likelihoods that are not the same."""
     by_quantity: dict[tuple[str, str], list[ScoreColumn]] = {}
     for column in columns:
@@ -191,7 +191,7 @@ def _verdicts(standing: Standing) -> list[str]:
 
 
 def _size(one: Difference) -> str:
-    """`6.1 [4.8, 7.3]`, the way of the difference being in the words."""
+    """`6.1 [4.8, 7.3]`: without sign, since the words give the direction."""
     low, high = one.low or 0.0, one.high or 0.0
     ends = (low, high) if one.delta > 0 else (-high, -low)
     return f"{number(abs(one.delta), 3)} [{number(ends[0], 3)}, {number(ends[1], 3)}]"

@@ -284,7 +284,7 @@ def test_the_pareto_set_of_two_scores_is_told(tmp_path, finished):
     rows, only = table(tmp_path, pareto=["fd", "copy_rate"])
     assert [label for label, row in rows.items() if row["Pareto"]] == ["gan", "vae-gan", "vae"]
     assert "Pareto set of FD ↓ and copy rate ↓, by means: gan, vae-gan, vae" in only.notes
-    assert any(note.endswith("without a score of it: blur") for note in only.notes)
+    assert any(note.endswith("without one of its scores: blur") for note in only.notes)
     with pytest.raises(UserMistake, match="--pareto fd,recall: no run has a score recall"):
         table(tmp_path, pareto=["fd", "recall"])
 

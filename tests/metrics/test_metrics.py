@@ -7,7 +7,7 @@ import torch
 
 from genbench.metrics.class_balance import ClassBalance, total_variation
 from genbench.metrics.contract import Features
-from genbench.metrics.copy_rate import CopyRate, copy_rate
+from genbench.metrics.copy_rate import CopyRate
 from genbench.metrics.features import subset
 from genbench.metrics.frechet import (
     FrechetDistance,
@@ -332,7 +332,7 @@ def test_neighbours_refuse_fewer_rows_than_they_need():
         prdc(draw(5, 2), draw(30, 2))
 
 
-# --- class balance and copies ---------------------------------------------------------------------
+# --- class balance --------------------------------------------------------------------------------
 
 
 def test_class_balance_is_the_mass_that_would_have_to_move():
@@ -340,19 +340,6 @@ def test_class_balance_is_the_mass_that_would_have_to_move():
     assert total_variation(balanced, balanced) == 0
     assert total_variation(missing, balanced) == pytest.approx(0.1)
     assert total_variation(one_hot([0], 5.0), one_hot([1], 5.0)) == 1
-
-
-def test_copies_are_told_from_new_images_and_halves_from_wholes():
-    train, heldout = draw(1200, 6), draw(600, 6, seed=1)
-    new = draw(600, 6, seed=2)
-    assert copy_rate(train, train, heldout) == 1
-    assert copy_rate(train + draw(1200, 6, seed=3, scale=1e-3), train, heldout) > 0.95
-    assert copy_rate(torch.cat([train[:300], new[:300]]), train, heldout) == pytest.approx(
-        0.5, abs=0.03
-    )
-    assert copy_rate(heldout, train, heldout) == pytest.approx(0.01, abs=0.005)
-    assert copy_rate(new, train, heldout) < 0.04
-    assert copy_rate(draw(600, 6, seed=4, shift=50.0), train, heldout) == 0
 
 
 # --- likelihood -----------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ CAPTIONS = {
     "samples": "Samples of the final weights. Every method decodes the same 64 latents.",
     "interpolations": "From one latent to another along the great circle, one pair per row; the same "
     "pairs for every method.",
-    "reconstructions": "Validation images, each row above what becomes of it through encoder and decoder.",
+    "reconstructions": "Validation images, each row above its reconstructions by encoder and decoder.",
 }
 NO_CURVES = (
-    "No run logged a score while it trained, and that cannot be made up for. Train with `selection=fd`: "
+    "No run logged a score while it trained, and none can be computed afterwards. Train with `selection=fd`: "
     "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
     "the best weights."
 )
@@ -117,12 +117,12 @@ def study_of(
     against = {row.dataset: row for row in chosen}
     sections = [_section(a, directories, against.get(a.dataset)) for a in arenas]
     shown = joined_commands([str(run.environment.get("command") or "") for run in results])
-    told = question if question is not None else shipped_question(title)
-    return Study(title, told, shown, _facts(results), sections)
+    asked = question if question is not None else shipped_question(title)
+    return Study(title, asked, shown, _facts(results), sections)
 
 
 def joined_commands(commands: Sequence[str]) -> list[str]:
-    """Write commands that differ in the values of some settings alone as the sweep that they are."""
+    """Join commands that differ only in the values of settings into one sweep."""
     groups: dict[tuple[str, ...], list[list[str]]] = {}
     for command in filter(None, commands):
         words = command.split()
