@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures.comparison import elbo, fd
+from fixtures.comparison import elbo, fd, seeds_of
 from genbench.cli import main
 from genbench.commands import report
 from genbench.comparison.page.content import joined_commands, shipped_question
@@ -336,3 +336,14 @@ def test_a_browser_draws_the_page_on_a_phone_on_a_desk_in_the_dark_and_on_paper(
     browse(tmp_path / "frames.html", f"--screenshot={tmp_path}/page.png")
     with Image.open(tmp_path / "page.png") as picture:
         assert len(picture.convert("RGB").getcolors(2**20)) > 50  # it is not blank
+
+
+def test_a_row_that_the_page_chose_for_its_score_is_compared_over_all_pairs(tmp_path, finished):
+    for model, level in (("gan", 10.0), ("vae", 11.158), ("vae-gan", 11.158)):
+        seeds_of(finished, level, model=model)  # p = 0.02: times 2 below 0.05, times 3 above
+    given = Reader(page_of(tmp_path, "--versus", "gan")).text
+    chosen = Reader(page_of(tmp_path)).text
+    for text, verdict in ((given, "worse on FD"), (chosen, "not told apart on FD")):
+        assert sum(f"against gan: {verdict}" in part for part in text) == 2
+    assert sum("all pairs of rows" in part for part in chosen) == 1
+    assert not any("all pairs of rows" in part for part in given)
