@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fixtures.data import make_digits
-from genbench.metrics.copy_rate import CopyRate, copy_rate, nearness
+from genbench.metrics.copy_rate import CopyRate, copy_rate, nearest
 from genbench.metrics.extractors.lenet import LeNet
 
 
@@ -40,12 +40,22 @@ def test_new_images_of_any_class_have_the_null_value_and_its_noisy_copies_are_fo
     noisy = train + 0.05 * train.std(1, keepdim=True) * torch.stack([draw(200, 10)] * 10)
     flat = train.flatten(0, 1)
     parts = [heldout.flatten(0, 1), new.flatten(0, 1), noisy.flatten(0, 1)]
-    held, *others = (nearness(part, flat) for part in parts)
-    counted = [(part >= held.quantile(0.99)).double().view(10, -1).mean(1) for part in others]
+    held, *others = (nearest(part, flat) for part in parts)
+    bound = held.distance.quantile(0.5)
+    values = [part.within(bound) for part in others]
+    threshold = held.within(bound).quantile(0.99)
+    counted = [(value >= threshold).double().view(10, -1).mean(1) for value in values]
     assert counted[0].max() < 0.045  # by one threshold on distances 0.075 in the dense class
     assert counted[0].mean() == pytest.approx(0.01, abs=0.006)
     assert counted[1].min() > 0.7
     assert copy_rate(new[0], flat, parts[0]) == pytest.approx(float(counted[0][0]))
+
+
+def test_images_far_from_all_training_images_are_no_copies_of_the_one_that_is_nearest():
+    outlier = torch.zeros(1, 6).index_fill(1, torch.tensor([0]), 30.0)
+    train, heldout = torch.cat([draw(1200), outlier]), draw(600, seed=1)
+    assert copy_rate(torch.cat([draw(600, seed=2), 2 * outlier + draw(600)]), train, heldout) < 0.03
+    assert copy_rate(torch.cat([outlier, outlier]), train, heldout) == 1
 
 
 def test_duplicates_in_the_training_set_hide_no_copy_and_make_none():
@@ -54,7 +64,7 @@ def test_duplicates_in_the_training_set_hide_no_copy_and_make_none():
     assert copy_rate(single[:300] + 2e-5, train, heldout) == 1
     assert copy_rate(draw(600, seed=2), train, heldout) < 0.04
     lattice = torch.cat([torch.zeros(60, 2), torch.ones(60, 2)])
-    assert nearness(torch.full((1, 2), 0.25), lattice).tolist() == [0]
+    assert nearest(torch.full((1, 2), 0.25), lattice).nearness.tolist() == [0]
 
 
 def test_copies_of_the_embedded_digits_are_told_by_the_shipped_extractor(tmp_path):
@@ -80,6 +90,7 @@ def test_small_sets_are_compared_and_too_small_ones_refused():
 def test_its_card_is_not_that_of_the_first_form_with_one_threshold_for_all():
     assert CopyRate().estimator == {
         "quantile": 0.01,
+        "near": 0.5,
         "nearness": "log(d_5 / d_1) / log(d_50 / d_25)",
         "version": 2,
     }
