@@ -24,6 +24,7 @@ SETTINGS = ["network.width=8", "trainer=smoke", "budget=smoke", "logger=csv",
             "evaluation.num_samples=500"]  # fmt: skip
 # relative, and two of 500 images for scores that are shares of images: processors round differently
 NEAR = {"rel": 1e-3, "abs": 4e-3}
+REDEFINED = ("copy_rate",)  # since these runs: another card, so that old and new share no column
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,11 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def values(scores) -> dict[tuple[str, str, str], list[float | None]]:
-    """(value, low, high) by (name, checkpoint, protocol)."""
+    """(value, low, high) by (name, checkpoint, protocol); without scores that were redefined."""
     return {
         (s["name"], s["checkpoint"], s["protocol"]): [s["value"], s["low"], s["high"]]
         for s in scores
+        if not s["name"].startswith(REDEFINED)
     }
 
 
