@@ -1,4 +1,4 @@
-"""What a search of k trials finds on average, so that a hundred trials are not set against one.
+"""The expected best of k trials, so that searches with different numbers of trials can be compared.
 
 Dodge et al. 2019, Show Your Work; drawn without replacement, which is unbiased (Tang et al. 2020,
 Showing Your Work Doesn't Always Work).
@@ -54,12 +54,12 @@ def expected_best(
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one model: methods, each with the mean of its seeds; some came to nothing."""
+    """The trials of one model. A trial is a method, its value the mean over its seeds."""
 
     model: str
     rows: Sequence[Row]  # with a value of the score that chooses
-    failed: int
-    open: int  # at work or stopped on the way: no trials yet
+    failed: int  # ended without a value
+    open: int  # running or interrupted: may still get a value
 
 
 def best_of_tables(arenas: Sequence[Arena], k: int, by: str | None) -> list[Table]:
@@ -119,7 +119,7 @@ def _trials(rows: Sequence[Row], chooser: ScoreColumn) -> list[Trials]:
 
 
 def _is_open(row: Row) -> bool:
-    """Nothing came of it yet, and something may."""
+    """Without a finished run, and with one that is running or can be resumed."""
     return not row.runs and any(
         run.status == "running" or (run.status == "interrupted" and run.reason != PRUNED)
         for run in row.unfinished
@@ -154,7 +154,7 @@ def _notes(found: Sequence[Trials], chooser: ScoreColumn, k: int) -> list[str]:
     notes = [
         f"mean over all draws of {k} {'trial' if k == 1 else 'trials'} of a model, without replacement, of the trial that is best "
         f"in {name} (Dodge et al. 2019); other scores are those of that trial",
-        "a trial is a method, its value the mean over its seeds; a failed one takes its place in a draw",
+        "a trial is a method, its value the mean over its seeds; failed trials are drawn too",
         f"chosen on the {name} that is shown: report the winner from fresh seeds",
     ]
     for one in found:
@@ -163,7 +163,7 @@ def _notes(found: Sequence[Trials], chooser: ScoreColumn, k: int) -> list[str]:
             trials = "1 trial" if total == 1 else f"{total} trials"
             notes.append(f"{one.model}: {trials}, {one.failed} failed: too few for {k}")
         if one.open:
-            notes.append(f"{one.model}: {one.open} not counted, at work or stopped on the way")
+            notes.append(f"{one.model}: {one.open} not counted, running or interrupted")
     if not equal_budgets([row for one in found for row in one.rows]):
         notes.append("the trials were shown UNEQUAL numbers of images")
     return notes

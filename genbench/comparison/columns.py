@@ -1,4 +1,4 @@
-"""Columns: one score under one protocol each; numbers whose cards differ never share one."""
+"""Columns: one score under one protocol each; scores whose cards differ never share a column."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,10 @@ from genbench.comparison.settings import flatten, plain
 from genbench.errors import UserMistake
 from genbench.runs.score import ORDER, Score
 
+# fidelity and variety, and beside them the copy rate: replayed training images lead in all of the former
 DEFAULT = (
-    "fid", "fid_clean", "fd", "kid", "is", "coverage", "elbo", "iwae", "nll_ais", "bits_per_dim",
+    "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "elbo", "iwae",
+    "nll_ais", "bits_per_dim",
 )  # fmt: skip
 HEADERS = {
     "fd": "FD", "fid": "FID", "fid_clean": "FID clean", "kid": "KID", "is": "IS", "elbo": "ELBO",
@@ -37,7 +39,7 @@ def make_columns(
     stand behind those of the test, and are no default unless there are no others.
     """
     found: dict[ScoreKey, Score] = {}
-    for row in reversed(rows):  # the first row's counts
+    for row in reversed(rows):  # so that the first row's example of a score is kept
         found |= row.examples
 
     tested = any(score.split == "test" for score in found.values())

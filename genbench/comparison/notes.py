@@ -1,4 +1,4 @@
-"""Notes below a table: what the numbers are, and what is not in them."""
+"""Notes below a table: how scores were taken, what they cover, and which runs are missing."""
 
 import math
 from collections import defaultdict
@@ -7,22 +7,32 @@ from statistics import mean
 from typing import Any
 
 from genbench.comparison.columns import ScoreColumn, bare, card_differences
+from genbench.comparison.family import null_copy_rate
 from genbench.comparison.rows import Row, ScoreKey, score_key
 from genbench.comparison.searched import notes_on_search
+from genbench.comparison.significance import SEEDS_FOR_SPREAD
 from genbench.comparison.tables import number
 from genbench.runs.score import Score
 
-LOST = 1.25  # final over best distance from which a note says so
+WORSE = 1.25  # final over best distance from which a note says so
+COPYING = (
+    5  # copy rate over that of new images from which a note says so; chance alone gives up to 3
+)
 
 
 def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
-    """Say in words what the numbers are, and what is not in them."""
+    """Say in words how the scores were taken, what they cover, and which runs are missing."""
     by_protocol: dict[str, list[str]] = defaultdict(list)
     for column in columns:
         by_protocol[_protocol(column.example)].append(bare(column))
     notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
     notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
     notes += _protocols_of_one_name(columns)
+    if any(len(row.values(c.key)) >= SEEDS_FOR_SPREAD for row in rows for c in columns):
+        notes.append(
+            "±: standard deviation over training seeds, the chance of the sampled images within it; the "
+            "interval of a single run (`genbench show`) is over images alone"
+        )
     if any(column.key[1] == "best" for column in columns):
         notes.append(
             "best: the weights of a run that were best on its validation split (selection)"
@@ -33,7 +43,8 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
             "what is chosen so is reported by its test scores"
         )
     notes += notes_on_search(rows)
-    notes += [f"{row.label}: {words}" for row in rows for words in _lost(row)]
+    notes += [f"{row.label}: {words}" for row in rows if (words := _copies(row))]
+    notes += [f"{row.label}: {words}" for row in rows for words in _worse_than_best(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:
         runs = "1 earlier run" if repeated == 1 else f"{repeated} earlier runs"
@@ -67,7 +78,18 @@ def _ceiling(score: Score) -> str:
     return f"of images like the real ones, coverage is {1 - missed:.3f} and density 1 (k = {k})"
 
 
-def _lost(row: Row) -> Iterable[str]:
+def _copies(row: Row) -> str:
+    """Say that a row's images are copies, whether the column is shown or not."""
+    for key, example in row.examples.items():
+        null, values = null_copy_rate(example), list(row.values(key).values())
+        if null is not None and values and mean(values) > COPYING * null:
+            return (
+                f"copies training images: copy rate {number(mean(values), 2)}, of new images {null}"
+            )
+    return ""
+
+
+def _worse_than_best(row: Row) -> Iterable[str]:
     """Say where a row's final weights are much worse than its best ones."""
     pairs: dict[tuple[str, str], dict[str, ScoreKey]] = defaultdict(dict)
     for run in row.runs:
@@ -77,7 +99,7 @@ def _lost(row: Row) -> Iterable[str]:
     for (name, _), keys in pairs.items():
         if {"final", "best"} <= set(keys):
             final, best = (mean(row.values(keys[which]).values()) for which in ("final", "best"))
-            if best > 0 and final / best > LOST:
+            if best > 0 and final / best > WORSE:
                 yield (
                     f"final {name} {number(final)} is {final / best:.1f} times its best "
                     f"({number(best)}, chosen on the validation split): it got worse in the end"

@@ -1,4 +1,4 @@
-"""One line per run with all that is known of it, for a spreadsheet or a data frame."""
+"""One line per run with all its scores, costs and settings, for a spreadsheet or a data frame."""
 
 import json
 from collections import Counter

@@ -9,6 +9,7 @@ from genbench.comparison.settings import differences, settings_of
 from genbench.runs.method import method
 from genbench.runs.result import Result
 from genbench.runs.score import Score, digest
+from genbench.runs.status import PRUNED
 
 ScoreKey = tuple[str, str, str]  # name, checkpoint, protocol
 MethodKey = tuple[str, str, str, str]  # dataset, model, method without precision, precision
@@ -27,8 +28,24 @@ class Row:
 
     @property
     def untrained(self) -> bool:
-        """Never shown an image: a floor."""
+        """All its runs finished without training: a floor."""
         return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
+
+    @property
+    def lost(self) -> list[Result]:
+        """Runs that ended without a result, one per seed: diverged, failed, or stopped by a search.
+
+        Interrupted runs are not lost, since they can be resumed. Neither is a failed run of a seed that
+        another run finished; a diverged one is, since divergence is a result.
+        """
+        done = {run.seed for run in self.runs}
+        found: dict[int, Result] = {}
+        for run in self.unfinished:
+            pruned = run.status == "interrupted" and run.reason == PRUNED
+            failed = pruned or run.status == "failed"
+            if run.status == "diverged" or (failed and run.seed not in done):
+                found[run.seed] = run
+        return [found[seed] for seed in sorted(found)]
 
     def scores(self, key: ScoreKey) -> Sequence[tuple[Result, Score]]:
         """The score of each seed that has it, with or without a value; of several the newest."""
@@ -36,7 +53,7 @@ class Row:
 
     @cached_property
     def _by_key(self) -> Mapping[ScoreKey, Sequence[tuple[Result, Score]]]:
-        """All scores, sorted out once: a table asks for each cell several times."""
+        """All scores by key, sorted once: a table reads each cell several times."""
         found: dict[ScoreKey, dict[int, tuple[Result, Score]]] = defaultdict(dict)
         for place, run in enumerate(self.runs):
             for score in run.scores:
@@ -53,11 +70,11 @@ class Row:
         return {r.run_id: s.value for r, s in self.scores(key) if s.value is not None}
 
     def doubtful(self, key: ScoreKey) -> bool:
-        """Something speaks against a value that there is."""
+        """Whether any of its values has a status that forbids a comparison; shown in brackets."""
         return any(s.value is not None and s.status != "ok" for _, s in self.scores(key))
 
     def any_run(self) -> Result:
-        """A run that stands for the method."""
+        """A run of the method, finished if there is one: all have the same settings."""
         return (self.runs or self.unfinished)[0]
 
 
@@ -98,13 +115,13 @@ def _method_key(result: Result) -> MethodKey:
 
 
 def _home(key: MethodKey, finished: Iterable[MethodKey]) -> MethodKey | None:
-    """Find the row of a run that did not finish: `auto` may not have become a precision yet."""
+    """Find the row of an unfinished run, whose precision `auto` may not have been resolved yet."""
     alike = [k for k in finished if k == key or (k[:3] == key[:3] and key[3] == "auto")]
     return alike[0] if alike else None
 
 
 def _finished_later(run: Result, row: Row) -> bool:
-    """An interrupted or failed try of a seed that a later run brought to its end is no failure."""
+    """Whether this run was interrupted (or is running), and a later run finished its seed."""
     return run.status in ("interrupted", "running") and any(
         other.seed == run.seed and other.run_id > run.run_id for other in row.runs
     )

@@ -1,4 +1,4 @@
-"""What of a config tells one method from another, as a user would write it."""
+"""The settings in which methods differ, as a user would write them."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 
 from genbench.runs.method import method
 
-# where another setting says it
+# keys whose values follow from other settings
 _DERIVED = (
     "network.decoder.",
     "network.trunk.",
@@ -52,12 +52,12 @@ def flatten(node: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
             yield key, value
 
 
-_ABSENT, _OTHER = "", "?"  # not set; in a section of another kind, where it cannot be compared
+_ABSENT, _OTHER = "", "?"  # not set; of another class, whose settings cannot be compared
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """One key in all rows whose section is of one kind."""
+    """One key and its value in every row; `_OTHER` in rows whose section has another class."""
 
     key: str
     values: tuple[str, ...]
@@ -72,7 +72,9 @@ def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
     keys = sorted({key for one in settings for key in one}, key=_order)
     kinds = {key for key in keys if _is_kind(key)}
     differing = [s for key in keys for s in _by_kind(key, settings, kinds) if s.differs]
-    if "auto" in {one["trainer.precision"] for one in settings}:  # never came to be resolved
+    if "auto" in {
+        one["trainer.precision"] for one in settings
+    }:  # of a run that failed before it was resolved
         differing = [s for s in differing if s.key != "trainer.precision"]
     own = [s for s in differing if not s.key.startswith(_DERIVED)]
     chosen: dict[tuple[str, ...], str] = {}
@@ -88,12 +90,12 @@ def differences(settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _order(key: str) -> tuple[bool, bool, str]:
-    """Kinds first; settings that follow the generator's unless one sets them come last."""
+    """Classes first; the discriminator's optimizer, by default the generator's, last."""
     return not _is_kind(key), key.startswith("model.discriminator_optimizer."), key
 
 
 def _shortened(values: Sequence[str]) -> dict[str, str]:
-    """Long fractions in four digits, as a search makes them, where that keeps values apart."""
+    """Long fractions, as a search draws them, in four digits if they then still differ."""
     fraction = re.compile(r"-?\d*\.\d{5,}(e-?\d+)?")
     short = {v: f"{float(v):.4g}" if fraction.fullmatch(v) else v for v in values}
     return short if len({*short.values()}) == len(short) else {v: v for v in values}
@@ -122,7 +124,7 @@ def _by_kind(
 
 
 def _usual(values: Sequence[str]) -> str | None:
-    """The value that most have; None where no value leads."""
+    """The most frequent value; None if two are equally frequent."""
     counts = Counter(value for value in values if value != _OTHER).most_common()
     return None if len(counts) > 1 and counts[0][1] == counts[1][1] else counts[0][0]
 

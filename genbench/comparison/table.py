@@ -34,7 +34,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Arena:
-    """What is compared on one dataset: methods, best first, and the scores that are looked at."""
+    """What is compared on one dataset: methods, best first, and the scores that are shown."""
 
     dataset: str
     rows: Sequence[Row]
@@ -66,11 +66,11 @@ def arenas(
 
 
 def table_of(arena: Arena, pareto: Sequence[str] = (), notes: Sequence[str] = ()) -> Table:
-    """Write methods in rows, scores in columns, and below `notes` and what the numbers are."""
+    """Write methods in rows and scores in columns; below them `notes` and those of `notes_on`."""
     rows, columns = arena.rows, arena.columns
     facts = facts_of(rows)
-    told = [fact for fact in facts if fact.note and fact.same]
-    shown = [fact for fact in facts if fact not in told and any(fact.values)]
+    equal = [fact for fact in facts if fact.note and fact.same]
+    shown = [fact for fact in facts if fact not in equal and any(fact.values)]
     best, marked = best_rows(rows, columns)
     chosen, choice = pareto_rows(rows, columns, pareto) if pareto else ([], [])
     heads = [
@@ -91,7 +91,7 @@ def table_of(arena: Arena, pareto: Sequence[str] = (), notes: Sequence[str] = ()
         for i, row in enumerate(rows)
     ]
     count = sum(len(row.runs) + len(row.unfinished) for row in rows)
-    summary = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in told)])
+    summary = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in equal)])
     return Table(
         arena.dataset, heads, cells, [summary, *notes, *marked, *choice, *notes_on(rows, columns)]
     )

@@ -1,13 +1,15 @@
 """How each method stands to one of them: differences with intervals, and a verdict in words."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 from genbench.comparison.columns import ScoreColumn, card_differences, exact_name
-from genbench.comparison.rows import Row
+from genbench.comparison.family import family, pair
+from genbench.comparison.rows import Row, ScoreKey
 from genbench.comparison.settings import images_text
-from genbench.comparison.significance import SEEDS_FOR_VERDICT, Difference, Samples, differences
+from genbench.comparison.significance import SEEDS_FOR_VERDICT, Difference, Pair, differences
 from genbench.comparison.table import Arena
 from genbench.comparison.tables import Cell, Column, Table, number
 from genbench.comparison.winners import equal_budgets, images_shown
@@ -24,29 +26,31 @@ _HEADS = (
     Column("n_versus", "n versus"),
     Column("verdict", "verdict", numeric=False),
 )
-_LEGEND = (
-    "differences of means, with Welch's 95 % interval over seeds; p (Holm): corrected for the other "
-    "scores of the model, and what the verdict is by"
+_INTERVAL = (
+    "differences of means, with Welch's 95 % interval: it covers what other training seeds would give at "
+    "this number of samples; an FD of n samples is too high by an amount that differs between models, and "
+    "no interval covers that"
 )
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A method against another: `apart` says which scores cannot be compared, and why."""
+    """A method against another: `not_compared` says which scores cannot be compared, and why."""
 
     row: Row
     versus: Row
     differences: Sequence[Difference]
     headers: Sequence[str]  # of each difference, as in the table
     units: Sequence[str]
-    apart: Sequence[str]
+    not_compared: Sequence[str]
 
     @property
     def sentence(self) -> str:
         """The verdict in words: scores, budgets, seeds, and runs that did not finish."""
-        verdicts = _verdicts(self) or ["no score in common"]
-        parts = [*verdicts, *_budgets(self), *_seeds(self), *self.apart]
-        parts += [words for row in (self.row, self.versus) for words in _lost(row)]
+        none = "no score that is tested is shown" if self.differences else "no score in common"
+        verdicts = _verdicts(self) or [none]
+        parts = [*verdicts, *_budgets(self), *_seeds(self), *self.not_compared]
+        parts += [words for row in (self.row, self.versus) for words in _unfinished(row)]
         return f"{self.row.label} against {self.versus.label}: {'; '.join(parts)}"
 
 
@@ -82,40 +86,65 @@ def _of_model(row: Row, name: str) -> bool:
     return row.model == name and not row.untrained
 
 
-def standings(rows: Sequence[Row], columns: Sequence[ScoreColumn], versus: Row) -> list[Standing]:
-    """Compare every other trained row of the dataset with `versus`, in the order of `rows`."""
-    return [
-        _standing(row, columns, versus)
-        for row in rows
-        if row is not versus and row.runs and not row.untrained
-    ]
+def standings(
+    rows: Sequence[Row], columns: Sequence[ScoreColumn], versus: Row, chosen_by_score: bool = False
+) -> list[Standing]:
+    """Compare every other trained row of the dataset with `versus`, in the order of `rows`.
+
+    Holm over all these rows and the whole family of scores, whatever `columns` are shown. With
+    `chosen_by_score`, `versus` was chosen because of its scores: then the family is all pairs of rows.
+    """
+    others = [row for row in rows if row is not versus and row.runs and not row.untrained]
+    by_pair = _tested([*others, versus], versus, chosen_by_score)
+    return [_standing(row, columns, versus, by_pair) for row in others]
 
 
-def _standing(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Standing:
-    names = {exact_name(column, columns): column for column in columns}
-    sure = {n: c for n, c in names.items() if not (row.doubtful(c.key) or versus.doubtful(c.key))}
-    samples = {
-        name: Samples(
-            list(row.values(column.key).values()),
-            list(versus.values(column.key).values()),
-            column.example.higher_is_better,
-        )
-        for name, column in sure.items()
+def _tested(
+    rows: Sequence[Row], versus: Row, all_pairs: bool
+) -> dict[tuple[str, ScoreKey], Difference]:
+    """Differences of each row to `versus` in each score of the family, by label and key."""
+    asked: list[tuple[Row, Row, ScoreKey, Pair]] = []
+    keys = list(family(rows))
+    for one, other in combinations(rows, 2):  # `versus` is the last one
+        if all_pairs or other is versus:
+            found = ((key, pair(one, other, key, key[0])) for key in keys)
+            asked += [(one, other, key, compared) for key, compared in found if compared]
+    corrected = differences([compared for *_, compared in asked])
+    return {
+        (one.label, key): difference
+        for (one, other, key, _), difference in zip(asked, corrected, strict=True)
+        if other is versus
     }
-    found = differences(row.label, versus.label, samples)
-    doubtful = [_plain(c.header) for name, c in names.items() if name not in sure]
-    apart = [f"in brackets, not compared: {', '.join(doubtful)}"] if doubtful else []
+
+
+def _standing(
+    row: Row,
+    columns: Sequence[ScoreColumn],
+    versus: Row,
+    tested: Mapping[tuple[str, ScoreKey], Difference],
+) -> Standing:
+    found: list[tuple[ScoreColumn, Difference]] = []
+    doubtful = []
+    for column in columns:
+        name = exact_name(column, columns)
+        if row.doubtful(column.key) or versus.doubtful(column.key):
+            doubtful.append(_plain(column.header))
+        elif difference := tested.get((row.label, column.key)):
+            found.append((column, replace(difference, metric=name)))
+        elif untested := pair(row, versus, column.key, name, tested=False):
+            found.append((column, differences([untested])[0]))
+    brackets = [f"in brackets, not compared: {', '.join(doubtful)}"] if doubtful else []
     return Standing(
         row,
         versus,
-        found,
-        [names[one.metric].header for one in found],
-        [names[one.metric].example.unit for one in found],
-        [*apart, *_protocols_apart(row, columns, versus)],
+        [difference for _, difference in found],
+        [column.header for column, _ in found],
+        [column.example.unit for column, _ in found],
+        [*brackets, *_other_protocols(row, columns, versus)],
     )
 
 
-def _protocols_apart(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Iterable[str]:
+def _other_protocols(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> Iterable[str]:
     """Say which quantities both have, but under protocols or likelihoods that are not the same."""
     by_quantity: dict[tuple[str, str], list[ScoreColumn]] = {}
     for column in columns:
@@ -133,8 +162,8 @@ def _protocols_apart(row: Row, columns: Sequence[ScoreColumn], versus: Row) -> I
 _WORDS = {
     "better": "better on",
     "worse": "worse on",
-    "higher": "higher in",
-    "lower": "lower in",
+    "better in finished runs": "better only if lost runs are left out:",
+    "worse in finished runs": "worse only if lost runs are left out:",
     "undecided": "not told apart on",
 }
 
@@ -144,6 +173,8 @@ def _verdicts(standing: Standing) -> list[str]:
     for one, header, unit in zip(
         standing.differences, standing.headers, standing.units, strict=True
     ):
+        if one.verdict == "not tested":
+            continue
         size = "" if one.verdict == "undecided" else f" by {_size(one)}{f' {unit}' if unit else ''}"
         by_verdict.setdefault(one.verdict, []).append(_plain(header) + size)
     said = [
@@ -153,14 +184,14 @@ def _verdicts(standing: Standing) -> list[str]:
     ]
     few = by_verdict.get("too few seeds")
     if few:
-        everything = len(few) == len(standing.differences)
+        everything = len(by_verdict) == 1
         where = "" if everything else f" on {_and([words.split(' by ')[0] for words in few])}"
         said.append(f"too few seeds for a verdict{where} (it takes {SEEDS_FOR_VERDICT} each)")
     return said
 
 
 def _size(one: Difference) -> str:
-    """`6.1 [4.8, 7.3]`, the way of the difference being in the words."""
+    """`6.1 [4.8, 7.3]`: without sign, since the words give the direction."""
     low, high = one.low or 0.0, one.high or 0.0
     ends = (low, high) if one.delta > 0 else (-high, -low)
     return f"{number(abs(one.delta), 3)} [{number(ends[0], 3)}, {number(ends[1], 3)}]"
@@ -190,10 +221,14 @@ def _seed(count: int) -> str:
     return "seed" if count == 1 else "seeds"
 
 
-def _lost(row: Row) -> Iterable[str]:
+def _unfinished(row: Row) -> Iterable[str]:
     total = len(row.runs) + len(row.unfinished)
-    for status, count in sorted(Counter(run.status for run in row.unfinished).items()):
-        yield f"{count} of {total} runs of {row.label} {status}"
+    lost = {run.run_id for run in row.lost}
+    counts = Counter((run.status, run.run_id in lost) for run in row.unfinished)
+    for (status, counted), count in sorted(counts.items()):
+        resumable = not counted and status == "interrupted"
+        note = " (can be resumed: does not count as lost)" if resumable else ""
+        yield f"{count} of {total} runs of {row.label} {status}{note}"
 
 
 def _plain(header: str) -> str:
@@ -210,22 +245,32 @@ def versus_tables(arenas: Sequence[Arena], name: str) -> list[Table]:
     rows = find_versus([row for arena in arenas for row in arena.rows], name)
     by_dataset = {row.dataset: row for row in rows}
     return [
-        _table(arena.dataset, standings(arena.rows, arena.columns, by_dataset[arena.dataset]))
-        for arena in arenas
-        if arena.dataset in by_dataset
+        _table(arena, by_dataset[arena.dataset]) for arena in arenas if arena.dataset in by_dataset
     ]
 
 
-def _table(dataset: str, found: Sequence[Standing]) -> Table:
+def _table(arena: Arena, versus: Row) -> Table:
     """A line per model and score, and the verdicts below."""
-    title = f"{dataset}: differences to {found[0].versus.label}" if found else dataset
+    found = standings(arena.rows, arena.columns, versus)
+    title = f"{arena.dataset}: differences to {versus.label}" if found else arena.dataset
     lines = [
         _line(one, header)
         for standing in found
         for one, header in zip(standing.differences, standing.headers, strict=True)
     ]
     sentences = [standing.sentence for standing in found] or ["there is no other row"]
-    return Table(title, _HEADS, lines, [*sentences, _LEGEND])
+    return Table(title, _HEADS, lines, [*sentences, _INTERVAL, _correction(arena, versus)])
+
+
+def _correction(arena: Arena, versus: Row) -> str:
+    """Say what p (Holm) is corrected over."""
+    rows = [row for row in arena.rows if row.runs and not row.untrained and row is not versus]
+    scores, others = len(family([*rows, versus])), len(rows)
+    return (
+        f"p (Holm): what the verdict is by, corrected over {scores} {'score' if scores == 1 else 'scores'} "
+        f"of {others} {'row' if others == 1 else 'rows'}: all scores with a direction, shown or not; lost "
+        "runs (diverged, failed) count as worst"
+    )
 
 
 def _line(one: Difference, header: str) -> list[Cell]:

@@ -8,8 +8,8 @@ from typing import Any
 
 # order of columns, by quantity
 ORDER = (
-    "fid", "fid_clean", "fd", "kid", "is", "coverage", "precision", "recall", "density", "elbo",
-    "iwae", "nll_ais", "ais_gap", "bits_per_dim",
+    "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "density",
+    "elbo", "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
 
 # first words of the names of quantities of which more is better, and of which less is better

@@ -8,6 +8,7 @@ from fixtures.comparison import elbo, fd, make_config, table
 from genbench.comparison.rows import make_rows, score_key
 from genbench.runs.method import fingerprint
 from genbench.runs.records import load_results
+from genbench.runs.status import PRUNED
 
 
 def test_seeds_of_a_method_share_a_row_with_mean_and_spread(tmp_path, finished):
@@ -185,3 +186,23 @@ def test_a_row_has_of_each_run_the_newest_score_of_a_key(finished, tmp_path):
         assert list(row.scores(key)) == newest
         assert row.values(key) == {r.run_id: s.value for r, s in newest if s.value is not None}
     assert list(row.scores(("fd_other", "final", ""))) == []
+
+
+def test_which_runs_are_lost(tmp_path, finished, unfinished):
+    for seed in range(2):
+        finished([fd(10.0)], seed=seed)
+    for status, reason, seed in (
+        ("failed", "disk full", 0),  # run again
+        ("diverged", "nan", 1),  # finished at another try, which chance may have made
+        ("failed", "out of memory", 2),
+        ("failed", "out of memory", 2),
+        ("interrupted", "stopped", 3),
+        ("interrupted", PRUNED, 4),
+    ):
+        unfinished(status, reason, seed=seed)
+    [row] = make_rows(load_results((), tmp_path))
+    assert [(run.seed, run.status) for run in row.lost] == [
+        (1, "diverged"),
+        (2, "failed"),
+        (4, "interrupted"),
+    ]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.comparison import card, elbo, fd, table
+from fixtures.comparison import card, copies, elbo, fd, score, table
 from genbench.comparison.table import compare
 from genbench.errors import UserMistake
 from genbench.runs.files import write_json
@@ -167,3 +167,30 @@ def test_where_there_are_only_validation_scores_they_are_shown_and_labelled(tmp_
     finished([searched(9.0)])
     rows, _ = table(tmp_path)
     assert [head for head in rows["vae"] if "FD" in head] == ["FD ↓ validation"]
+
+
+def test_the_default_table_shows_variety_and_copies(tmp_path, finished):
+    names = ("coverage", "recall", "is", "precision", "kid", "class_tv", "density")
+    finished([fd(10.0), *(score(name, 0.5) for name in names), copies(0.0), elbo(-80.0)])
+    _, only = table(tmp_path)
+    assert [column.key.split("_")[0] for column in only.columns[:-1]] == [
+        "model", "fd", "kid", "is", "precision", "recall", "coverage", "copy", "elbo", "seconds",
+    ]  # fmt: skip
+
+
+def test_it_is_said_that_a_row_copies_training_images_whatever_is_shown(tmp_path, finished):
+    finished([fd(0.2), copies(0.98)], model="replay", images=0, **{"budget.images": 0})
+    finished([fd(5.0), copies(0.004)])
+    finished([fd(6.0), copies(0.04)], model="gan")
+    said = "replay (untrained): copies training images: copy rate 0.98, of new images 0.01"
+    for metrics in ((), ("fd",)):
+        _, only = table(tmp_path, metrics=metrics)
+        assert [note for note in only.notes if "copies training" in note] == [said]
+
+
+def test_what_a_spread_covers_is_said_where_there_is_one(tmp_path, finished):
+    for seed in range(3):
+        assert not any(n.startswith("±") for n in table(tmp_path)[1].notes) if seed else True
+        finished([fd(10.0 + seed)], seed=seed)
+    notes = table(tmp_path)[1].notes
+    assert any(n.startswith("±: standard deviation over training seeds") for n in notes)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.comparison import elbo, fd, run, seeds_of, strong, table
+from fixtures.comparison import elbo, fd, run, score, seeds_of, strong, table
 from genbench.comparison.pareto import undominated
 from genbench.errors import UserMistake
 from genbench.runs.score import Score
@@ -17,7 +17,7 @@ def test_the_best_is_marked_where_it_is_better_than_every_other(tmp_path, finish
     _, only = table(tmp_path)
     assert strong(only) == [("vae", "FD ↓")]  # ELBOs are not apart
     assert only.rows[0][1].exact["best"]
-    assert any("Holm over 2 scores, 5 seeds or more each" in note for note in only.notes)
+    assert any("Holm over 2 scores, shown or not, 5 seeds or more" in n for n in only.notes)
 
 
 @pytest.mark.parametrize("changes", [{"n": 4}, {"images": 64_000}, {"mean": 10.1}])
@@ -64,7 +64,7 @@ def test_the_pareto_set_of_two_scores_is_told(tmp_path, finished):
     rows, only = table(tmp_path, pareto=["fd", "copy_rate"])
     assert [label for label, row in rows.items() if row["Pareto"]] == ["gan", "vae-gan", "vae"]
     assert "Pareto set of FD ↓ and copy rate ↓, by means: gan, vae-gan, vae" in only.notes
-    assert any(note.endswith("without a score of it: blur") for note in only.notes)
+    assert any(note.endswith("without one of its scores: blur") for note in only.notes)
     with pytest.raises(UserMistake, match="--pareto fd,recall: no run has a score recall"):
         table(tmp_path, pareto=["fd", "recall"])
 
@@ -95,3 +95,27 @@ def test_rows_are_ranked_by_any_score_the_better_way_first(tmp_path, finished):
     rows, only = table(tmp_path, sort="recall")
     assert list(rows) == ["gan", "vae"]
     assert "recall ↑" in [column.header for column in only.columns]
+
+
+def test_a_mark_does_not_depend_on_the_columns_that_are_shown(tmp_path, finished):
+    noise = [0.0, 0.5, -0.3, 0.2, -0.4]
+    for model, off in (("vae", 0.0), ("gan", 1.05)):
+        others = [score(name, noise[i], name != "kid") for i, name in enumerate(("kid", "recall"))]
+        best = [replace(fd(9.0 + i / 9), checkpoint="best") for i in range(2)]
+        seeds_of(finished, 10.0 + off, others=[*others, best[model == "gan"]], model=model)
+    shown = ({}, {"metrics": ["fd@final"]}, {"show_all": True})
+    marks = [strong(table(tmp_path, **options)[1]) for options in shown]
+    assert marks == [[], [], []]  # the FD alone would be: p = 0.03
+
+
+def test_a_row_that_lost_runs_is_not_the_best_and_it_is_said(tmp_path, finished, unfinished):
+    seeds_of(finished, 10.0, model="gan")
+    seeds_of(finished, 13.0)
+    for seed in range(5, 20):
+        unfinished("diverged", "nan", model="gan", seed=seed)
+    _, only = table(tmp_path)
+    assert strong(only) == []
+    assert "not marked: gan is best in FD among finished runs only, 15 of its runs were lost" in (
+        only.notes
+    )
+    assert not any(cell.exact.get("best") for row in only.rows for cell in row)

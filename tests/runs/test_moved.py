@@ -68,8 +68,9 @@ def test_targets_are_renamed_at_any_depth_and_nothing_else_is():
 
 @pytest.mark.parametrize("run", OLD_RUNS, ids=lambda run: run.name)
 def test_the_config_of_an_old_run_names_classes_that_exist(run):
-    written = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(targets(written)) & set(MOVED)
+    if run.name != "vae-conv-killed":  # from after the move
+        written = yaml.safe_load((run / "config.yaml").read_text())
+        assert set(targets(written)) & set(MOVED)
     for target in targets(read_config(run)):
         module, _, name = target.rpartition(".")
         assert hasattr(importlib.import_module(module), name), target

@@ -24,10 +24,10 @@ CAPTIONS = {
     "samples": "Samples of the final weights. Every method decodes the same 64 latents.",
     "interpolations": "From one latent to another along the great circle, one pair per row; the same "
     "pairs for every method.",
-    "reconstructions": "Validation images, each row above what becomes of it through encoder and decoder.",
+    "reconstructions": "Validation images, each row above its reconstructions by encoder and decoder.",
 }
 NO_CURVES = (
-    "No run logged a score while it trained, and that cannot be made up for. Train with `selection=fd`: "
+    "No run logged a score while it trained, and none can be computed afterwards. Train with `selection=fd`: "
     "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
     "the best weights."
 )
@@ -73,6 +73,7 @@ class Section:
     rows: Sequence[Row]
     table: Table
     verdicts: Sequence[str]
+    versus_given: bool  # the row of the verdicts was named, not chosen by its score
     scores: Sequence[Panel]
     losses: Mapping[str, Sequence[Panel]]
     galleries: Sequence[Gallery]
@@ -116,12 +117,12 @@ def study_of(
     against = {row.dataset: row for row in chosen}
     sections = [_section(a, directories, against.get(a.dataset)) for a in arenas]
     shown = joined_commands([str(run.environment.get("command") or "") for run in results])
-    told = question if question is not None else shipped_question(title)
-    return Study(title, told, shown, _facts(results), sections)
+    asked = question if question is not None else shipped_question(title)
+    return Study(title, asked, shown, _facts(results), sections)
 
 
 def joined_commands(commands: Sequence[str]) -> list[str]:
-    """Write commands that differ in the values of some settings alone as the sweep that they are."""
+    """Join commands that differ only in the values of settings into one sweep."""
     groups: dict[tuple[str, ...], list[list[str]]] = {}
     for command in filter(None, commands):
         words = command.split()
@@ -184,6 +185,7 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         rows=rows,
         table=table_of(arena),
         verdicts=_verdicts(trained, columns, against),
+        versus_given=against is not None,
         scores=score_panels(histories),
         losses={label: loss_panels(label, own) for label, own in histories.items()},
         galleries=_galleries(where),
@@ -200,7 +202,8 @@ def _verdicts(
     versus = against or (rows[0] if rows else None)
     if versus is None or len(rows) < 2:
         return []
-    found = standings([row for row in rows if row is not versus], columns, versus)
+    others = [row for row in rows if row is not versus]
+    found = standings(others, columns, versus, chosen_by_score=against is None)
     return [standing.sentence for standing in found]
 
 

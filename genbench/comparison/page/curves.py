@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves on one axis: a score of all rows, or one row's own losses; `gaps` says what is not there."""
+    """Curves on one axis: a score of all rows, or one row's losses; `gaps` names missing seeds."""
 
     title: str
     unit: str
@@ -90,7 +90,7 @@ def score_panels(histories: Mapping[str, Sequence[Mapping[str, Points]]]) -> lis
 
 
 def _gap(name: str, histories: Sequence[Mapping[str, Points]], curve: Curve | None) -> str:
-    """Say which seeds of a row are not in its curve, and why; nothing where all are."""
+    """Say which seeds of a row are missing from its curve, and why; empty if none is."""
     count, option = len(histories), name.replace("/", "=")
     lacking = sum(name not in own for own in histories)
     if lacking:
@@ -99,7 +99,7 @@ def _gap(name: str, histories: Sequence[Mapping[str, Points]], curve: Curve | No
 
 
 def loss_panels(row: str, histories: Sequence[Mapping[str, Points]]) -> list[Panel]:
-    """What one method tracked while it trained, a panel per family: loss, logit, train, lr."""
+    """What one method logged in training, a panel per family: loss, logit, train, lr."""
     names = _columns({row: histories}, lambda n: "/" in n and not n.startswith(SCORES))
     families: dict[str, list[Curve]] = {}
     for name in names:

@@ -68,7 +68,7 @@ def _section(
     losses: Mapping[str, Mapping[str, Style]],
     plots: dict[str, Any],
 ) -> dict[str, Any]:
-    """A part with its figures; what they draw is added to `plots`."""
+    """A part with its figures; their data is added to `plots`."""
     by_method = {label: panels for label, panels in part.losses.items() if panels}
     return {
         "part": part,
@@ -85,7 +85,7 @@ def _figures(
     styles_of: Callable[[Panel], Mapping[str, Style]],
     plots: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """What a figure needs beside its plot: the plot's name, a title, the key to its curves."""
+    """What a figure needs beside its plot: the plot's name, its title, the legend."""
     figures = []
     for panel in panels:
         name, styles = f"plot{len(plots)}", styles_of(panel)

@@ -80,5 +80,5 @@ def _traces(curve: Curve, style: Style) -> list[dict[str, Any]]:
 
 
 def _drawn(values: Sequence[float]) -> list[float | None]:
-    """A gap where a value is no number: JSON has no NaN."""
+    """None, a gap, where a value is NaN or infinite: JSON has neither."""
     return [value if math.isfinite(value) else None for value in values]

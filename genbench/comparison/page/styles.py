@@ -1,13 +1,13 @@
-"""How curves are told apart: methods by colour, losses by ink and dash. Imports nothing.
+"""Styles of curves: methods differ by colour, losses by grey tone and dash. Imports nothing.
 
-Colours are given by the page (one for light, one for dark), so a style only names a variable of its.
+The page defines the colours (one for light, one for dark); a style names its CSS variable.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # (on light, on dark). The first six after Okabe and Ito 2008: told apart by the colour-blind. The rest
-# is so by most eyes; they are dashed and have another marker, as is a colour that comes again.
+# is told apart by most readers, with the help of a dash and another marker; so are repeated colours.
 PALETTE = (
     ("#0072b2", "#56b4e9"),
     ("#d55e00", "#ff8a3d"),
@@ -39,7 +39,7 @@ INKS = ("ink", "faint")  # of losses; a method is never grey
 
 @dataclass(frozen=True)
 class Style:
-    """How a curve is drawn: the page's variable of its colour, its dash, its marker if it has one."""
+    """How a curve is drawn: the CSS variable of its colour, its dash, its marker if it has one."""
 
     colour: str
     dash: str
