@@ -27,7 +27,7 @@ class Row:
 
     @property
     def untrained(self) -> bool:
-        """Never shown an image: a floor."""
+        """Trained for no step: a floor."""
         return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
 
     def scores(self, key: ScoreKey) -> Sequence[tuple[Result, Score]]:

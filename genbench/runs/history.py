@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 FILENAME = "history.csv"
+SPENT = ("seconds", "multiply_adds")  # columns of what training had cost until a row
 TAIL = 65_536  # bytes that surely hold the last rows
 
 
@@ -33,16 +34,23 @@ def last_value(directory: Path, name: str) -> tuple[int, float] | None:
     return int(float(row["images"])), float(row[name])
 
 
-def read_history(directory: Path) -> dict[str, list[tuple[float, float]]]:
-    """Points (images, value) of everything in history.csv; empty where there is none."""
+def read_history(
+    directory: Path, axis: str = "images"
+) -> dict[str, list[tuple[float, float]]]:
+    """Points (images, value) of everything in history.csv; empty where there is none.
+
+    `axis` names another column to stand first; rows that lack it are left out.
+    """
     path, points = directory / FILENAME, dict[str, list[tuple[float, float]]]()
     if not path.exists():
         return points
     for row in whole_rows(path):
-        images = float(row.pop("images"))
+        place = row.pop(axis, None)
+        if not place:
+            continue
         for name, value in row.items():
             if value:
-                points.setdefault(name, []).append((images, float(value)))
+                points.setdefault(name, []).append((float(place), float(value)))
     return points
 
 

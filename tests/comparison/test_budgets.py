@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.comparison import fd, run, strong
-from genbench.comparison.budgets import results_at
+from genbench.comparison.budgets import parse_at, results_at
 from genbench.comparison.table import compare
 from genbench.errors import UserMistake
 from genbench.runs.directory import iter_runs
@@ -19,8 +19,9 @@ def log(directory, values, name="selection/fd"):
 
 
 def at(outputs, images, wanted=()):
+    place = parse_at(f"images={images}") if isinstance(images, int) else parse_at(images)
     directories = {path.name: path for path in iter_runs(outputs)}
-    results, notes = results_at(load_results((), outputs), directories, images, wanted)
+    results, notes = results_at(load_results((), outputs), directories, place, wanted)
     (only,) = compare(results, show_all=True)
     heads = [column.header for column in only.columns]
     rows = {row[0].text: {h: c.text for h, c in zip(heads, row, strict=True)} for row in only.rows}
@@ -36,7 +37,7 @@ def test_the_last_point_at_or_before_counts_and_none_beyond(tmp_path, finished):
         notes[0]
         == "at 310 images, from history.csv: selection/fd; the last points before are at 300"
     )
-    assert "310 images shown to each trained decoder" in notes[1]
+    assert "310 images (steps x batch) each" in notes[1]
     rows, notes, _ = at(tmp_path, 200)
     assert [row["FD ↓"] for row in (rows["vae"], rows["gan"])] == ["40", ""]
     assert any(
