@@ -104,7 +104,8 @@ def _cost(result: Result) -> list[str]:
     steps = [("decoder", "generator_steps"), ("discriminator", "discriminator_steps")]
     done = ", ".join(f"{budget[key]:,} {name} steps" for name, key in steps if budget.get(key))
     lines.append(
-        f"  images       {budget.get('images') or 0:,} (steps x batch)" + (f", {done}" if done else "")
+        f"  images       {budget.get('images') or 0:,} (steps x batch)"
+        + (f", {done}" if done else "")
     )
     lines += _counted(budget)
     for player, count in (budget.get("skipped_steps") or {}).items():
@@ -136,7 +137,9 @@ def _counted(budget: Mapping[str, Any]) -> list[str]:
         lines.append(f"  real images  {real:,} ({number(real / images)} x images){epochs}")
     if work := budget.get("multiply_adds"):
         each = number(work / images)
-        lines.append(f"  work         {images_text(work)} multiply-adds, {each} for each of the images")
+        lines.append(
+            f"  work         {images_text(work)} multiply-adds, {each} for each of the images"
+        )
     return lines
 
 

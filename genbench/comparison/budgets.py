@@ -88,7 +88,6 @@ def _curves(directory: Path, at: At) -> Curves:
     return {name: [(at.unit * x, y) for x, y in points] for name, points in found.items()}
 
 
-
 def _notes(names: Sequence[str], at: At, places: Sequence[float]) -> list[str]:
     said = f"at {at.text()} {at.axis}, from history.csv: {', '.join(names)}"
     if places and (places[0], places[-1]) != (at.amount, at.amount):
@@ -129,9 +128,7 @@ def _quantity(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _at(
-    run: Result, curves: Curves, names: Sequence[str], at: At
-) -> tuple[Result, list[float]]:
+def _at(run: Result, curves: Curves, names: Sequence[str], at: At) -> tuple[Result, list[float]]:
     """One run as it was, and where its points are."""
     points = {n: point for n in names if (point := _last(curves.get(n, ()), at))}
     places = [place for place, _ in points.values()]

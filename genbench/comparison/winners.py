@@ -47,7 +47,9 @@ def best_rows(
     if not leaders:
         return {}, []
     if not equal_budgets(trained):
-        return {}, ["no best is marked: the rows were trained for unequal numbers of images (try --at)"]
+        return {}, [
+            "no best is marked: the rows were trained for unequal numbers of images (try --at)"
+        ]
     corrected = holm([p for _, p in leaders.values()])
     pairs = zip(leaders.items(), corrected, strict=True)
     best = {key: row for (key, (row, _)), p in pairs if p < LEVEL}

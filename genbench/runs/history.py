@@ -34,9 +34,7 @@ def last_value(directory: Path, name: str) -> tuple[int, float] | None:
     return int(float(row["images"])), float(row[name])
 
 
-def read_history(
-    directory: Path, axis: str = "images"
-) -> dict[str, list[tuple[float, float]]]:
+def read_history(directory: Path, axis: str = "images") -> dict[str, list[tuple[float, float]]]:
     """Points (images, value) of everything in history.csv; empty where there is none.
 
     `axis` names another column to stand first; rows that lack it are left out.

@@ -16,7 +16,7 @@ PRUNED = "stopped by the search: worse than half of the trials at this point"
 
 @dataclass(frozen=True)
 class Status:
-    """How a run is doing; times in seconds since 1970, `images` of `total_images` shown."""
+    """How a run is doing; times in seconds since 1970, `images` of `total_images` are done."""
 
     status: str
     reason: str | None = None

@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
-from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import evaluating
 from genbench.training.checks import check_counted, check_move, check_moves, misfit

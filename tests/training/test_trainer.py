@@ -54,7 +54,7 @@ def test_what_is_chosen_and_logged_does_not_depend_on_the_steps_at_a_time(start)
 
     def seen(run):
         rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
-        timeless = [{k: v for k, v in row.items() if "per_second" not in k} for row in rows]
+        timeless = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
         return timeless, scores(run), sorted(p.name for p in (run / "samples").iterdir())
 
     first, *others = [seen(run) for run in runs]

@@ -23,6 +23,7 @@ from genbench.networks.heads import Discriminator, GaussianEncoder
 from genbench.networks.mlp import MLPDecoder, MLPTrunk
 from genbench.runs.result import read_result
 from genbench.training.cuda_graph import Capture
+from genbench.training.step import Stepper
 from genbench.training.workload import Tally, measure
 
 # batches per step. The discriminator: of a GAN real, fake and R1's images, and fake again for the
@@ -100,13 +101,13 @@ def test_multiply_adds_of_a_vae_are_those_of_its_layers():
     own, _ = products(LATENT, WIDTH, WIDTH, SIZE**2)
     # forward, gradients of weights, and those of inputs but for the images
     assert tally_of(model).multiply_adds == 3 * (encoder + own) - first
-    assert tally_of(model, steps=7, batch=64).multiply_adds == 7 * 64 * (3 * (encoder + own) - first)
+    assert tally_of(model, steps=7, batch=64).multiply_adds == 7 * 64 * (
+        3 * (encoder + own) - first
+    )
 
 
 def test_multiply_adds_of_a_gan_leave_out_who_is_frozen():
-    game = GAN(
-        decoder(), Discriminator(trunk()), NonSaturating(), LATENT, 1, 0.0, 0.0, SGD, SGD
-    )
+    game = GAN(decoder(), Discriminator(trunk()), NonSaturating(), LATENT, 1, 0.0, 0.0, SGD, SGD)
     critic, first = products(SIZE**2, WIDTH, WIDTH, 1)
     own, latents = products(LATENT, WIDTH, WIDTH, SIZE**2)
     discriminator = 2 * (3 * critic - first)  # real and fake, neither of which gets a gradient
@@ -115,21 +116,20 @@ def test_multiply_adds_of_a_gan_leave_out_who_is_frozen():
 
 
 @pytest.mark.parametrize("model", ROWS)
-def test_a_step_on_a_whole_batch_takes_what_the_trial_says(tmp_path, cache, model):
+def test_a_step_on_a_whole_batch_takes_what_the_trial_says(tmp_path, cache, monkeypatch, model):
     """Also in convolutions, with penalties, which are differentiated twice."""
-    made = engine(tmp_path, cache, f"model={model}", "network=conv", "network.width=4",
-                  f"budget.images={BATCH}")  # fmt: skip
-    with FlopCounterMode(display=False) as counter:
-        taken, made.training.training_step = made.training.training_step, None
+    flops, take = [], Stepper.take
 
-        def counted(batch, batch_idx):
-            before = counter.get_total_flops()
-            taken(batch, batch_idx)
-            counted.flops = counter.get_total_flops() - before
+    def counted(self, images, step):
+        with FlopCounterMode(display=False) as counter:
+            take(self, images, step)
+        flops.append(counter.get_total_flops())
 
-        made.training.training_step = counted
-        made.fit(resume=False)
-    assert made.training.tally.multiply_adds == counted.flops // 2
+    monkeypatch.setattr(Stepper, "take", counted)
+    settings = ["network=conv", "network.width=4", f"budget.images={2 * BATCH}"]
+    made = engine(tmp_path, cache, f"model={model}", *settings)
+    made.fit(resume=False)
+    assert len(flops) == 2 and made.training.tally.multiply_adds == sum(flops) // 2
 
 
 def test_strangers_are_counted_by_the_names_of_their_networks():
@@ -249,7 +249,9 @@ EPOCHS = ["budget.epochs=0.5", "budget.images=null", "trainer.samples=0"]
 
 
 def test_an_epoch_of_any_model_shows_each_real_image_once(tmp_path, cache):
-    stop = f"+callbacks.stop={{_target_: fixtures.callbacks.StopOnce, marker: {tmp_path}/m, batch: 1}}"
+    stop = (
+        f"+callbacks.stop={{_target_: fixtures.callbacks.StopOnce, marker: {tmp_path}/m, batch: 1}}"
+    )
     settings = ["model=wgan-gp", *EPOCHS, "trainer.steps_per_batch=1", stop]
     run = make(tmp_path, cache, *settings, run_id="x")
     assert go(run) == 75 and go(run, "--resume") == 0

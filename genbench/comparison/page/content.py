@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 from genbench.comparison.columns import ScoreColumn
 from genbench.comparison.contact_sheet import KINDS, last_grids
@@ -15,7 +13,7 @@ from genbench.comparison.costs import cost_table
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
 from genbench.comparison.rows import Row
 from genbench.comparison.table import Arena, table_of
-from genbench.comparison.tables import Cell, Column, Table, number
+from genbench.comparison.tables import Cell, Column, Table
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.runs.history import read_history
 from genbench.runs.paths import config_root
