@@ -136,7 +136,7 @@ def _counted(budget: Mapping[str, Any]) -> list[str]:
         epochs = f", {number(budget['epochs'])} epochs" if budget.get("epochs") else ""
         lines.append(f"  real images  {real:,} ({number(real / images)} x images){epochs}")
     if work := budget.get("multiply_adds"):
-        each = number(work / images)
+        each = images_text(round(work / images))
         lines.append(
             f"  work         {images_text(work)} multiply-adds, {each} for each of the images"
         )

@@ -8,7 +8,6 @@ from typing import Any
 
 from genbench.comparison.rows import Row, make_rows
 from genbench.comparison.settings import images_text
-from genbench.comparison.tables import number
 from genbench.errors import UserMistake
 from genbench.runs.budget import parse_amount
 from genbench.runs.history import read_history
@@ -42,7 +41,9 @@ class At:
     def text(self, amount: float | None = None) -> str:
         """An amount as one writes it: `128k`, `57.3`, `1T`."""
         amount = self.amount if amount is None else amount
-        return number(amount) if self.axis == "seconds" else images_text(round(amount))
+        if self.axis == "seconds":
+            return f"{amount:.1f}".removesuffix(".0")
+        return images_text(round(amount))
 
 
 def parse_at(text: str) -> At:

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
@@ -72,7 +73,7 @@ def _tried(model: GenerativeModel, images: Tensor) -> Work:
     check_moves(model, moves)
     work: dict[str, MoveWork] = {}
     last: MoveWork | None = None
-    with _rows_of(model) as rows, FlopCounterMode(display=False) as flops:
+    with _rows_of(model) as rows, Flops() as flops:
         before = 0
         for move in moves:
             check_move(model, move)
@@ -103,13 +104,33 @@ def _descends(value: Tensor) -> bool:
     return True
 
 
-def _take(work: MoveWork, rows: "_Rows", flops: FlopCounterMode, before: int) -> int:
+def _take(work: MoveWork, rows: "_Rows", flops: "Flops", before: int) -> int:
     """Add what was counted since the last call; `before` and the return value are all flops."""
     for name, count in rows.take().items():
         work.rows[name] = work.rows.get(name, 0) + count
-    now: int = flops.get_total_flops()
-    work.multiply_adds += (now - before) // 2
-    return now
+    work.multiply_adds += (flops.total - before) // 2
+    return flops.total
+
+
+class Flops(TorchDispatchMode):
+    """Counts by PyTorch's own formulas, as its FlopCounterMode does.
+
+    That one also follows modules by hooks on gradients, with which no penalty can be differentiated.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # PyTorch's name
+        """Run an operation, and add what it takes."""
+        done = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=done)
+        return done
 
 
 # --- rows ---------------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def test_what_was_counted_is_shown_and_what_was_not_is_left_out(run, shown):
         "decoder 640,000 (5 x images)",
         "discriminator 2,048,000 (16 x images)",
         "real images  640,000 (5 x images), 509.1 epochs",
-        "1.25G multiply-adds, 9,766 for each of the images",
+        "1.25G multiply-adds, 9.766k for each of the images",
     ):
         assert words in shown("a")
     assert "x images" not in shown("b") and "multiply-adds" not in shown("b")

@@ -24,7 +24,7 @@ from genbench.networks.mlp import MLPDecoder, MLPTrunk
 from genbench.runs.result import read_result
 from genbench.training.cuda_graph import Capture
 from genbench.training.step import Stepper
-from genbench.training.workload import Tally, measure
+from genbench.training.workload import Flops, Tally, measure
 
 # batches per step. The discriminator: of a GAN real, fake and R1's images, and fake again for the
 # generator; of WGAN-GP real, fake and the mixture of both, five times, and fake; of a VAE-GAN real, both
@@ -121,9 +121,9 @@ def test_a_step_on_a_whole_batch_takes_what_the_trial_says(tmp_path, cache, monk
     flops, take = [], Stepper.take
 
     def counted(self, images, step):
-        with FlopCounterMode(display=False) as counter:
+        with Flops() as counter:
             take(self, images, step)
-        flops.append(counter.get_total_flops())
+        flops.append(counter.total)
 
     monkeypatch.setattr(Stepper, "take", counted)
     settings = ["network=conv", "network.width=4", f"budget.images={2 * BATCH}"]
@@ -261,3 +261,19 @@ def test_an_epoch_of_any_model_shows_each_real_image_once(tmp_path, cache):
     assert (budget["images"], budget["decoder_rows"]) == (128, 640)
     assert budget["rows"] == {"decoder": 640, "discriminator": 2048}
     assert budget["multiply_adds"] > 0
+
+
+def test_operations_are_counted_as_pytorch_counts_them():
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 4), nn.Flatten(), nn.LazyLinear(3)
+    )
+    images = torch.zeros(2, 1, SIZE, SIZE)
+    network(images)
+    totals = []
+    for counter in (Flops(), FlopCounterMode(display=False)):
+        with counter:
+            with torch.no_grad():
+                network(images)
+            network(images).sum().backward()
+        totals.append(counter.total if isinstance(counter, Flops) else counter.get_total_flops())
+    assert totals[0] == totals[1] > 0
