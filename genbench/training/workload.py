@@ -112,14 +112,14 @@ def _take(work: MoveWork, rows: "_Rows", flops: "Flops", before: int) -> int:
     return flops.total
 
 
-class Flops(TorchDispatchMode):
+class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts by PyTorch's own formulas, as its FlopCounterMode does.
 
     That one also follows modules by hooks on gradients, with which no penalty can be differentiated.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(
