@@ -22,7 +22,7 @@ from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
-from genbench.runs.history import read_history
+from genbench.runs.history import SPENT, read_history
 from genbench.runs.method import fingerprint, method
 from genbench.runs.result import FILENAME, Result, write_result
 from genbench.runs.score import Score
@@ -35,6 +35,7 @@ from genbench.training.endings import explain, ignore_signals, record_failure, s
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
 from genbench.training.trainer import Brief, Engine
+from genbench.training.workload import measure
 
 log = logging.getLogger("genbench")
 
@@ -57,6 +58,7 @@ def run(
     model, data = loading.build(cfg)
     if not resume:
         check_penalty(model)
+    work = measure(model, data)
     evaluation: Evaluation = instantiate(cfg.evaluation)
     evaluation.prepare(data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
@@ -77,6 +79,7 @@ def run(
         loggers=sinks,
         heartbeat=heartbeat,
         say=say if heartbeat else log.warning,
+        work=work,
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
     if heartbeat:
@@ -93,7 +96,8 @@ def run(
     trained = engine.checkpoints.method
     config = with_versions(taken(config, trained["precision"]), trained.get("versions", {}))
     result = record(directory, config, engine, evaluation, scores)
-    curves = save_curves(read_history(directory), directory / "samples" / "curves.png")
+    history = {n: own for n, own in read_history(directory).items() if n not in SPENT}
+    curves = save_curves(history, directory / "samples" / "curves.png")
     loggers.log_images(sinks, "curves", curves, engine.training.images_shown)
     write_json(directory / "environment.json", dict(result.environment))
     write_result(directory, result)
@@ -154,7 +158,8 @@ def record(
             "generator_steps": moves.get(model.counted, 0),
             "discriminator_steps": others,
             "moves": moves,
-            "epochs": training.images_shown / len(engine.brief.data.pixels("train")),
+            "epochs": training.tally.real_images / len(engine.brief.data.pixels("train")),
+            **training.tally.card(),
             "seconds": engine.telemetry.seconds,
             "skipped_steps": {k: s.total for k, s in training.skipped().items() if s.total},
         },

@@ -28,6 +28,11 @@ MOVES = {
     "forgery": {"art critic": 20, "forger": 10},
     "trio": {"judge": 10, "reader": 10, "painter": 10},
 }
+ROWS = {  # through each network, in batches per step
+    "encoding": {"decoder": 1, "encoder": 1},
+    "forgery": {"decoder": 2, "connoisseur": 5},
+    "trio": {"decoder": 3, "encoder": 2, "judge": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,8 @@ def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compa
         result = read_result(outputs / name)
         assert result.status == "finished"
         assert result.budget["moves"] == MOVES[name]
+        assert result.budget["rows"] == {k: n * 640 for k, n in ROWS[name].items()}
+        assert result.budget["real_images"] == (1280 if name == "forgery" else 640)
         assert result.budget["generator_steps"] == 10
         others = sum(MOVES[name].values()) - 10
         assert result.budget["discriminator_steps"] == others
@@ -89,7 +96,8 @@ def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compa
         assert read_status(directory).status == "interrupted"
         assert go(directory, "--resume") == 0
         assert scores(directory) == before[name]
-        assert read_result(directory).budget["moves"] == MOVES[name]
+        again = read_result(directory).budget
+        assert again["moves"] == MOVES[name] and again["rows"] == result.budget["rows"]
 
     call("evaluate", *names, "evaluation.num_samples=300")
     for name in names:

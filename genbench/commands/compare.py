@@ -10,7 +10,8 @@ from pathlib import Path
 
 from genbench.commands.arguments import runs_arguments
 from genbench.comparison.best_of_k import best_of_tables
-from genbench.comparison.budgets import results_at
+from genbench.comparison.budgets import At, parse_at, results_at
+from genbench.comparison.costs import cost_table
 from genbench.comparison.layouts import by_dataset, folded, with_counts
 from genbench.comparison.per_run import wide_table
 from genbench.comparison.rows import make_rows
@@ -18,7 +19,6 @@ from genbench.comparison.table import arenas, table_of
 from genbench.comparison.tables import FORMATS, Table, render
 from genbench.comparison.verdicts import versus_tables
 from genbench.errors import DONE, UserMistake
-from genbench.runs.budget import parse_images
 from genbench.runs.files import explain_os_error, write_out
 from genbench.runs.records import garbage_collection_paused, some_runs
 from genbench.runs.result import Result
@@ -48,15 +48,20 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--at",
-        type=_images,
-        metavar="images=N",
-        help="the scores that history.csv has at this budget, as in images=500k",
+        type=_place,
+        metavar="AXIS=N",
+        help="the scores that history.csv has at images=500k, seconds=60 or flops=1T",
     )
     result.add_argument(
         "--best-of",
         type=int,
         metavar="K",
         help="what the best of K trials of a search has on average, chosen on --sort",
+    )
+    result.add_argument(
+        "--cost",
+        action="store_true",
+        help="also print what each row cost: decoder rows, real images, multiply-adds, seconds",
     )
     result.add_argument(
         "--wide",
@@ -82,11 +87,11 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _images(text: str) -> int:
+def _place(text: str) -> At:
     try:
-        return parse_images(text.removeprefix("images="))
-    except UserMistake:
-        raise argparse.ArgumentTypeError(f"{text}: write images=500k") from None
+        return parse_at(text)
+    except UserMistake as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -130,11 +135,11 @@ def _tables(
     tables = [table_of(arena, options.pareto, notes) for arena in found]
     if options.columns == "dataset":
         tables = by_dataset(tables)
-    tables = _formatted(tables, options)
-    if not options.versus:
-        return tables
-    differences = versus_tables(found, options.versus)
-    return differences if options.format == "csv" else [*tables, *differences]
+    costs = [cost_table(a.rows, f"{a.dataset}: cost") for a in found] if options.cost else []
+    added = versus_tables(found, options.versus) if options.versus else []
+    # one kind of table is what a csv file can hold
+    alone = options.format == "csv" and bool(costs or added)
+    return _formatted([*([] if alone else tables), *costs], options) + added
 
 
 def _only_table(options: argparse.Namespace, option: str) -> None:
@@ -142,6 +147,7 @@ def _only_table(options: argparse.Namespace, option: str) -> None:
     given = {
         "--best-of": options.best_of is not None and option != "--best-of",
         "--versus": options.versus,
+        "--cost": options.cost,
         "--pareto": options.pareto,
         "--columns dataset": options.columns == "dataset",
     }

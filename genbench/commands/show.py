@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.commands.arguments import outputs_argument
+from genbench.comparison.settings import images_text
 from genbench.comparison.tables import number
 from genbench.errors import DONE
 from genbench.runs.directory import find_run
@@ -103,8 +104,10 @@ def _cost(result: Result) -> list[str]:
     steps = [("decoder", "generator_steps"), ("discriminator", "discriminator_steps")]
     done = ", ".join(f"{budget[key]:,} {name} steps" for name, key in steps if budget.get(key))
     lines.append(
-        f"  images       {budget.get('images') or 0:,} shown" + (f" in {done}" if done else "")
+        f"  images       {budget.get('images') or 0:,} (steps x batch)"
+        + (f", {done}" if done else "")
     )
+    lines += _counted(budget)
     for player, count in (budget.get("skipped_steps") or {}).items():
         lines.append(
             f"  skipped      {count:,} steps of the {player}: the loss or a gradient was NaN or infinite"
@@ -117,6 +120,26 @@ def _cost(result: Result) -> list[str]:
             lines.append(f"  speed        {speed:,.0f} images/s to {name}")
     if cost.get("peak_memory_bytes"):
         lines.append(f"  memory       {cost['peak_memory_bytes'] / 2**20:,.0f} MiB at most")
+    return lines
+
+
+def _counted(budget: Mapping[str, Any]) -> list[str]:
+    """What was counted: rows through the networks, real images, multiply-adds; old runs have none."""
+    images, rows = budget.get("images"), budget.get("rows")
+    if not images:
+        return []
+    lines = [
+        f"  rows         {name} {count:,} ({number(count / images)} x images)"
+        for name, count in (rows or {}).items()
+    ]
+    if real := budget.get("real_images"):
+        epochs = f", {number(budget['epochs'])} epochs" if budget.get("epochs") else ""
+        lines.append(f"  real images  {real:,} ({number(real / images)} x images){epochs}")
+    if work := budget.get("multiply_adds"):
+        each = images_text(round(work / images))
+        lines.append(
+            f"  work         {images_text(work)} multiply-adds, {each} for each of the images"
+        )
     return lines
 
 

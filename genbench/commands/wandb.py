@@ -15,7 +15,7 @@ from genbench.commands.arguments import runs_arguments, wants_help
 from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
 from genbench.launch.wandb_access import check_access
 from genbench.runs.files import UNSENT, write_out
-from genbench.runs.history import read_history
+from genbench.runs.history import SPENT, read_history
 from genbench.runs.records import read_records, some_runs
 from genbench.runs.result import Result
 
@@ -31,7 +31,7 @@ workspace saves a view of a study: scores in groups of seeds, curves over images
   genbench wandb workspace study=objectives"""
 SYNCED = ".synced"  # suffix of the file that wandb leaves beside a .wandb file that it has uploaded
 MEDIA = ("samples", "interpolations", "reconstructions", "curves", "scores")  # panels of pictures
-NOT_A_PANEL = ("images_per_second",)
+NOT_A_PANEL = ("images_per_second", *SPENT)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -165,5 +165,5 @@ def _notes(found: Sequence[Trials], chooser: ScoreColumn, k: int) -> list[str]:
         if one.open:
             notes.append(f"{one.model}: {one.open} not counted, running or interrupted")
     if not equal_budgets([row for one in found for row in one.rows]):
-        notes.append("the trials were shown UNEQUAL numbers of images")
+        notes.append("the trials were trained for UNEQUAL numbers of images")
     return notes

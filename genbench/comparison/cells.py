@@ -10,6 +10,7 @@ from genbench.comparison.rows import Row
 from genbench.comparison.settings import images_text
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
 from genbench.comparison.tables import Cell, Column, number
+from genbench.comparison.winners import images_shown
 
 FACTS = ("decoder_parameters", "images", "seconds", "pareto")
 
@@ -69,9 +70,9 @@ class Fact:
 
 
 def facts_of(rows: Sequence[Row]) -> list[Fact]:
-    """Decoder parameters, images shown and seconds of training, row by row."""
+    """Decoder parameters, images (steps x batch) and seconds of training, row by row."""
     decoders = [row.any_run().cost.get("parameters", {}).get("decoder") for row in rows]
-    images = [row.any_run().budget.get("images") if row.runs else None for row in rows]
+    images = [images_shown(row) for row in rows]
     times = [[r.budget["seconds"] for r in row.runs if r.budget.get("seconds")] for row in rows]
     seconds = [mean(own) if own else None for own in times]
     return [
@@ -84,8 +85,8 @@ def facts_of(rows: Sequence[Row]) -> list[Fact]:
         Fact(
             Column("images", "images"),
             images,
-            [images_text(i) if i is not None else "" for i in images],
-            f"{images_text(next(filter(None, images), 0))} images shown to each trained decoder",
+            [images_text(round(i)) if i is not None else "" for i in images],
+            f"{images_text(round(next(filter(None, images), 0)))} images (steps x batch) each",
         ),
         Fact(Column("seconds", "seconds"), seconds, [number(s, 3) for s in seconds], ""),
     ]

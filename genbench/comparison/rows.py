@@ -28,7 +28,7 @@ class Row:
 
     @property
     def untrained(self) -> bool:
-        """All its runs finished without training: a floor."""
+        """All its runs finished without a step of training: a floor."""
         return all(not run.budget.get("images") for run in self.runs) and bool(self.runs)
 
     @property

@@ -145,8 +145,8 @@ def plain(value: Any) -> str:
 
 
 def images_text(count: float) -> str:
-    """A number of images as one writes it: `128k`, `2.5M`."""
-    for size, suffix in ((1_000_000, "M"), (1_000, "k")):
+    """A number of images, or of anything, as one writes it: `128k`, `2.5M`, `1.2T`."""
+    for size, suffix in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             return f"{count / size:.4g}{suffix}"
     return str(count)

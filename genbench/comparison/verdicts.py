@@ -12,7 +12,7 @@ from genbench.comparison.settings import images_text
 from genbench.comparison.significance import SEEDS_FOR_VERDICT, Difference, Pair, differences
 from genbench.comparison.table import Arena
 from genbench.comparison.tables import Cell, Column, Table, number
-from genbench.comparison.winners import equal_budgets, images_shown
+from genbench.comparison.winners import equal_budgets, equal_cost, images_shown
 from genbench.errors import UserMistake
 
 _HEADS = (
@@ -198,6 +198,8 @@ def _size(one: Difference) -> str:
 
 
 def _budgets(standing: Standing) -> list[str]:
+    if cost := equal_cost([standing.row, standing.versus]):
+        return [f"at equal {cost}"]
     own, other = images_shown(standing.row), images_shown(standing.versus)
     if own is None or other is None:
         return []

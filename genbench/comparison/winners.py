@@ -13,13 +13,21 @@ NEAR = 1.01  # budgets that differ by less are equal: the last step is a whole o
 
 
 def equal_budgets(rows: Sequence[Row]) -> bool:
-    """Whether the decoders of these rows were shown as many images, to 1 %."""
+    """Whether these rows were trained for as many images, to 1 %, or are all read at one cost."""
+    if equal_cost(rows):
+        return True
     images = [shown for row in rows if (shown := images_shown(row))]
     return not images or max(images) <= NEAR * min(images)
 
 
+def equal_cost(rows: Sequence[Row]) -> str | None:
+    """Where all runs are read at an equal cost other than images: what it is, `seconds (60)`."""
+    costs = {run.budget.get("at") for row in rows for run in row.runs}
+    return costs.pop() if len(costs) == 1 else None
+
+
 def images_shown(row: Row) -> float | None:
-    """Images shown to the decoder, mean over the finished runs; None where there is none."""
+    """Images of the clock, steps x batch, mean over the finished runs; None where there is none."""
     counts = [run.budget["images"] for run in row.runs if run.budget.get("images") is not None]
     return mean(counts) if counts else None
 
@@ -41,7 +49,9 @@ def best_rows(
     if not leaders:
         return {}, []
     if not equal_budgets(trained):
-        return {}, ["no best is marked: the rows were shown unequal numbers of images (try --at)"]
+        return {}, [
+            "no best is marked: the rows were trained for unequal numbers of images (try --at)"
+        ]
     best = _sure(leaders, [one.p for _, one in leaders.values()])
     of_finished = _sure(leaders, [one.p_finished for _, one in leaders.values()])
     shown = {column.key for column in columns}

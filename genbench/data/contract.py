@@ -51,7 +51,7 @@ class ImageData(ABC):
 
         `batch_size` counts the images of one piece over all ranks; the order depends on `seed`
         alone. The loader hands out `steps_per_batch` steps at a time, and stops short where the
-        images shown reach a multiple of one of `stops`.
+        images (steps x batch) reach a multiple of one of `stops`.
         """
 
     def train_dataloader(

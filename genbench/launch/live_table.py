@@ -16,7 +16,7 @@ from rich.text import Text
 
 from genbench.errors import DONE, INTERRUPTED
 from genbench.launch.task import shown
-from genbench.runs.history import last_row
+from genbench.runs.history import SPENT, last_row
 from genbench.runs.status import Status, read_status
 
 COLORS = {
@@ -158,7 +158,8 @@ def last_score(directory: Path | None) -> str:
 def _logged(run: Path) -> str:
     """A value in the last row of history.csv: a score if there is one, else a loss."""
     row = last_row(run)
-    names = [n for n, v in row.items() if v and n not in ("images", "images_per_second", "epoch")]
+    no_score = ("images", "images_per_second", "epoch", *SPENT)
+    names = [n for n, v in row.items() if v and n not in no_score]
     if not names:
         return ""
     name = ([n for n in names if n.startswith(("validation", "score"))] or names)[0]

@@ -15,7 +15,7 @@ ONE_BIT = math.log(2)  # nats
 class Symptom(NamedTuple):
     """A sign of a training that leads nowhere: a tracked mean below a value for a tenth of the budget.
 
-    `warning` says what it means and what to try; `{images}` in it stands for the images shown so far.
+    `warning` says what it means and what to try; `{images}` in it stands for the images so far (steps x batch).
     """
 
     cause: str  # names it in the record

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 FILENAME = "history.csv"
+SPENT = ("seconds", "multiply_adds")  # columns of the cost of training so far
 TAIL = 65_536  # bytes read from the end to find the last row, far longer than a row
 
 
@@ -33,16 +34,21 @@ def last_value(directory: Path, name: str) -> tuple[int, float] | None:
     return int(float(row["images"])), float(row[name])
 
 
-def read_history(directory: Path) -> dict[str, list[tuple[float, float]]]:
-    """The points (images, value) of every column; empty if there is no history.csv."""
+def read_history(directory: Path, axis: str = "images") -> dict[str, list[tuple[float, float]]]:
+    """The points (images, value) of every column; empty if there is no history.csv.
+
+    `axis` names another column to stand in the place of images; rows that lack it are left out.
+    """
     path, points = directory / FILENAME, dict[str, list[tuple[float, float]]]()
     if not path.exists():
         return points
     for row in complete_rows(path):
-        images = float(row.pop("images"))
+        place = row.pop(axis, None)
+        if not place:
+            continue
         for name, value in row.items():
             if value:
-                points.setdefault(name, []).append((images, float(value)))
+                points.setdefault(name, []).append((float(place), float(value)))
     return points
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from genbench.runs.budget import parse_images
+from genbench.runs.budget import CLOCK, parse_images
 from genbench.runs.moved import first_named
 from genbench.runs.score import digest
 
@@ -19,16 +19,27 @@ def method(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     data = {k: v for k, v in config["dataset"].items() if k not in NOT_THE_DATA}
     source = {k: v for k, v in (data.get("source") or {}).items() if k != "root"}
-    budget = dict(config["budget"])
-    if budget.get("images") is not None:
-        budget["images"] = parse_images(budget["images"])
     defined = {
         "model": config["model"],
         "dataset": data | ({"source": source} if source else {}),
-        "budget": budget,
+        "budget": _budget(config),
         "precision": config["trainer"]["precision"],
     } | _later_settings(config)
     return first_named(defined)
+
+
+def _budget(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The budget, with what epochs count only where it matters, so that older configs without it are equal."""
+    budget = dict(config["budget"])
+    if budget.get("images") is not None:
+        budget["images"] = parse_images(budget["images"])
+    model = config["model"] or {}
+    several = model.get("discriminator_steps", 1) != 1
+    if not str(model.get("_target_", "genbench.")).startswith("genbench."):
+        several = True  # a class of a user's own need not have it in its config
+    if budget.get("epochs") is None or not several or budget.get("epochs_of") == CLOCK:
+        budget.pop("epochs_of", None)
+    return budget
 
 
 def _later_settings(config: Mapping[str, Any]) -> dict[str, Any]:

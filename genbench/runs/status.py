@@ -16,7 +16,7 @@ PRUNED = "stopped by the search: worse than half of the trials at this point"
 
 @dataclass(frozen=True)
 class Status:
-    """State and progress of a run: times in seconds since 1970, `images` of `total_images` shown."""
+    """State and progress of a run: times in seconds since 1970, `images` of `total_images` done."""
 
     status: str
     reason: str | None = None

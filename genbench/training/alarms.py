@@ -36,7 +36,7 @@ class Alarms:
     ) -> None:
         self.data, self.total_images, self.say = data, total_images, say
         self.warnings: dict[str, str] = {}
-        self._since: dict[str, int] = {}  # images shown when a condition began to hold
+        self._since: dict[str, int] = {}  # `images_shown` when a condition began to hold
         self._alike_before = False
         self._real: float | None = None
 

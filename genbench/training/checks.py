@@ -3,34 +3,28 @@
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
 from genbench.models.batch_statistics import BATCH_NORMS
-from genbench.models.contract import GenerativeModel, Reconstructs
+from genbench.models.contract import GenerativeModel, Move, Reconstructs
 from genbench.models.drawing import evaluating
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:
     """Refuse networks that were configured for other images, or other latents, than these."""
     shape = (data.channels, data.image_size, data.image_size)
-    images = torch.zeros(2, *shape)
     try:
         with evaluating(model):
             made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
             if isinstance(model, Reconstructs):
-                model.reconstruct(images)
-            with torch.enable_grad():  # a penalty differentiates
-                _try_step(model, images)
+                model.reconstruct(torch.zeros(2, *shape))
     except RuntimeError as error:
         if is_out_of_memory(error):  # training will say what to do
             return
-        raise UserMistake(
-            f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
-            f"image_size, channels and latent_dim to the network group ({error})"
-        ) from error
+        raise misfit(data, error) from error
     if made.shape[1:] != shape:
         raise UserMistake(
             f"the decoder makes images {tuple(made.shape[1:])}, but {data.name} has {shape}: leave "
@@ -38,24 +32,37 @@ def check_fit(model: GenerativeModel, data: ImageData) -> None:
         )
 
 
-def _try_step(model: GenerativeModel, images: Tensor) -> None:
-    """Compute the loss of every move of a step, and move nobody."""
-    players = model.players()
-    if not players:
-        return
-    moves = model.step(images.repeat(model.discriminator_steps, 1, 1, 1))
+def misfit(data: ImageData, error: RuntimeError) -> UserMistake:
+    """The sentence for networks that cannot compute on a dataset's images."""
+    shape = (data.channels, data.image_size, data.image_size)
+    return UserMistake(
+        f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
+        f"image_size, channels and latent_dim to the network group ({error})"
+    )
+
+
+def check_moves(model: GenerativeModel, moves: object) -> None:
+    """Refuse a step that yields nothing."""
     if not isinstance(moves, Iterator):
         raise UserMistake(
             f"{type(model).__name__}.step returns {type(moves).__name__}, but it must yield its moves: "
             "`yield Move(player, loss)`, see docs/adding-a-model.md"
         )
-    for move in moves:
-        if move.player not in players:
-            raise UserMistake(
-                f"{type(model).__name__}.step moves {move.player!r}, but its players are "
-                f"{', '.join(players)}"
-            )
-        move.loss()
+
+
+def check_move(model: GenerativeModel, move: Move) -> None:
+    """Refuse a move of somebody who is no player."""
+    players = model.players()
+    if move.player not in players:
+        raise UserMistake(
+            f"{type(model).__name__}.step moves {move.player!r}, but its players are "
+            f"{', '.join(players)}"
+        )
+
+
+def check_counted(model: GenerativeModel) -> None:
+    """Refuse a model that does not say whose moves are the run's steps."""
+    players = model.players()
     if model.counted not in players:
         raise UserMistake(
             f"{type(model).__name__}.counted is {model.counted!r}: name the player that owns the "

@@ -24,6 +24,7 @@ from genbench.training.guards import Skipped
 from genbench.training.means import RunningMeans
 from genbench.training.seat import Seat, take_seats
 from genbench.training.step import Stepper
+from genbench.training.workload import Tally, Work
 
 STEP_HOOK = "on_before_optimizer_step"
 BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
@@ -33,13 +34,14 @@ BACKWARD_HOOKS = ("on_before_backward", "on_after_backward")
 class Pace:
     """How steps are taken, whatever the model."""
 
-    batch_size: int  # images shown to the decoder per step, over all ranks
+    batch_size: int  # images per step, over all ranks
     seed: int = 0
-    rate: Callable[[int], float] | None = None  # factor of the learning rates by images shown
+    rate: Callable[[int], float] | None = None  # factor of the learning rates by `images_shown`
     clip: Mapping[str, float] = field(default_factory=dict)  # largest gradient norm by player
     parts: int = 1  # in which a batch is taken where memory does not hold it
     make_scaler: Callable[[], GradScaler] | None = None  # for each player, under 16-mixed
     capture: Capture | None = None  # replays steps from a CUDA graph
+    work: Work = field(default_factory=dict)  # of a step, as measured
 
 
 class Training(LightningModule):
@@ -53,7 +55,7 @@ class Training(LightningModule):
         self.automatic_optimization = False
         self.model, self.data, self.pace = model, data, pace
         self.steps = 0  # done: the position of the run
-        self.moves = dict.fromkeys(model.players(), 0)  # made so far, by player
+        self.tally = Tally(model.players(), pace.work, pace.batch_size)
         self.after_step: list[Callable[[Training], None]] = []
         self.seats: dict[str, Seat] = {}
         self._stepper: Stepper | None = None
@@ -62,8 +64,13 @@ class Training(LightningModule):
 
     @property
     def images_shown(self) -> int:
-        """Images shown to the decoder so far: the clock of the run."""
+        """The clock of the run: images as steps x batch size, whatever a step does with a batch."""
         return self.steps * self.pace.batch_size
+
+    @property
+    def moves(self) -> dict[str, int]:
+        """Made so far, by player."""
+        return self.tally.moves
 
     # --- data and optimizers --------------------------------------------------------------------
 
@@ -156,8 +163,7 @@ class Training(LightningModule):
             else:
                 stepper.replay(images, self.steps, pace.capture)
             self.steps += 1
-            for name, count in stepper.moves.items():
-                self.moves[name] += count
+            self.tally.add(stepper.moves, len(images) * self.trainer.world_size)
             progress.increment_ready()
             progress.increment_completed()
             for listener in self.after_step:
@@ -204,7 +210,7 @@ class Training(LightningModule):
         checkpoint["genbench_steps"] = self.steps
         checkpoint["genbench_means"] = self._means.state_dict()
         checkpoint["genbench_skipped"] = {name: tuple(s) for name, s in self.skipped().items()}
-        checkpoint["genbench_moves"] = dict(self.moves)
+        checkpoint["genbench_tally"] = self.tally.state_dict()
         scalers = {n: s.scaler.state_dict() for n, s in self.seats.items() if s.scaler is not None}
         if scalers:
             checkpoint["genbench_scalers"] = scalers
@@ -216,7 +222,11 @@ class Training(LightningModule):
             name: self.steps * (1 if name == model.counted else model.discriminator_steps)
             for name in model.players()
         }
-        self.moves = dict(checkpoint.get("genbench_moves", assumed))
+        before = {  # a tally of before real images, rows and multiply-adds were counted
+            "moves": checkpoint.get("genbench_moves", assumed),
+            "real_images": self.images_shown * model.discriminator_steps,
+        }
+        self.tally.load_state_dict(checkpoint.get("genbench_tally", before))
         if "genbench_means" in checkpoint:
             self._means.load_state_dict(checkpoint["genbench_means"])
         self._loaded = {

@@ -41,7 +41,7 @@ def save_curves(history: Mapping[str, Sequence[tuple[float, float]]], path: Path
         axes = figure.add_subplot(rows, columns, position)
         axes.plot(*zip(*points, strict=True), linewidth=1)
         axes.set_title(name, fontsize=9)
-        axes.set_xlabel("images shown to the decoder", fontsize=8)
+        axes.set_xlabel("images (steps x batch)", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)

@@ -16,7 +16,7 @@ SHAPES: dict[str, Callable[[float], float]] = {  # of the way down, 0 to 1: how 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What every optimizer's learning rate is multiplied by, from the images shown so far.
+    """What every optimizer's learning rate is multiplied by, from the images so far (steps x batch).
 
     It climbs in a straight line over the first `warmup` images, stays until the share `hold` of the
     budget, and goes down by its `shape` to the share `final`. The two are multiplied where they meet.

@@ -9,7 +9,7 @@ import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from genbench.training.module import Pace, Training
 from genbench.training.precision import HalfPrecision, resolve
 from genbench.training.ranks import Watch, meet_again
 from genbench.training.schedule import Schedule
+from genbench.training.workload import Work
 
 SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
 LOG_ROWS = 200  # of a history that covers the whole budget
@@ -74,6 +75,7 @@ class Brief:
     loggers: Sequence[Logger] = ()
     heartbeat: Heartbeat | None = None  # only the process that writes the record has one
     say: Callable[[str], None] = log.warning  # is given each warning of the training
+    work: Work = field(default_factory=dict)  # of a step, as `measure` finds it
 
 
 class Engine:
@@ -138,7 +140,8 @@ class Engine:
         brief, model, batch_size = self.brief, self.brief.model, self.brief.budget.batch_size
         check_batch(batch_size, self.world_size, accumulate)
         images = len(brief.data.pixels("train"))
-        self.steps = brief.budget.steps(images) if model.players() else 0
+        pieces = model.discriminator_steps
+        self.steps = brief.budget.steps(images, pieces) if model.players() else 0
         self.total_images = self.steps * batch_size
         if self.world_size > 1:
             check_ranks(model, self.device)
@@ -166,6 +169,7 @@ class Engine:
             if self.precision == "16-mixed"
             else None,
             capture=Capture() if cuda_graph else None,
+            work=brief.work,
         )
 
     def _intervals(self, samples: int) -> list[int]:
@@ -268,7 +272,7 @@ class Engine:
 
     @property
     def images_per_second(self) -> float | None:
-        """Images shown to the decoder per second of training."""
+        """Images of the clock, steps x batch size, per second of training."""
         seconds = self.telemetry.seconds
         return self.training.images_shown / seconds if seconds else None
 

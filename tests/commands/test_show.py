@@ -55,7 +55,7 @@ def score(quantity, value, n=2000, unit=""):
 def run(tmp_path):
     """Write a run: finished with scores, or in the status given; returns its directory."""
 
-    def run(name, scores=(), status=None, environment=ENVIRONMENT, **config):
+    def run(name, scores=(), status=None, environment=ENVIRONMENT, counted=(), **config):
         path = tmp_path / name
         path.mkdir()
         content = make_config(**config)
@@ -73,7 +73,7 @@ def run(tmp_path):
             seed=content["seed"],
             fingerprint=fingerprint(content),
             config=content,
-            budget={"images": 128_000, "seconds": 10.5, "generator_steps": 2000},
+            budget={"images": 128_000, "seconds": 10.5, "generator_steps": 2000, **dict(counted)},
             cost={
                 "parameters": {"decoder": 86_592, "encoder": 90_656},
                 "peak_memory_bytes": 2**30,
@@ -232,7 +232,7 @@ def test_show_prints_settings_cost_and_command(run, shown):
         "optimizer: Adam lr=0.001",
         "decoder 86,592",
         "all 177,248",
-        "128,000 shown in 2,000 decoder steps",
+        "128,000 (steps x batch), 2,000 decoder steps",
         "1,024 MiB",
         "12,346 images/s to sample",
         "things",
@@ -241,6 +241,29 @@ def test_show_prints_settings_cost_and_command(run, shown):
         "samples/: 1 pictures",
     ):
         assert words in text
+
+
+def test_what_was_counted_is_shown_and_what_was_not_is_left_out(run, shown):
+    rows = {"decoder": 640_000, "discriminator": 2_048_000}
+    counted = {
+        "rows": rows,
+        "real_images": 640_000,
+        "epochs": 509.1,
+        "multiply_adds": 1_250_000_000,
+    }
+    run("a", counted=counted)
+    run("b")  # an old one
+    for words in (
+        "decoder 640,000 (5 x images)",
+        "discriminator 2,048,000 (16 x images)",
+        "real images  640,000 (5 x images), 509.1 epochs",
+        "1.25G multiply-adds, 9.766k for each of the images",
+    ):
+        assert words in shown("a")
+    assert "x images" not in shown("b") and "multiply-adds" not in shown("b")
+    unknown = {"rows": None, "real_images": 128_000, "multiply_adds": None}
+    run("c", counted=unknown)
+    assert "128,000 (1 x images)" in shown("c") and "multiply-adds" not in shown("c")
 
 
 def test_cards_are_printed_only_with_the_flag(run, shown):

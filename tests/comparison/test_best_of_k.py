@@ -83,7 +83,7 @@ def test_other_scores_are_those_of_the_trial_that_was_chosen(search):
 
 def test_unequal_budgets_and_what_cannot_be_asked_are_said(search, finished, capsys):
     finished([fd(9.0)], images=640_000, model="gan", **{"budget.images": "640k"})
-    assert "the trials were shown UNEQUAL numbers of images" in best_of(search, 1)[1]
+    assert "the trials were trained for UNEQUAL numbers of images" in best_of(search, 1)[1]
     with pytest.raises(UserMistake, match="--best-of 0: give the number of trials"):
         best_of(search, 0)
     with pytest.raises(UserMistake, match="--best-of makes a table of its own: leave out --versus"):

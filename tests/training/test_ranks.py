@@ -14,7 +14,7 @@ from fixtures import two_ranks
 from fixtures.places import environment
 from fixtures.processes import wait_for
 from fixtures.ranks import SMOKE, start_ranks
-from fixtures.trainers import CASES
+from fixtures.trainers import BATCH, CASES, STEPS
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
 from genbench.networks.conv import ConvDecoder
 from genbench.runs.status import read_status
@@ -52,6 +52,8 @@ def test_two_ranks_with_half_the_batch_each_reach_the_parameters_of_one(
     assert all(torch.equal(first[name], second[name]) for name in alone)
     for name, value in alone.items():
         torch.testing.assert_close(first[name], value, rtol=0, atol=TOLERANCE)
+    counted = [torch.load(f / f"{case}-0-tally.pt") for f in (trained, tmp_path)]
+    assert counted[0] == counted[1] and counted[0]["decoder_rows"] >= STEPS * BATCH
 
 
 def processes_of(folder: Path) -> list[int]:

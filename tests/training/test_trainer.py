@@ -54,7 +54,7 @@ def test_selection_and_logs_do_not_depend_on_steps_per_batch(start):
 
     def seen(run):
         rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
-        timeless = [{k: v for k, v in row.items() if "per_second" not in k} for row in rows]
+        timeless = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
         return timeless, scores(run), sorted(p.name for p in (run / "samples").iterdir())
 
     first, *others = [seen(run) for run in runs]

@@ -6,15 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 from genbench.comparison.columns import ScoreColumn
 from genbench.comparison.contact_sheet import KINDS, last_grids
+from genbench.comparison.costs import cost_table
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
 from genbench.comparison.rows import Row
 from genbench.comparison.table import Arena, table_of
-from genbench.comparison.tables import Cell, Column, Table, number
+from genbench.comparison.tables import Cell, Column, Table
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.runs.history import read_history
 from genbench.runs.paths import config_root
@@ -189,7 +188,7 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         scores=score_panels(histories),
         losses={label: loss_panels(label, own) for label, own in histories.items()},
         galleries=_galleries(where),
-        costs=_costs(trained),
+        costs=cost_table(trained),
         cards=_cards(columns),
         failed=_failed(failed) if failed else None,
     )
@@ -217,38 +216,6 @@ def _galleries(where: Mapping[str, Sequence[Path]]) -> list[Gallery]:
         if pictures:
             found.append(Gallery(kind, CAPTIONS[kind], pictures, absent))
     return found
-
-
-def _costs(rows: Sequence[Row]) -> Table:
-    heads = [
-        Column("model", "model", numeric=False),
-        Column("parameters", "parameters trained"),
-        Column("decoder", "of them the decoder"),
-        Column("seconds", "training, s"),
-        Column("train", "images/s in training"),
-        Column("sample", "images/s in sampling"),
-        Column("memory", "peak memory, MiB"),
-    ]
-    cells = []
-    for row in rows:
-        first = dict(row.runs[0].cost.get("parameters") or {})
-        values = [
-            float(sum(first.values())),
-            float(first.get("decoder", 0)) or None,
-            _mean(run.budget.get("seconds") for run in row.runs),
-            _mean(run.cost.get("train_images_per_second") for run in row.runs),
-            _mean(run.cost.get("sample_images_per_second") for run in row.runs),
-            _mean((run.cost.get("peak_memory_bytes") or 0) / 2**20 or None for run in row.runs),
-        ]
-        numbers = [Cell(number(value, 3), {"value": value}) for value in values]
-        cells.append([Cell(row.label, {"label": row.label}), *numbers])
-    notes = ["means over seeds; of runs that shared a machine, the speeds share it too"]
-    return Table("cost", heads, cells, notes)
-
-
-def _mean(values: Any) -> float | None:
-    known = [float(value) for value in values if value]
-    return mean(known) if known else None
 
 
 def _cards(columns: Sequence[ScoreColumn]) -> list[Card]:

@@ -1,4 +1,4 @@
-"""Curves of a study over images shown: mean over seeds with a band. Imports no torch."""
+"""Curves of a study over images: mean over seeds with a band. Imports no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Plots as data for plotly.js: curves over images shown, bands over seeds. Imports nothing heavy."""
+"""Plots as data for plotly.js: curves over images, bands over seeds. Imports nothing heavy."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def plot(panel: Panel, styles: Mapping[str, Style]) -> dict[str, Any]:
     title = f"{panel.unit or panel.title.split()[0]}{_way(panel.higher_is_better)}"
     values = [v for c in panel.curves for v in (*c.middle, *c.low, *c.high) if math.isfinite(v)]
     layout = {
-        "xaxis": {"title": {"text": "images shown to the decoder"}, "tickformat": "~s"},
+        "xaxis": {"title": {"text": "images (steps x batch)"}, "tickformat": "~s"},
         "yaxis": {"title": {"text": title}, **(_logarithmic(values) if _wide(values) else {})},
     }
     return {"data": traces, "layout": layout}

@@ -23,7 +23,7 @@ from genbench.training.module import Training
 class Averaging(Callback):
     """Keeps averaged weights of the decoder; within `applied` the model decodes with them.
 
-    `half_life` is in images, `ramp` the largest half-life as a share of the images shown so far.
+    `half_life` is in images, `ramp` the largest half-life as a share of the images so far.
     """
 
     def __init__(self, half_life: str | int, ramp: float = 0.05) -> None:

@@ -10,7 +10,7 @@ from genbench.training.module import Training
 class RunCallback(Callback):
     """A callback that sees a run and its clock of images; it overrides any of these methods."""
 
-    _began = 0  # images shown when the batch at hand began
+    _began = 0  # `images_shown` when the batch at hand began
 
     def on_start(self, run: Training) -> None:
         """Training begins, or goes on from a checkpoint."""
@@ -19,7 +19,7 @@ class RunCallback(Callback):
         """A batch has arrived."""
 
     def after_batch(self, run: Training, since: int) -> None:
-        """The steps of a batch are done, which began at `since` images shown."""
+        """The steps of a batch are done, which began at `since` of `images_shown`."""
 
     def before_end(self, run: Training) -> None:
         """The budget is used up, and the final checkpoint not written yet."""

@@ -9,7 +9,7 @@ from genbench.runs.heartbeat import Heartbeat
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.contract import RunCallback, passes
 from genbench.training.guards import Skipped
-from genbench.training.loggers import rewind
+from genbench.training.loggers import rewind, stamp
 from genbench.training.module import Training
 
 REMEDY = (
@@ -19,7 +19,7 @@ REMEDY = (
 
 
 class Telemetry(RunCallback):
-    """Every `every_images` images: means since the last time, on the axis of images shown.
+    """Every `every_images` images: means since the last time, on the axis of images (steps x batch).
 
     Raises Diverged when `max_skipped` steps of a player in a row, or half of all there are, were
     skipped, and when a tracked mean is NaN though no step was skipped. This is the only place where
@@ -46,6 +46,7 @@ class Telemetry(RunCallback):
         self._last = time.monotonic(), run.images_shown
         self._skipped = sum(skipped.total for skipped in run.skipped().values())
         rewind(run.trainer.loggers, run.images_shown)
+        stamp(run.trainer.loggers, lambda: self._spent(run))
 
     def after_batch(self, run: Training, since: int) -> None:
         """Flush when due."""
@@ -102,6 +103,12 @@ class Telemetry(RunCallback):
     def seconds_so_far(self) -> float:
         """Seconds spent training until this moment."""
         return self.seconds + (time.monotonic() - self._last[0] if self._last else 0.0)
+
+    def _spent(self, run: Training) -> dict[str, float]:
+        """What training has cost until this moment; it stands in every row of the history."""
+        spent: dict[str, float] = {"seconds": round(self.seconds_so_far, 3)}
+        multiply_adds = run.tally.multiply_adds
+        return spent if multiply_adds is None else spent | {"multiply_adds": multiply_adds}
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds spent so far, and the state of the alarms."""

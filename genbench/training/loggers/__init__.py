@@ -1,11 +1,11 @@
 """Loggers of numbers and pictures while a run trains: history.csv, wandb, TensorBoard, Visdom.
 
-The x-axis of everything is the number of images shown to the decoder. No logger can end a training:
+The x-axis of everything is images, counted as steps x batch size. No logger can end a training:
 one that fails warns once and is not used from then on.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ def rewind(loggers: Iterable[Logger], images: int) -> None:
     for logger in loggers:
         if isinstance(logger, History):
             logger.rewind(images)
+
+
+def stamp(loggers: Iterable[Logger], spent: Callable[[], Mapping[str, float]]) -> None:
+    """Have what was `spent` until then stand in every row of history.csv."""
+    for logger in loggers:
+        if isinstance(logger, History):
+            logger.spent = spent
 
 
 def log_images(loggers: Iterable[Logger], key: str, path: Path, images: int) -> None:

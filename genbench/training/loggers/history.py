@@ -1,7 +1,7 @@
 """`history.csv`: every logged scalar, a row per step of the clock."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ class History(Sink):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.path = directory / FILENAME
+        self.spent: Callable[[], Mapping[str, float]] = dict  # seconds and the like, for every row
         self.rows: list[dict[str, Any]] = []
         if self.path.exists():
             self.rows = complete_rows(self.path)
@@ -25,7 +26,7 @@ class History(Sink):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row at `step` images."""
-        row = {"images": step, **metrics}
+        row = {"images": step, **self.spent(), **metrics}
         new = [name for name in row if name not in self.columns]
         self.rows.append(row)
         if new or not self.path.exists():

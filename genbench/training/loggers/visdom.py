@@ -14,7 +14,7 @@ THREAD = "visdom"
 
 
 class Visdom(RemoteDashboard):
-    """One environment per run, named after it; images shown are the x-axis of every curve.
+    """One environment per run, named after it; images (steps x batch) are the x-axis of every curve.
 
     A server that does not answer, or goes away, is told once; the run goes on without it. Raises
     UserMistake where the package is not installed.
@@ -40,7 +40,7 @@ class Visdom(RemoteDashboard):
 
         def draw(page: Any) -> None:
             for name, value in points.items():
-                about = {"title": name, "xlabel": "images shown to the decoder"}
+                about = {"title": name, "xlabel": "images (steps x batch)"}
                 page.line(Y=[value], X=[step], win=name, update="append", opts=about)
 
         self._submit(draw)

@@ -66,9 +66,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cache, 
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert scores(whole) == scores(parts)
+    counted = ("moves", "real_images", "decoder_rows", "rows", "multiply_adds", "epochs")
+    budgets = [read_result(run).budget for run in (whole, parts)]
+    assert all(budgets[0][name] == budgets[1][name] for name in counted)
     histories = [read_history(run) for run in (whole, parts)]
     for history in histories:
         history.pop("images_per_second")
+        seconds = [value for _, value in history.pop("seconds")]
+        assert seconds == sorted(seconds)  # it goes on through a resume
     assert histories[0].keys() == histories[1].keys()
     assert histories[0] == histories[1]
     assert ("lr/generator" in histories[0]) == ("schedule=cosine" in settings)

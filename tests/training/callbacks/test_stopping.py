@@ -17,7 +17,7 @@ from genbench.runs.config import read_config, write_config
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
 
-WALL_TIME = {"images_per_second"}
+WALL_TIME = {"images_per_second", "seconds"}
 
 
 @pytest.fixture

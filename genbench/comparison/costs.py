@@ -1,0 +1,60 @@
+"""What methods cost: networks, work and time, beside the images that are equal for all."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from genbench.comparison.rows import Row
+from genbench.comparison.settings import images_text
+from genbench.comparison.tables import Cell, Column, Table, number
+
+_HEADS = (
+    Column("model", "model", numeric=False),
+    Column("parameters", "parameters trained"),
+    Column("decoder", "of them the decoder"),
+    Column("images", "images (steps x batch)"),
+    Column("decoder_rows", "decoder rows"),
+    Column("real_images", "real images"),
+    Column("multiply_adds", "multiply-adds"),
+    Column("seconds", "training, s"),
+    Column("train", "images/s in training"),
+    Column("sample", "images/s in sampling"),
+    Column("memory", "peak memory, MiB"),
+)
+_COUNTS = ("images", "decoder_rows", "real_images", "multiply_adds")
+_NOTES = (
+    "decoder rows: latents decoded in training, each time; real images: training images consumed; "
+    "multiply-adds: matrix products, convolutions and attention, forward and backward, with penalties",
+    "means over seeds; of runs that shared a machine, the speeds share it too",
+)
+
+
+def cost_table(rows: Sequence[Row], title: str = "cost") -> Table:
+    """A line for each method that was trained; blank is what its runs did not count."""
+    trained = [row for row in rows if row.runs and not row.untrained]
+    return Table(title, _HEADS, [_line(row) for row in trained], _NOTES)
+
+
+def _line(row: Row) -> list[Cell]:
+    first = dict(row.runs[0].cost.get("parameters") or {})
+    costs, budgets = [run.cost for run in row.runs], [run.budget for run in row.runs]
+    counts = [_mean(budgets, key) for key in _COUNTS]
+    memory = _mean(costs, "peak_memory_bytes")
+    parameters = [float(sum(first.values())), float(first.get("decoder", 0)) or None]
+    rest = [
+        _mean(budgets, "seconds"),
+        _mean(costs, "train_images_per_second"),
+        _mean(costs, "sample_images_per_second"),
+        memory / 2**20 if memory else None,
+    ]
+    return [
+        Cell(row.label, {"label": row.label}),
+        *(Cell(number(value, 3), {"value": value}) for value in parameters),
+        *(Cell("" if n is None else images_text(round(n)), {"value": n}) for n in counts),
+        *(Cell(number(value, 3), {"value": value}) for value in rest),
+    ]
+
+
+def _mean(runs: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    known = [float(run[key]) for run in runs if run.get(key)]
+    return mean(known) if known else None
