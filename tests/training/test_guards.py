@@ -153,7 +153,7 @@ def test_a_bad_batch_of_one_rank_is_skipped_by_all(tmp_path, cache):
     ("method", "remedy"),
     [
         ("genbench.models.vae.VAE.step", "trainer.accumulate=2"),
-        ("genbench.metrics.evaluation.Evaluation._generated", "evaluation.batch_size=128"),
+        ("genbench.metrics.evaluation.Evaluation._features", "evaluation.batch_size=128"),
     ],
 )
 def test_out_of_memory_names_what_to_change(start, capsys, monkeypatch, method, remedy):
