@@ -15,15 +15,29 @@ from contextlib import suppress
 import pytest
 
 from fixtures.places import environment
-from fixtures.training import SMOKE, genbench, make, scores
+from fixtures.training import SMOKE, genbench, go, make, scores
 from genbench import train
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
 
 
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, cache):
+    """A smoke run of a model, which the tests of this file share; returns (directory, code)."""
+    outputs, made = tmp_path_factory.mktemp("first"), {}
+
+    def first_run(model: str):
+        if model not in made:
+            directory = make(outputs, cache, f"model={model}", "study=tests")
+            made[model] = directory, go(directory)
+        return made[model]
+
+    return first_run
+
+
 @pytest.mark.parametrize("model", ["vae", "gan", "vae-gan", "noise"])
-def test_a_run_leaves_its_whole_record(start, model):
-    directory, code = start(f"model={model}", "study=tests")
+def test_a_run_leaves_its_whole_record(first_run, model):
+    directory, code = first_run(model)
     assert code == 0
     result = read_result(directory)
     assert (result.status, result.model, result.dataset) == ("finished", model, "digits")
@@ -48,8 +62,8 @@ def test_a_run_leaves_its_whole_record(start, model):
     assert result.environment["precision"] == precision
 
 
-def test_history_counts_images_and_names_every_loss(start):
-    directory, _ = start("model=gan")
+def test_history_counts_images_and_names_every_loss(first_run):
+    directory, _ = first_run("gan")
     with (directory / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["images"]) for row in rows] == sorted({int(row["images"]) for row in rows})
@@ -59,8 +73,8 @@ def test_history_counts_images_and_names_every_loss(start):
 
 
 @pytest.mark.parametrize("model", ["vae", "gan", "vae-gan"])
-def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start, model):
-    first, _ = start(f"model={model}")
+def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start, first_run, model):
+    first, _ = first_run(model)
     again, _ = start(f"model={model}", "trainer.steps_per_batch=3", "trainer.samples=0")
     other, _ = start(f"model={model}", "seed=1")
     assert scores(first) == scores(again)
@@ -71,8 +85,8 @@ def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start,
     assert protocols[0] == protocols[1] == protocols[2]
 
 
-def test_another_method_has_another_fingerprint(start):
-    runs = [start(*extra)[0] for extra in (["model=vae"], ["model.beta=2"], ["budget.images=128"])]
+def test_another_method_has_another_fingerprint(start, first_run):
+    runs = [first_run("vae")[0], start("model.beta=2")[0], start("budget.images=128")[0]]
     assert len({read_result(run).fingerprint for run in runs}) == 3
 
 

@@ -44,7 +44,16 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+FAST = ("gan", "a schedule, clipped, in parts")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(settings, id=name, marks=[] if name in FAST else [pytest.mark.slow])
+        for name, settings in SETTINGS.items()
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cache, settings):
     settings = [*settings, "budget.images=2560", "trainer.steps_per_batch=3"]
     whole = make(tmp_path, cache, *settings, run_id="whole")
