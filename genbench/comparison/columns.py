@@ -35,8 +35,9 @@ def make_columns(
 ) -> list[ScoreColumn]:
     """Find the columns of a table: default quantities, all, or those that `wanted` names.
 
-    Those that `also` names are shown too. Final weights stand before the best ones. Validation scores
-    stand behind those of the test, and are no default unless there are no others.
+    Those that `also` names are shown too. Final weights stand before the best ones, and raw before
+    averaged ones. Validation scores stand behind those of the test, and are no default unless there
+    are no others.
     """
     found: dict[ScoreKey, Score] = {}
     for row in reversed(rows):  # so that the first row's example of a score is kept
@@ -53,9 +54,10 @@ def make_columns(
             return True
         return bool(names & set(wanted)) if wanted else show_all or is_default(score)
 
-    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, bool, ScoreKey]:
+    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, bool, bool, ScoreKey]:
         key, score = item
-        return _rank(score, wanted), score.split != "test", score.checkpoint != "final", key
+        behind = (score.split != "test", score.checkpoint != "final", _kind(score) != "raw")
+        return _rank(score, wanted), *behind, key
 
     shown = {key: score for key, score in found.items() if is_shown(score)}
     columns = [ScoreColumn(k, s, _header(s)) for k, s in sorted(shown.items(), key=place)]
@@ -120,10 +122,13 @@ def _tell_apart(columns: Sequence[ScoreColumn]) -> None:
 
 def _weights(score: Score) -> str:
     """Whose weights, in a word, and on which images; blank for the raw ones at the end, on the test."""
-    kind = score.card.get("fake", {}).get("weights", "raw")
-    marks = (kind, score.checkpoint, score.split)
+    marks = (_kind(score), score.checkpoint, score.split)
     words = [word for word in marks if word not in ("raw", "final", "test")]
     return ", ".join(words)
+
+
+def _kind(score: Score) -> str:
+    return str(score.card.get("fake", {}).get("weights", "raw"))
 
 
 def _tail(score: Score) -> str:

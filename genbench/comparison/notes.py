@@ -12,7 +12,7 @@ from genbench.comparison.rows import Row, ScoreKey, score_key
 from genbench.comparison.searched import notes_on_search
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
 from genbench.comparison.tables import number
-from genbench.runs.score import Score
+from genbench.runs.score import Score, digest
 
 WORSE = 1.25  # final over best distance from which a note says so
 COPYING = (
@@ -56,15 +56,23 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
 
 
 def _protocols_of_one_name(columns: Sequence[ScoreColumn]) -> Iterable[str]:
-    """Say in what the cards of columns of one name differ."""
+    """Say in what the cards of columns of one name differ, unless their headers say it: raw and averaged."""
     by_name: dict[str, list[ScoreColumn]] = defaultdict(list)
     for column in columns:
         by_name[column.key[0]].append(column)
     for name, same in by_name.items():
         if len({column.key[2] for column in same}) > 1:
-            differences = card_differences([column.example.card for column in same])
+            cards = [column.example.card for column in same]
+            if len({digest(_without_weights(card)) for card in cards}) == 1:
+                continue
+            differences = card_differences(cards)
             for column, difference in zip(same, differences, strict=True):
                 yield f"{column.header}: {name} with {difference or column.key[1]}"
+
+
+def _without_weights(card: Mapping[str, Any]) -> dict[str, Any]:
+    fake = {k: v for k, v in card.get("fake", {}).items() if k not in ("weights", "averaging")}
+    return {**card, "fake": fake}
 
 
 def _ceiling(score: Score) -> str:

@@ -27,7 +27,12 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     sections = {"network": config.get("network"), **covered}
     if "likelihood" in (covered["model"] or {}):
         sections["likelihood"] = config.get("likelihood")
-    flat: dict[str, Any] = {"trainer.precision": sections.pop("precision")}
+    schedule = sections.pop("schedule", {"shape": "constant"})
+    flat: dict[str, Any] = {
+        "trainer.precision": sections.pop("precision"),
+        "schedule": schedule["shape"],
+    }
+    flat |= {f"schedule.{k}": v for k, v in schedule.items() if k not in ("_target_", "shape")}
     for name, section in sections.items():
         flat |= dict(flatten(section or {}, name))
     flat |= {"network._target_": _network(config)} if flat.get("network.latent_dim") else {}
