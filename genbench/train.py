@@ -92,18 +92,26 @@ def run(
         return
     scores = score(evaluation, engine, averaging, selection)
     ignore_signals()
-    # a resumed run may have been trained in several precisions, and by several versions
-    trained = engine.checkpoints.method
-    config = with_versions(taken(config, trained["precision"]), trained.get("versions", {}))
-    result = record(directory, config, engine, evaluation, scores)
+    result = record(directory, recorded(config, engine), engine, evaluation, scores)
+    write(directory, result, engine, sinks)
+    report(result, directory)
+
+
+def write(directory: Path, result: Result, engine: Engine, sinks: list[Logger]) -> None:
+    """Write the record and the curves, and close the loggers."""
     history = {n: own for n, own in read_history(directory).items() if n not in SPENT}
     curves = save_curves(history, directory / "samples" / "curves.png")
     loggers.log_images(sinks, "curves", curves, engine.training.images_shown)
     write_json(directory / "environment.json", dict(result.environment))
     write_result(directory, result)
-    loggers.finish(sinks, scores, "finished")
+    loggers.finish(sinks, result.scores, "finished")
     sinks.clear()
-    report(result, directory)
+
+
+def recorded(config: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
+    """The config as it was trained: a resumed run may have had several precisions and versions."""
+    trained = engine.checkpoints.method
+    return with_versions(taken(config, trained["precision"]), trained.get("versions", {}))
 
 
 def taken(config: Mapping[str, Any], precision: str) -> dict[str, Any]:

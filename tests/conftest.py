@@ -13,6 +13,7 @@ pytest_plugins = [
     "fixtures.launching",
     "fixtures.loggers",
     "fixtures.postgresql",
+    "fixtures.searching",
     "fixtures.training",
 ]
 

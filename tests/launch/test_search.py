@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -14,69 +13,11 @@ from optuna.trial import TrialState
 
 from fixtures.launching import runs
 from fixtures.processes import wait_for
+from fixtures.searching import ENDS, FAILS_ABOVE_1, SPACE, WAITS, WORKER, states, trials
 from genbench.errors import UserMistake
-from genbench.launch import search_space, search_study, search_trials, settings, task
+from genbench.launch import search_space, search_study, settings
 from genbench.runs.config import read_config
-from genbench.runs.score import Score
 from genbench.runs.status import read_status
-
-# scores are made of the settings, so that the best ones are known
-WORKER = """
-import json, math, os, signal, sys, time
-from pathlib import Path
-from genbench.runs.result import Result, write_result
-from genbench.runs.status import Status, write_status
-from genbench.runs.config import read_config
-from genbench.runs.score import Score
-from genbench.runs.score import Score
-run = Path(sys.argv[1])
-config = read_config(run)
-def stop(number, frame):
-    write_status(run, Status("interrupted", "stopped"))
-    sys.exit(75)
-for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Ctrl-C in the parent
-    signal.signal(number, stop)
-(run / "pid").write_text(str(os.getpid()))
-beta = config["model"].get("beta", 1.0)
-fd, elbo = (math.log10(beta) - 1) ** 2, -beta
-"""
-ENDS = """
-split = {"split": config["evaluation"]["split"]}
-scores = [
-    Score("fd_x", fd, "", False, {"quantity": "fd", **split}), Score("elbo", elbo, "", True, split)
-]
-write_result(run, Result(run.name, "s", [], "finished", "vae", "digits", 0, "f", {}, {}, {}, scores))
-write_status(run, Status("finished"))
-"""
-FAILS_ABOVE_1 = """
-if beta > 1:
-    write_status(run, Status("diverged", "loss is no longer a number"))
-    sys.exit(1)
-"""
-WAITS = "time.sleep(60)\n"
-SPACE = "model.beta=tag(log,interval(1e-2,1e2))"
-
-
-@pytest.fixture
-def find(room):
-    """Search with a worker whose source is given; returns the exit code."""
-
-    def run(*argv, source=ENDS):
-        (room / "stub_worker.py").write_text(WORKER + source)
-        fixed = ["-m", "hydra/sweeper=search", "study=s"]
-        return task.train([*fixed, *argv], worker="stub_worker")
-
-    return run
-
-
-def trials(storage=None):
-    storage = storage or search_study.open_storage(None, Path("outputs"), "s")
-    return optuna.load_study(study_name="s", storage=storage).trials
-
-
-def states():
-    return [trial.state.name for trial in trials()]
-
 
 # --- the space ----------------------------------------------------------------------------------
 
@@ -241,91 +182,6 @@ def test_a_study_is_not_continued_with_other_settings(find):
         find(SPACE, "hydra.sweeper.n_trials=2", "seed=4")
     with pytest.raises(UserMistake, match="has been searched with space"):
         find("model.beta=tag(log,interval(1e-3,1e2))", "hydra.sweeper.n_trials=2")
-
-
-# --- the split ----------------------------------------------------------------------------------
-ON_TEST = ("evaluation.split=test", "hydra.sweeper.on_test=true")
-
-
-def test_trials_are_scored_on_validation_images_unless_the_user_asks_for_others(find, capfd):
-    assert find(SPACE, "hydra.sweeper.n_trials=1") == 0
-    (run,) = runs()
-    assert read_config(run)["evaluation"]["split"] == "validation"
-    assert read_config(run)["search"] is None
-    assert "selected on validation scores" in capfd.readouterr().out
-
-
-def test_a_search_on_test_scores_is_marked_in_its_study_its_runs_and_its_summary(find, capfd):
-    assert find(SPACE, "hydra.sweeper.n_trials=1", *ON_TEST) == 0
-    (run,) = runs()
-    assert read_config(run)["evaluation"]["split"] == "test"
-    assert read_config(run)["search"] == {"split": "test"}
-    storage = search_study.open_storage(None, Path("outputs"), "s")
-    assert optuna.load_study(study_name="s", storage=storage).user_attrs["split"] == "test"
-    assert "selected on test scores: better than on new images" in capfd.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("argv", "sentence"),
-    [
-        (["evaluation.split=test"], "or add hydra.sweeper.on_test=true"),
-        (["hydra.sweeper.on_test=true"], "or add evaluation.split=test"),
-        (["evaluation.split=validation", "hydra.sweeper.on_test=true"], "on the validation split"),
-        (["evaluation.split=validation,test"], "a search compares scores of one split"),
-        (
-            ["+hydra.sweeper.also=x"],
-            "also is no setting of this sweeper",
-        ),
-    ],
-)
-def test_what_would_select_on_the_test_by_accident_is_refused(find, argv, sentence):
-    with pytest.raises(UserMistake) as mistake:
-        find(SPACE, *argv)
-    assert sentence in str(mistake.value)
-    assert runs() == []
-
-
-def begun_before():
-    """A study of searches that scored on the test split and wrote nothing about it."""
-    storage = search_study.open_storage(None, Path("outputs"), "s")
-    study = optuna.create_study(study_name="s", storage=storage)
-    study.set_user_attr("plan", {"objectives": ["fd"], "fixed": ["study=s", "seed=3"]})
-    distributions = {"model.beta": FloatDistribution(1e-2, 1e2, log=True)}
-    study.add_trial(
-        optuna.trial.create_trial(
-            params={"model.beta": 2.0}, distributions=distributions, value=0.5
-        )
-    )
-
-
-def test_a_study_on_test_scores_of_before_goes_on_only_as_one(find, capfd):
-    begun_before()
-    with pytest.raises(UserMistake, match="were scored on the test split, not on the validation"):
-        find(SPACE, "seed=3", "hydra.sweeper.n_trials=2")
-    assert find(SPACE, "seed=3", "hydra.sweeper.n_trials=2", *ON_TEST) == 0
-    assert len(trials()) == 2
-    assert "selected on test scores" in capfd.readouterr().out
-    with pytest.raises(UserMistake, match="were scored on the test split"):
-        find(SPACE, "seed=3", "hydra.sweeper.n_trials=2")
-
-
-@pytest.mark.parametrize(
-    ("objective", "value"),
-    [("fd", 1.0), ("fd_x", 1.0), ("fd_x_validation", 1.0), ("fd@ema", 2.0), ("kid", None)],
-)
-def test_an_objective_is_of_the_raw_weights_and_of_the_split_that_is_searched_on(objective, value):
-    def score(number, weights, split, checkpoint="final"):
-        card = {"quantity": "fd", "fake": {"weights": weights}}
-        name = "fd_x" if split == "test" else f"fd_x_{split}"
-        card |= {} if split == "test" else {"split": split}
-        return Score(name, number, "", False, card, checkpoint=checkpoint)
-
-    scores = [
-        score(3.0, "raw", "test"), score(4.0, "raw", "validation", "best"),
-        score(2.0, "ema", "validation"), score(1.0, "raw", "validation"),
-    ]  # fmt: skip
-    found = search_trials.find_score(scores, objective, "validation")
-    assert (found and found.value) == value
 
 
 # --- several coordinators -----------------------------------------------------------------------

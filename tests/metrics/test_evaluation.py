@@ -11,6 +11,7 @@ from fixtures.evaluation import (
     Small,
     Squares,
     Unseen,
+    cached_files,
     configure,
     make_decoder,
     make_evaluation,
@@ -19,13 +20,10 @@ from fixtures.evaluation import (
     run,
     values,
 )
-from fixtures.likelihood import PCA
 from fixtures.places import CONFIGS
 from genbench.errors import UserMistake
-from genbench.losses.likelihood import DiscretizedLogistic, Gaussian, Likelihood
+from genbench.losses.likelihood import DiscretizedLogistic, Gaussian
 from genbench.metrics.evaluation import Evaluation
-from genbench.metrics.feature_scores import score_name
-from genbench.metrics.feature_workers import ALONE
 from genbench.metrics.frechet import FrechetDistance
 from genbench.models.noise import Noise
 from genbench.runs.score import Score
@@ -241,15 +239,11 @@ def count_read(folder, **changes):
     return extractor.images - 100, values(scores)  # without the generated ones
 
 
-def files(folder):
-    return sorted((folder / "features").iterdir())
-
-
 def test_real_images_are_read_once_and_then_remembered(tmp_path):
     first, expected = count_read(tmp_path)
     assert first == 180
     assert count_read(tmp_path) == (0, expected)
-    assert [path.suffix for path in files(tmp_path)] == [".safetensors"] * 2
+    assert [path.suffix for path in cached_files(tmp_path)] == [".safetensors"] * 2
 
 
 def test_a_changed_pixel_or_extractor_misses_the_cache(tmp_path):
@@ -263,7 +257,7 @@ def test_a_changed_pixel_or_extractor_misses_the_cache(tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
 def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     expected = count_read(tmp_path)[1]
-    heldout, real = files(tmp_path)
+    heldout, real = cached_files(tmp_path)
     content = bytearray(real.read_bytes())
     if damage == "truncated":
         content = content[:-10]
@@ -339,120 +333,7 @@ def test_a_bound_that_is_not_finite_has_no_value(tmp_path):
     assert {(score.value, score.status) for score in scores} == {(None, "nonfinite")}
 
 
-# --- pixels ---------------------------------------------------------------------------------------
-
-
-def drawn_features(folder, model, **changes):
-    evaluation = make_evaluation(folder, pixels="sample", **changes)
-    store = evaluation._store(CPU, ALONE)
-    with torch.no_grad():
-        return evaluation.generated.features(model, Squares(), store)[0].features
-
-
-def test_pixels_are_drawn_by_the_seed_whatever_the_batch_size(tmp_path):
-    model = make_vae(DiscretizedLogistic(17))
-    first = drawn_features(tmp_path, model, batch_size=100)
-    for size in (1, 7, 64):
-        torch.testing.assert_close(drawn_features(tmp_path, model, batch_size=size), first)
-    assert not torch.allclose(drawn_features(tmp_path, model, seed=1), first)
-    means = values(run(tmp_path, model))["fd_small"]
-    scores = run(tmp_path, model, pixels="sample")
-    assert scores[0].card["fake"]["pixels"] == "sample"
-    assert scores[0].value != means
-
-
-def test_a_model_without_a_likelihood_has_one_image_a_latent_under_both_protocols(tmp_path):
-    mean, drawn = run(tmp_path), run(tmp_path, pixels="sample")
-    assert values(mean) == values(drawn)
-    assert protocols(mean)["fd_small"] != protocols(drawn)["fd_small"]
-
-
-def test_a_likelihood_that_cannot_be_drawn_from_is_refused(tmp_path):
-    class Mute(DiscretizedLogistic):
-        draw = Likelihood.draw
-
-    with pytest.raises(UserMistake, match="Mute has no method `draw`"):
-        run(tmp_path, make_vae(Mute(17)), pixels="sample")
-    with pytest.raises(UserMistake, match="PCA has a likelihood but no method `draw`"):
-        run(tmp_path, PCA(), pixels="sample", num_samples=20)
-    with pytest.raises(UserMistake, match="evaluation.pixels='mode'"):
-        make_evaluation(tmp_path, pixels="mode")
-
-
-def test_the_card_says_that_real_images_are_not_mirrored_where_training_mirrors_them(tmp_path):
-    data = Squares()
-    assert "mirrored" not in run(tmp_path, data=data)[0].card["real"]
-    data.flip = True
-    card = run(tmp_path, data=data)[0].card
-    assert card["real"]["mirrored"] is False
-    assert len(files(tmp_path)) == 2  # the features of both splits are as before
-
-
-# --- statuses and intervals -----------------------------------------------------------------------
-
-
-def by_quantity(scores):
-    return {score.quantity: score for score in scores}
-
-
-def test_what_is_not_computed_is_not_called_nonfinite(tmp_path):
-    found = by_quantity(run(tmp_path, metrics={"fd": FrechetDistance(bootstrap=0)}))
-    assert found["fd_bc"].value is None
-    assert found["fd_bc"].status == "not computed: evaluation.metrics.frechet.bootstrap=0"
-    assert found["fd"].status == "ok"
-
-
-def test_the_bootstrap_is_no_part_of_the_distance_and_is_part_of_its_corrected_form(tmp_path):
-    few, more = (
-        by_quantity(run(tmp_path, metrics={"fd": FrechetDistance(bootstrap=count)}))
-        for count in (3, 4)
-    )
-    assert {name for name in few if few[name].protocol != more[name].protocol} == {"fd_bc"}
-    assert few["fd"].value == more["fd"].value
-
-
-def test_the_corrected_distance_is_blank_where_images_are_too_few_for_it(tmp_path):
-    found = by_quantity(run(tmp_path, num_samples=79))  # of 8 features
-    assert found["fd_bc"].status == "too few images: 79 are below 10 x 8 features"
-    assert found["fd_bc"].value is None
-    assert by_quantity(run(tmp_path, num_samples=80))["fd_bc"].value is not None
-    data = Squares(sizes=(70, 40, 60))
-    assert "70 are below" in by_quantity(run(tmp_path, data=data))["fd_bc"].status
-
-
-def test_every_interval_says_what_it_covers(tmp_path):
-    for score in run(tmp_path, make_vae(DiscretizedLogistic(17))):
-        assert (score.low is None) == (score.interval == "")
-        assert Score.from_dict(score.to_dict()) == score
-
-
-# --- names and mistakes ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("resize", "quantity", "num_samples", "name"),
-    [
-        ("tf1-bilinear", "fd", 10_000, "fid"),
-        ("tf1-bilinear", "fd", 50_000, "fid"),
-        ("tf1-bilinear", "fd", 9_999, "fd_inception-2015"),
-        ("tf1-bilinear", "fd_bc", 50_000, "fid_bc"),
-        ("tf1-bilinear", "kid", 10_000, "kid"),
-        ("tf1-bilinear", "kid", 2_000, "kid_inception-2015"),
-        ("tf1-bilinear", "is_heldout", 10_000, "is_heldout"),
-        ("tf1-bilinear", "precision", 50_000, "precision_inception-2015"),
-        ("pil-bicubic", "fd", 10_000, "fid_clean"),
-        ("pil-bicubic", "fd", 2_000, "fd_inception-2015"),
-        ("pil-bicubic", "fd_floor", 10_000, "fid_clean_floor"),
-        ("torch-bilinear", "fd", 50_000, "fd_inception-2015"),
-    ],
-)
-def test_the_names_of_the_papers_are_for_their_features_and_numbers_of_images(
-    resize, quantity, num_samples, name
-):
-    paper = Small("inception-2015", resize, "6726825d" + "0" * 56)
-    assert score_name(quantity, paper, num_samples) == name
-    other = Small("inception-2015", resize, "6726825e" + "0" * 56)
-    assert score_name(quantity, other, num_samples) == f"{quantity}_inception-2015"
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 def test_an_extractor_that_cannot_read_the_images_is_refused_beforehand(tmp_path):
