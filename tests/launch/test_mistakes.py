@@ -32,7 +32,7 @@ MISTAKES = {
     "logger={}": "choose another one with logger=... (there are auto, csv,",
     "tags=a": "tags=a is not a list: write tags=[a]",
     "model=vae,gan": "names several values: add -m",
-    "model.optimizer.lr=fast": "model.optimizer.lr=fast is not a number: write a value like 0.001",
+    "model.optimizer.lr=fast": "model.optimizer.lr=fast is not a number: write a value like 0.0034",
     "trainer.progress=maybe": "trainer.progress=maybe is not true or false",
     "budget.images=lots": "budget.images=lots is not a number of images: write 2_000_000, 500k",
     "arena.images=1x": "arena.images=1x is not a number of images",

@@ -23,6 +23,16 @@ FINISHED = sorted(path.parent.name for path in OLD_RUNS.glob("*/result.json"))
 KILLED = sorted(path.parent.name for path in OLD_RUNS.glob("*/undisturbed.json"))
 SETTINGS = ["network.width=8", "trainer=smoke", "budget=smoke", "logger=csv",
             "evaluation.num_samples=500"]  # fmt: skip
+# what the default settings were when these runs were made
+DEFAULTS_OF_BEFORE = {
+    "vae": ["model.optimizer.lr=1e-3"],
+    "gan,gan-hinge,lsgan": [
+        "model.generator_optimizer.lr=1e-3",
+        "model.r1_gamma=1",
+        "schedule=constant",
+    ],
+    "vae-gan,wgan-gp,noise,replay,blur,mode-drop": ["schedule=constant"],
+}
 # quantities whose estimator has another version than in these runs
 TAKEN_OTHERWISE = ("copy_rate", "fd_bc", "fd_floor", "iwae", "iwae_posthoc")
 # relative, and two of 500 images for scores that are shares of images: processors round differently
@@ -107,8 +117,10 @@ def test_show_describes_one(outputs, cache, name):
 
 
 def test_a_study_begun_before_the_move_finds_its_runs(outputs, cache):
-    argv = ["train", "-m", "study=old", f"model={','.join(FINISHED)}", *SETTINGS]
-    printed = genbench(outputs, cache, *argv)
+    printed = ""
+    for models, settings in DEFAULTS_OF_BEFORE.items():
+        argv = ["train", "-m", "study=old", f"model={models}", *settings, *SETTINGS]
+        printed += genbench(outputs, cache, *argv)
     assert printed.count("(there already)") == len(FINISHED)
     assert len(list(outputs.iterdir())) == len(FINISHED) + len(KILLED)
 
@@ -116,8 +128,8 @@ def test_a_study_begun_before_the_move_finds_its_runs(outputs, cache):
 @pytest.mark.slow
 def test_a_new_seed_is_in_the_row_of_an_old_run_and_the_old_seed_gives_its_scores(outputs, cache):
     for seed in "01":
-        argv = ["train", "model=vae", "study=new", f"seed={seed}", f"run_id=new-{seed}", *SETTINGS]
-        genbench(outputs, cache, *argv)
+        argv = ["train", "model=vae", "study=new", f"seed={seed}", f"run_id=new-{seed}"]
+        genbench(outputs, cache, *argv, *DEFAULTS_OF_BEFORE["vae"], *SETTINGS)
     old, new = read_result(outputs / "vae"), read_result(outputs / "new-0")
     assert new.fingerprint == old.fingerprint
     check_scores(values(map(_plain, new.scores)), values(map(_plain, old.scores)))
