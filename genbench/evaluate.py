@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from genbench.data.contract import ImageData
 from genbench.data.splits import SPLITS
-from genbench.device import device_of, gpu_of_rank
+from genbench.device import choose_threads, device_of, gpu_of_rank
 from genbench.errors import DONE, UserMistake
 from genbench.metrics.evaluation import AVERAGED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
     protocol = read_yaml(path)["evaluation"]
     evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
     model, data, config = loading.load_run(directory)
+    choose_threads(model, config["budget"]["batch_size"])  # those of the training: the same sums
     evaluation.prepare(data)
     device = device_of(config["trainer"]["accelerator"])
     if len(argv) > 2:

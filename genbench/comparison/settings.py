@@ -30,7 +30,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     schedule = sections.pop("schedule", {"shape": "constant"})
     flat: dict[str, Any] = {
         "trainer.precision": sections.pop("precision"),
-        "schedule": schedule["shape"],
+        "schedule._target_": schedule["shape"],  # the kind, as a user names it
     }
     flat |= {f"schedule.{k}": v for k, v in schedule.items() if k not in ("_target_", "shape")}
     for name, section in sections.items():

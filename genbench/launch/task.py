@@ -33,6 +33,8 @@ from genbench.runs.moved import renamed
 from genbench.runs.status import read_status
 from genbench.runs.versions import versions, with_versions
 
+SEARCHES = ("search", "tuned")  # sweepers that make no sense for a single run
+
 
 # --- train --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ class Task:
             print(f"\ngenbench: {' '.join(overrides)}", file=sys.stderr, flush=True)
         settings.check_values(overrides, HydraConfig.get().job.config_name or "train", self._cache)
         mistakes.check_groups(cfg, _overrides(self.argv))
+        sweeper = HydraConfig.get().runtime.choices["hydra/sweeper"]
+        if not sweep and sweeper in SEARCHES:
+            raise UserMistake(
+                f"hydra/sweeper={sweeper} runs many trainings, and without -m there would be one: add -m"
+            )
         config = resolve(cfg)
         plan = RunPlan(overrides, config, _command(self.argv, overrides, sweep))
         again = sweep or (restarted() and not external_launch())

@@ -299,3 +299,9 @@ def test_the_record_of_a_search_can_be_typed():
         "objective": "fd@ema", "value": 1e-05, "edge": [],
         "chosen": {"model.optimizer.betas": [0.0, 0.99]},
     }  # fmt: skip
+
+
+def test_equal_tuning_without_a_sweep_is_refused(room, capfd):
+    assert task.train(["experiment=tuned"], worker="stub_worker") == 2
+    assert "without -m there would be one: add -m" in capfd.readouterr().err
+    assert runs() == []

@@ -26,11 +26,10 @@ SETTINGS = ["network.width=8", "trainer=smoke", "budget=smoke", "logger=csv",
 # what the default settings were when these runs were made
 DEFAULTS_OF_BEFORE = {
     "vae": ["model.optimizer.lr=1e-3"],
-    "gan,gan-hinge,lsgan": [
-        "model.generator_optimizer.lr=1e-3",
-        "model.r1_gamma=1",
-        "schedule=constant",
-    ],
+    **dict.fromkeys(
+        ("gan", "gan-hinge", "lsgan"),
+        ["model.generator_optimizer.lr=1e-3", "model.r1_gamma=1.0", "schedule=constant"],
+    ),
     "vae-gan,wgan-gp,noise,replay,blur,mode-drop": ["schedule=constant"],
 }
 # quantities whose estimator has another version than in these runs
@@ -90,6 +89,16 @@ def values(scores) -> dict[tuple[str, str, str], list[float | None]]:
         for s in read
         if s.quantity not in TAKEN_OTHERWISE
     }
+
+
+def by_name(scores) -> dict[tuple[str, str, int], list[float | None]]:
+    """The same by name, checkpoint and place, raw weights before averaged ones: records without cards."""
+    found: dict[tuple[str, str, int], list[float | None]] = {}
+    for s in scores:
+        if not s["name"].startswith(tuple(f"{name}_" for name in TAKEN_OTHERWISE)):
+            place = sum(key[:2] == (s["name"], s["checkpoint"]) for key in found)
+            found[s["name"], s["checkpoint"], place] = [s["value"], s["low"], s["high"]]
+    return found
 
 
 def check_scores(now, before) -> None:
@@ -168,4 +177,4 @@ def test_an_old_run_that_was_killed_is_resumed_to_the_scores_of_an_undisturbed_o
     genbench(outputs, cache, "resume", name)
     assert read_status(outputs / name).status == "finished"
     scores = [score.to_dict() for score in read_result(outputs / name).scores]
-    check_scores(values(scores), values(undisturbed))
+    check_scores(by_name(scores), by_name(undisturbed))

@@ -97,7 +97,7 @@ def test_a_changed_method_is_refused_with_the_difference(begin, capsys):
     assert go(directory, "--resume") == 2
     assert "model.r1_gamma: 2.5 -> 2.0" in capsys.readouterr().err
     assert read_status(directory).status == "interrupted"
-    config["model"]["r1_gamma"] = 1.0
+    config["model"]["r1_gamma"] = 2.5
     config["trainer"]["steps_per_batch"] = 2
     write_config(directory, config)
     assert go(directory, "--resume") == 0
