@@ -7,13 +7,20 @@ from pathlib import Path
 
 import yaml
 from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, MissingMandatoryValue, OmegaConfBaseException
 
 from genbench.errors import GenbenchError, UserMistake
 from genbench.launch.hydra_internals import complaint_of
-from genbench.launch.settings import Settings, check_values, close_matches, composing
+from genbench.launch.settings import (
+    Settings,
+    check_deleted,
+    check_values,
+    close_matches,
+    composing,
+)
 from genbench.runs.files import explain_os_error, first_line
 from genbench.runs.paths import user_config_directories
 
@@ -83,7 +90,18 @@ def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
     if isinstance(error.__context__, ConfigTypeError) and _not_mappings(overrides):
         return UserMistake(_not_a_mapping("a config file", overrides))
     with composing():
-        return UserMistake(_sentence(error, Settings(overrides)))
+        return _composition_error(error, overrides)
+
+
+def _composition_error(error: Exception, overrides: Sequence[str]) -> UserMistake:
+    if "Error resolving interpolation" in str(error):  # of `tuned`, where a group was deleted
+        try:
+            for override in OverridesParser.create().parse_overrides([*overrides]):
+                if override.is_delete():
+                    check_deleted(override.get_key_element().removeprefix("~"))
+        except UserMistake as deleted:
+            return deleted
+    return UserMistake(_sentence(error, Settings(overrides)))
 
 
 def _os_error(error: OSError, overrides: Sequence[str]) -> UserMistake:

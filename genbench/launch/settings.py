@@ -141,7 +141,7 @@ def check_values(
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if override.is_delete():
-            _check_deleted(key)
+            check_deleted(key)
         else:
             _check_emptied(override, settings)
         if key in settings.groups or override.is_delete() or override.package is not None:
@@ -152,7 +152,8 @@ def check_values(
             _check_kind(override, settings)
 
 
-def _check_deleted(key: str) -> None:
+def check_deleted(key: str) -> None:
+    """Refuse to delete what a run needs. Raises UserMistake."""
     if "." not in key and key not in OPTIONAL_GROUPS:
         raise UserMistake(f"~{key} leaves the run without {key}: choose another one with {key}=...")
 

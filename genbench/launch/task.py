@@ -211,7 +211,7 @@ def _overrides(argv: Sequence[str]) -> list[str]:
 
 
 def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
 def _task_overrides() -> list[str]:

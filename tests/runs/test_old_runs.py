@@ -26,11 +26,14 @@ SETTINGS = ["network.width=8", "trainer=smoke", "budget=smoke", "logger=csv",
 # what the default settings were when these runs were made
 DEFAULTS_OF_BEFORE = {
     "vae": ["model.optimizer.lr=1e-3"],
-    **dict.fromkeys(
-        ("gan", "gan-hinge", "lsgan"),
-        ["model.generator_optimizer.lr=1e-3", "model.r1_gamma=1.0", "schedule=constant"],
-    ),
-    "vae-gan,wgan-gp,noise,replay,blur,mode-drop": ["schedule=constant"],
+    "gan": ["model.generator_optimizer.lr=1e-3", "model.r1_gamma=1.0", "schedule=constant"],
+    "vae-gan": [
+        "model.autoencoder_optimizer.lr=1e-3",
+        "model.autoencoder_optimizer.betas=[0.0,0.99]",
+        "model.gamma=0.033",
+        "model.r1_gamma=1.0",
+    ],
+    "gan-hinge,lsgan,wgan-gp,noise,replay,blur,mode-drop": [],
 }
 # quantities whose estimator has another version than in these runs
 TAKEN_OTHERWISE = ("copy_rate", "fd_bc", "fd_floor", "iwae", "iwae_posthoc")

@@ -85,5 +85,5 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cache, 
         assert seconds == sorted(seconds)  # it goes on through a resume
     assert histories[0].keys() == histories[1].keys()
     assert histories[0] == histories[1]
-    scheduled = {"schedule=cosine", "model=gan", "model=wgan-gp"} & set(settings)
+    scheduled = {"schedule=cosine", "model=gan"} & set(settings)
     assert ("lr/generator" in histories[0]) == bool(scheduled)
