@@ -19,12 +19,15 @@ from genbench.training.precision import HalfPrecision
 
 CPU = torch.device("cpu")
 MODELS = ["vae", "gan", "wgan-gp", "vae-gan"]
+# a rate at which rounding does not grow within these steps
+RATES = {"vae-gan": ["model.autoencoder_optimizer.lr=1e-3"]}
 
 
 def train(tmp_path, cache, model: str, precision: str, images: int = 1600):
     """Train and return (model, data, tracked means)."""
     trainer_module.quieten_lightning()
     overrides = [f"model={model}", f"trainer.precision={precision}", f"budget.images={images}"]
+    overrides += RATES.get(model, [])
     cfg = config(tmp_path, cache, 1, [*overrides, f"trainer.log_every_images={images}"])
     trained, data = loading.build(cfg)
     engine = engine_for(cfg, trained, data, tmp_path / f"{model}-{precision}")
