@@ -65,7 +65,8 @@ def results_at(
 
     `directories` by run id. The columns are those that `wanted` names (`fd`, `selection/fd`), or all
     that are a score of something else than the training batch. A run counts as finished where it came
-    so far, whatever became of it later; one without a point in the last tenth before counts as not. The notes say where the points are. UserMistake if no run has such a column.
+    so far, whatever became of it later; one without a point in the last tenth before counts as not.
+    The notes say where the points are. UserMistake if no run has such a column.
     """
     rows = make_rows(results)
     runs = [_resolved(run, row) for row in rows for run in (*row.runs, *row.unfinished)]

@@ -11,9 +11,9 @@ import torch
 from genbench.data.contract import ImageData, Split
 from genbench.device import scoring_memory
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, FeatureMetric, Features, Role
+from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Role
 from genbench.metrics.feature_cache import FeatureCache
-from genbench.metrics.feature_scores import feature_scores, of_split
+from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import distance, moments
@@ -70,6 +70,7 @@ class Evaluation:
         self.cache = FeatureCache(Path(cache).expanduser() / "features", extractor)
         self.devices = devices
         self.sample_images_per_second: float | None = None  # of one process
+        self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
 
     def prepare(self, data: ImageData) -> None:
         """Check before training that scoring can work. Raises UserMistake."""
@@ -119,9 +120,7 @@ class Evaluation:
                 store = self._store(device, workers)
                 for role, split in self.splits.items():
                     sets[role], cards[role] = store.of(data, split)
-                if (
-                    data.flip
-                ):  # the model may generate mirrored images, of which the real set has none
+                if data.flip:  # a model may generate mirrored images; the real set has none
                     cards["real"] = {**cards["real"], "mirrored": False}
                 fake = self._features(self.generated, model, data, store)
             if fake is not None:
@@ -216,7 +215,10 @@ class Evaluation:
             role: Features(part.features.to(where), part.logits.to(where))
             for role, part in sets.items()
         }
-        return feature_scores(self.metrics, self.extractor, moved, cards)
+        key = digest([cards["real"], cards["heldout"]])
+        if key not in self._floors:
+            self._floors[key] = floors_of(self.metrics, moved, self.num_samples)
+        return feature_scores(self.metrics, self.extractor, moved, cards, self._floors[key])
 
 
 def seed_of(split: Split, seed: int) -> int:

@@ -43,16 +43,17 @@ def feature_scores(
     extractor: Extractor,
     sets: Mapping[Role, Features],
     cards: Mapping[Role, Mapping[str, Any]],
+    floors: Mapping[str, Estimate],
 ) -> list[Score]:
-    """Scores of all quantities; those whose sets are not there, or not computed, have no value."""
+    """Scores of all quantities; those whose sets are not there, or not computed, have no value.
+
+    `floors` are those of `floors_of`, which do not depend on the model.
+    """
     scores = []
-    labelled = sets["real"].logits.shape[1] > 0
     num_samples = int(cards["fake"]["n"])
-    for metric in metrics:
-        if metric.needs_labels and not labelled:
-            continue
+    for metric in _usable(metrics, sets):
         known = any(set(q.sets) <= set(sets) for q in metric.quantities if not q.floor)
-        estimates = {**(metric(sets) if known else {}), **metric.floors(sets, num_samples)}
+        estimates = {**floors, **(metric(sets) if known else {})}
         for quantity in metric.quantities:
             estimator = {"name": type(metric).__name__, **metric.estimator_of(quantity.name)}
             card: dict[str, Any] = {
@@ -66,6 +67,21 @@ def feature_scores(
             name = score_name(quantity.name, extractor, num_samples)
             scores.append(_score(name, quantity, estimates.get(quantity.name, missing), card))
     return scores
+
+
+def floors_of(
+    metrics: Sequence[FeatureMetric], sets: Mapping[Role, Features], num_samples: int
+) -> dict[str, Estimate]:
+    """What as many new real images would get, by quantity, from the real and the held-out images."""
+    found: dict[str, Estimate] = {}
+    for metric in _usable(metrics, sets):
+        found |= metric.floors(sets, num_samples)
+    return found
+
+
+def _usable(metrics: Sequence[FeatureMetric], sets: Mapping[Role, Features]) -> list[FeatureMetric]:
+    labelled = sets["real"].logits.shape[1] > 0
+    return [metric for metric in metrics if labelled or not metric.needs_labels]
 
 
 def _score(name: str, quantity: Quantity, estimate: Estimate, card: Mapping[str, Any]) -> Score:

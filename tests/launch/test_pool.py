@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from fixtures.launching import runs, seen
+from fixtures.launching import STOPPABLE, runs, seen
 from fixtures.places import ROOT
 from fixtures.processes import is_alive, wait_for
 from genbench.errors import UserMistake
@@ -20,18 +20,9 @@ from genbench.runs.config import read_config
 from genbench.runs.files import write_json
 from genbench.runs.status import Status, read_status, write_status
 
-WORKER = """
-import json, os, signal, sys, time
-from pathlib import Path
-from genbench.runs.status import Status, write_status
-from genbench.runs.config import read_config
-run = Path(sys.argv[1])
-config = read_config(run)
-def stop(number, frame):
-    write_status(run, Status("interrupted", "stopped"))
-    sys.exit(75)
-for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Ctrl-C in the parent
-    signal.signal(number, stop)
+WORKER = (
+    STOPPABLE
+    + """
 names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GENBENCH_COMMAND")
 (run / "seen.json").write_text(json.dumps({
     "environment": {n: os.environ.get(n) for n in names}, "resumed": sys.argv[2:],
@@ -39,6 +30,7 @@ names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GENBENCH_COMMAND")
 (run / "pid").write_text(str(os.getpid()))
 print("noise on the terminal")
 """
+)
 ENDS = "write_status(run, Status('finished', images=9)); sys.exit(0)\n"
 WAITS = "time.sleep(60)\n"
 MEETS = """

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from fixtures.launching import runs
+from fixtures.launching import STOPPABLE, runs
 from fixtures.processes import wait_for
 from fixtures.training import SMOKE
 from genbench.comparison.table import compare
@@ -27,25 +27,15 @@ from genbench.runs.records import load_results
 from genbench.runs.status import read_status
 
 # the nearer to its own optimum the learning rate of a run is, the better its score
-WORKER = """
-import math, os, signal, sys, time
-from pathlib import Path
-from genbench.runs.result import Result, write_result
-from genbench.runs.status import Status, write_status
-from genbench.runs.config import read_config
-from genbench.runs.score import Score
-run = Path(sys.argv[1])
-config = read_config(run)
-def stop(number, frame):
-    write_status(run, Status("interrupted", "stopped"))
-    sys.exit(75)
-for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Ctrl-C in the parent
-    signal.signal(number, stop)
+WORKER = (
+    STOPPABLE
+    + """
 (run / "pid").write_text(str(os.getpid()))
 model, split = config["choices"]["model"], config["evaluation"]["split"]
 optimizer = next(v for k, v in config["model"].items() if k.endswith("optimizer"))
 value = abs(math.log10(optimizer["lr"]) + 3) + (1 if model == "gan" else 0)
 """
+)
 ENDS = """
 scores = [
     Score("fd", value + 5 * (weights == "ema"), "", False,
