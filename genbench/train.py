@@ -173,7 +173,7 @@ def record(
         },
         cost={
             "parameters": parameter_counts(model),
-            "peak_memory_bytes": peak_memory(engine.device),
+            "peak_memory_bytes": engine.peak_memory or peak_memory(engine.device),
             "train_images_per_second": engine.images_per_second,
             "sample_images_per_second": evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,

@@ -116,7 +116,9 @@ class Evaluation:
             sets: dict[Role, Features] = {}
             cards: dict[Role, Mapping[str, Any]] = {}
             arguments = self._missing(data) + ([] if averaging is None else [AVERAGED])
-            with start_workers(self.devices, directory, protocol, arguments) as workers:
+            with start_workers(
+                self.devices, directory, protocol, device.type, arguments
+            ) as workers:
                 store = self._store(device, workers)
                 for role, split in self.splits.items():
                     sets[role], cards[role] = store.of(data, split)

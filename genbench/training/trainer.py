@@ -37,9 +37,10 @@ from genbench.training.callbacks.stopping import Stopping
 from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.checks import check_batch, check_parts, check_ranks, clip_of_players
 from genbench.training.cuda_graph import Capture
-from genbench.training.environment import describe_device
+from genbench.training.environment import describe_device, peak_memory
 from genbench.training.module import Pace, Training
-from genbench.training.precision import HalfPrecision, resolve
+from genbench.training.numerics import check_tf32, computing, prepare_determinism
+from genbench.training.precision import HalfPrecision, resolve_for_ranks
 from genbench.training.ranks import Watch, meet_again
 from genbench.training.schedule import Schedule
 from genbench.training.workload import Work
@@ -100,11 +101,16 @@ class Engine:
         max_skipped: int = 50,  # steps in a row without a finite gradient, then the run has diverged
         cuda_graph: bool = False,
         compile: bool = False,
+        tf32: bool | str = "auto",  # float32 rounded by a GPU: see `numerics`
+        deterministic: bool = False,  # equal bits on equal GPUs
     ) -> None:
         self.brief, self._compile = brief, compile
+        self._computing = partial(computing, check_tf32(tf32), deterministic)
+        prepare_determinism(deterministic)
         self.device = device_of(accelerator)
-        self.resolved = resolve(precision, self.device)
+        self.resolved = resolve_for_ranks(precision, self.device)
         self.precision = self.resolved.taken
+        self.peak_memory: int | None = None  # bytes, of the training; see `peak_memory`
         devices = resolve_devices(devices, self.device)
         self.world_size = devices * num_nodes
         self.training = Training(
@@ -234,8 +240,14 @@ class Engine:
                 meet_again(self.device)
             # Lightning sets it; every optimizer's step asks for a GPU, and would look for NVML's file
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-            with self._watched(), compiling(self.brief.model, self._compile):
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            networks = compiling(self.brief.model, self._compile)
+            with self._watched(), self._computing(), networks:
                 self.trainer.fit(self.training, ckpt_path=ckpt_path)
+            self.peak_memory = peak_memory(self.device)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # for the scores, and for other runs on this GPU
         elif self.trainer.is_global_zero:
             self.trainer.strategy.connect(self.training)
             self.training.trainer = self.trainer
