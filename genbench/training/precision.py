@@ -77,12 +77,12 @@ def resolve_for_ranks(asked: str | int, device: torch.device) -> Precision:
     """
     found = os.environ.get(FOUND, "")
     if found and local_rank() > 0:
-        taken, first, probes = json.loads(found)
-        if str(asked) == first:
+        kind, taken, first, probes = json.loads(found)
+        if (kind, first) == (device.type, str(asked)):
             return Precision(taken, first, tuple(Probe(*probe) for probe in probes))
     resolved = resolve(asked, device)
     if local_rank() == 0:
-        os.environ[FOUND] = json.dumps(resolved)
+        os.environ[FOUND] = json.dumps([device.type, *resolved])
     return resolved
 
 
