@@ -71,7 +71,7 @@ def _compiled(folder: Path) -> None:
         )
         demand(worst < 1e-3, f"{model} {network}: {worst:.1e}")
         said.append(f"{model} {network} {worst:.1e}")
-    (folder / "found.txt").write_text("; ".join(said))
+        (folder / "found.txt").write_text("; ".join(said))
 
 
 # --- ranks ----------------------------------------------------------------------------------------
