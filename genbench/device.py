@@ -105,9 +105,17 @@ def gpu_of_rank(rank: int) -> int:
     """Index of the GPU that process `rank` uses; UserMistake if this machine has fewer GPUs."""
     if rank >= torch.cuda.device_count():
         raise UserMistake(
-            f"evaluation.devices is above the {torch.cuda.device_count()} that this machine has"
+            f"evaluation.devices is above the {torch.cuda.device_count()} GPUs of this machine: choose "
+            f"evaluation.devices={torch.cuda.device_count()}"
         )
     return rank
+
+
+def check_extracting(devices: int, device: torch.device) -> None:
+    """Refuse an evaluation with more GPUs than there are, before anything is trained."""
+    if device.type == "cuda":
+        for rank in range(devices):
+            gpu_of_rank(rank)
 
 
 def choose_threads(model: GenerativeModel, batch_size: int) -> None:

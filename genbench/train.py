@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from genbench.data.contract import ImageData
-from genbench.device import keep_freed_memory, training_memory
+from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
@@ -82,6 +82,7 @@ def run(
         work=work,
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
+    check_extracting(evaluation.devices, engine.device)
     if heartbeat:
         announce(config, engine)
     with training_memory(brief.budget.batch_size, config["trainer"].get("accumulate", 1)):

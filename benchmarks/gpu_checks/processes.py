@@ -126,7 +126,10 @@ def _ranks(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     if on_gpu():  # Lightning would give each rank a GPU of its own, and take NCCL
         both = [torch.device("cuda", 0)] * 2
-        ddp = DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
+
+        def ddp(*_: object) -> DDPStrategy:
+            return DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
+
         trainer = "genbench.training.trainer"
         for patch in (
             mock.patch.object(CUDAAccelerator, "parse_devices", staticmethod(lambda d: [0, 0])),
@@ -134,7 +137,7 @@ def _ranks(folder: Path) -> None:
                 CUDAAccelerator, "get_parallel_devices", staticmethod(lambda d: both)
             ),
             mock.patch(f"{trainer}.resolve_devices", lambda devices, device: 2),
-            mock.patch(f"{trainer}._strategy", lambda *_: ddp),
+            mock.patch(f"{trainer}._strategy", ddp),
         ):
             patch.start()
     for case, overrides in _cases().items():

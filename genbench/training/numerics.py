@@ -64,7 +64,7 @@ def numerics_card(device: torch.device) -> dict[str, object]:
         library = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
     driver = Path("/sys/module/nvidia/version")
     return {
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "nccl": library and ".".join(map(str, library)),
         "driver": driver.read_text().strip() if driver.exists() else None,
         "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),

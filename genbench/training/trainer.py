@@ -21,7 +21,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from genbench.data.contract import ImageData
 from genbench.device import choose_threads, device_of, resolve_devices
-from genbench.errors import Interrupted
+from genbench.errors import Interrupted, UserMistake
 from genbench.models.contract import GenerativeModel
 from genbench.runs.budget import Budget, parse_images
 from genbench.runs.heartbeat import Heartbeat
@@ -41,11 +41,12 @@ from genbench.training.environment import describe_device, peak_memory
 from genbench.training.module import Pace, Training
 from genbench.training.numerics import check_tf32, computing, prepare_determinism
 from genbench.training.precision import HalfPrecision, resolve_for_ranks
-from genbench.training.ranks import Watch, meet_again
+from genbench.training.ranks import Watch, check_nodes, killable, meet_again
 from genbench.training.schedule import Schedule
 from genbench.training.workload import Work
 
 SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # the last one for older configs
 LOG_ROWS = 200  # of a history that covers the whole budget
 
 log = logging.getLogger("genbench")
@@ -89,7 +90,7 @@ class Engine:
         accelerator: str,  # cpu, gpu, or auto: a GPU if there is one
         devices: int,  # on each node; -1 for all
         num_nodes: int,
-        strategy: str,  # Lightning's name of one, or auto
+        strategy: str,  # auto or ddp, which are the same
         precision: str,  # 32-true, bf16-mixed, 16-mixed, or auto
         steps_per_batch: int
         | str,  # steps in a loader's batch, or auto: the shorter they are the more
@@ -111,6 +112,7 @@ class Engine:
         self.resolved = resolve_for_ranks(precision, self.device)
         self.precision = self.resolved.taken
         self.peak_memory: int | None = None  # bytes, of the training; see `peak_memory`
+        check_nodes(num_nodes)
         devices = resolve_devices(devices, self.device)
         self.world_size = devices * num_nodes
         self.training = Training(
@@ -243,7 +245,8 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             networks = compiling(self.brief.model, self._compile)
-            with self._watched(), self._computing(), networks:
+            waiting = killable() if self.world_size > 1 else nullcontext()
+            with waiting, self._watched(), self._computing(), networks:
                 self.trainer.fit(self.training, ckpt_path=ckpt_path)
             self.peak_memory = peak_memory(self.device)
             if self.device.type == "cuda":
@@ -290,8 +293,10 @@ class Engine:
 
 
 def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
-    if strategy != "auto":
-        return strategy
+    if strategy not in STRATEGIES:
+        raise UserMistake(
+            f"trainer.strategy={strategy} is not one of auto, ddp: every rank holds the whole model"
+        )
     if world_size == 1:
         return "auto"
     # one player's backward leaves the parameters of the others untouched
