@@ -30,7 +30,7 @@ from genbench.runs.versions import versions, with_versions
 from genbench.training import loading, loggers, ranks, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
-from genbench.training.checks import check_penalty
+from genbench.training.checks import check_optimizers, check_penalty, check_sizes
 from genbench.training.endings import explain, ignore_signals, record_failure, stoppable
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
@@ -58,6 +58,8 @@ def run(
     model, data = loading.build(cfg)
     if not resume:
         check_penalty(model)
+        check_sizes(model, data)
+    check_optimizers(model)
     work = measure(model, data)
     evaluation: Evaluation = instantiate(cfg.evaluation)
     evaluation.prepare(data)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
+from genbench.ranges import whole
 
 Norm = Literal["batch", "group", "none"]
 
@@ -87,6 +88,7 @@ class ConvTrunk(nn.Module):
 
     def __init__(self, image_size: int, channels: int, width: int, norm: Norm = "none") -> None:
         super().__init__()
+        whole("network.width", width)
         sizes = stage_sizes(image_size)
         widths = _channels(width, len(sizes) - 1)
         self.stages = nn.ModuleList()
@@ -140,6 +142,8 @@ class ConvDecoder(nn.Module):
         position_bias: bool = False,
     ) -> None:
         super().__init__()
+        whole("network.width", width)
+        whole("arena.latent_dim", latent_dim)
         sizes = stage_sizes(image_size)[::-1]
         widths = _channels(width, len(sizes) - 1)[::-1]
         bias = position_bias or norm == "none"

@@ -11,6 +11,7 @@ from genbench.errors import UserMistake
 from genbench.models.batch_statistics import BATCH_NORMS
 from genbench.models.contract import GenerativeModel, Move, Reconstructs
 from genbench.models.drawing import evaluating
+from genbench.runs.files import first_line
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:
@@ -39,6 +40,34 @@ def misfit(data: ImageData, error: RuntimeError) -> UserMistake:
         f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
         f"image_size, channels and latent_dim to the network group ({error})"
     )
+
+
+def check_sizes(model: GenerativeModel, data: ImageData) -> None:
+    """Refuse networks that hold nothing, and more latents than an image has values."""
+    for name, network in model.named_children():
+        if any(p.numel() == 0 for p in network.parameters()):
+            raise UserMistake(
+                f"the {name} has a layer of size 0: give its widths and latents 1 or more"
+            )
+    values = data.channels * data.image_size**2
+    if model.players() and model.latent_dim > values:
+        raise UserMistake(
+            f"arena.latent_dim={model.latent_dim} is above the {values} values of an image of "
+            f"{data.name}: choose {values} or fewer"
+        )
+
+
+def check_optimizers(model: GenerativeModel) -> None:
+    """Refuse optimizers that cannot be made, such as for a learning rate below 0."""
+    for name, player in model.players().items():
+        try:
+            player.optimizer(player.parameters())
+        except (ValueError, TypeError, RuntimeError) as error:
+            cause = error.__cause__ or error
+            raise UserMistake(
+                f"the {name}'s optimizer cannot be made: {first_line(cause)}; see its settings with "
+                "`genbench train --cfg job --package model`"
+            ) from error
 
 
 def check_moves(model: GenerativeModel, moves: object) -> None:

@@ -136,7 +136,7 @@ class Training(LightningModule):
     def teardown(self, stage: str) -> None:
         """Let go of the model; the memory of a step, and of its graph, is free for what follows."""
         self.model.draws, self.model.track = Draws(), untracked
-        self._stepper, self.pace = None, replace(self.pace, capture=None)
+        self.pace = replace(self.pace, capture=None)
         for parameter in self.model.parameters():
             parameter.grad = None
 

@@ -23,6 +23,7 @@ from genbench.data.contract import ImageData
 from genbench.device import choose_threads, device_of, resolve_devices
 from genbench.errors import Interrupted, UserMistake
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import number, whole
 from genbench.runs.budget import Budget, parse_images
 from genbench.runs.heartbeat import Heartbeat
 from genbench.training.acceleration import check_compile, check_graph, compiling
@@ -106,6 +107,11 @@ class Engine:
         deterministic: bool = False,  # equal bits on equal GPUs
     ) -> None:
         self.brief, self._compile = brief, compile
+        whole("trainer.samples", samples, 0)
+        whole("trainer.max_skipped", max_skipped)
+        number("trainer.checkpoint_minutes", checkpoint_minutes)
+        if steps_per_batch != "auto":
+            whole("trainer.steps_per_batch", steps_per_batch)
         self._computing = partial(computing, check_tf32(tf32), deterministic)
         prepare_determinism(deterministic)
         self.device = device_of(accelerator)
@@ -119,7 +125,9 @@ class Engine:
             brief.model, brief.data, self._pace(accumulate, compile, cuda_graph)
         )
         every = max(1, self.total_images // LOG_ROWS)
-        every = every if log_every_images == "auto" else parse_images(log_every_images)
+        if log_every_images != "auto":
+            every = parse_images(log_every_images, "trainer.log_every_images")
+            whole("trainer.log_every_images", every)
         self._plan(steps_per_batch, [every, *self._intervals(samples)])
         directory, total = brief.directory, self.total_images
         self.alarms = Alarms(brief.data, total, brief.say)
@@ -132,7 +140,8 @@ class Engine:
             precision_asked=precision != "auto",
         )
         self.stopping = Stopping(self.checkpoints, self.telemetry, brief.budget.seconds)
-        self.waiting = Waiting(self.telemetry, self.alarms)
+        event = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.waiting = Waiting(self.telemetry, self.alarms, event=event)
         self.samples = Samples(directory / "samples", brief.data, samples, total, self.alarms)
         bar = [ProgressBar(total)] if progress and self.steps else []
         own = [self.checkpoints, self.stopping, self.waiting]

@@ -14,11 +14,11 @@ from fixtures import two_ranks
 from fixtures.places import environment
 from fixtures.processes import wait_for
 from fixtures.ranks import SMOKE, start_ranks
-from fixtures.trainers import BATCH, CASES, STEPS
+from fixtures.trainers import BATCH, CASES, STEPS, config
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
 from genbench.networks.conv import ConvDecoder
 from genbench.runs.status import read_status
-from genbench.training import checks, ranks
+from genbench.training import checks, loading, ranks
 
 TOLERANCE = (
     5e-5  # of parameters after 50 steps of Adam, which amplifies rounding of small gradients
@@ -189,3 +189,54 @@ def test_batch_norm_over_cpu_ranks_is_refused():
         checks.check_ranks(Model("batch"), torch.device("cpu"))
     checks.check_ranks(Model("group"), torch.device("cpu"))
     checks.check_ranks(Model("batch"), torch.device("cuda"))  # SyncBatchNorm
+
+
+def test_several_nodes_need_somebody_who_starts_the_others(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    ranks.check_nodes(1)
+    with pytest.raises(UserMistake, match="num_nodes=2, but nothing has started genbench"):
+        ranks.check_nodes(2)
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    ranks.check_nodes(2)
+    with pytest.raises(UserMistake, match="num_nodes=0: give 1 or more"):
+        ranks.check_nodes(0)
+
+
+def test_ranks_that_have_chosen_differently_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+    def gather(found, own):
+        found[:] = [own, other]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    other = "bf16-mixed"
+    ranks.agree("precisions", "bf16-mixed")
+    other = "32-true"
+    with pytest.raises(UserMistake, match="precisions .rank 0 bf16-mixed, rank 1 32-true"):
+        ranks.agree("precisions", "bf16-mixed")
+
+
+def test_while_ranks_meet_a_signal_ends_the_process_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with ranks.killable():
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "ddp_spawn", "deepspeed"])
+def test_other_strategies_are_refused(strategy):
+    from genbench.training.trainer import _strategy
+
+    with pytest.raises(UserMistake, match=f"strategy={strategy} is not one of auto, ddp"):
+        _strategy(strategy, None, 2)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_the_strategy_of_several_devices_is_that_of_the_players(tmp_path, cache, strategy):
+    from genbench.training.trainer import _strategy
+
+    model, _ = loading.build(config(tmp_path, cache, 1, ["model=gan"]))
+    assert _strategy(strategy, model, 2) == "ddp_find_unused_parameters_true"
+    assert _strategy(strategy, model, 1) == "auto"
