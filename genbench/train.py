@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -53,6 +53,45 @@ def run(
     """
     if resume and (directory / FILENAME).exists():
         return  # it was killed between its result and its status
+    made = prepare(directory, cfg, heartbeat, resume, sinks)
+    config, engine, evaluation = made.config, made.engine, made.evaluation
+    if heartbeat:
+        announce(config, engine)
+    accumulate = config["trainer"].get("accumulate", 1)
+    with training_memory(engine.brief.budget.batch_size, accumulate):
+        engine.fit(resume)
+    if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
+        torch.distributed.destroy_process_group()
+    if not heartbeat:
+        return
+    scores = score(evaluation, engine, made.averaging, made.selection)
+    ignore_signals()
+    result = record(directory, recorded(config, engine), engine, evaluation, scores)
+    write(directory, result, engine, sinks)
+    report(result, directory)
+
+
+class Prepared(NamedTuple):
+    """What a run is made of, and that nothing has refused."""
+
+    config: dict[str, Any]
+    engine: Engine
+    evaluation: Evaluation
+    averaging: Averaging | None
+    selection: Selection | None
+
+
+def prepare(
+    directory: Path,
+    cfg: DictConfig,
+    heartbeat: Heartbeat | None,
+    resume: bool,
+    sinks: list[Logger],
+) -> Prepared:
+    """Make all that a run needs before it trains; for the arguments see `run`.
+
+    Raises UserMistake for settings that cannot be trained or scored.
+    """
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     config = with_versions(config, versions(config))
     model, data = loading.build(cfg)
@@ -85,19 +124,7 @@ def run(
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
     check_extracting(evaluation.devices, engine.device)
-    if heartbeat:
-        announce(config, engine)
-    with training_memory(brief.budget.batch_size, config["trainer"].get("accumulate", 1)):
-        engine.fit(resume)
-    if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
-        torch.distributed.destroy_process_group()
-    if not heartbeat:
-        return
-    scores = score(evaluation, engine, averaging, selection)
-    ignore_signals()
-    result = record(directory, recorded(config, engine), engine, evaluation, scores)
-    write(directory, result, engine, sinks)
-    report(result, directory)
+    return Prepared(config, engine, evaluation, averaging, selection)
 
 
 def write(directory: Path, result: Result, engine: Engine, sinks: list[Logger]) -> None:

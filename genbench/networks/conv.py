@@ -5,7 +5,7 @@ from 8 on works: 8 -> 4, 28 -> 14 -> 7, 64 -> 32 -> 16 -> 8 -> 4. Stage i has wi
 channels. Weights are initialised by N(0, 0.02), biases by 0, norms by N(1, 0.02) and 0.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ def stage_sizes(image_size: int) -> list[int]:
     return sizes
 
 
+def _check_norm(kind: object) -> None:
+    if kind not in get_args(Norm):
+        raise UserMistake(f"norm={kind!r} is not one of {', '.join(get_args(Norm))}")
+
+
 def _channels(width: int, stages: int) -> list[int]:
     return [width * min(2**stage, 8) for stage in range(stages)]
 
@@ -44,7 +49,6 @@ def _norm(kind: Norm, channels: int) -> list[nn.Module]:
             return [nn.GroupNorm(min(8, channels // 4) or 1, channels)]
         case "none":
             return []
-    raise UserMistake(f"norm={kind!r} is not one of batch, group, none")
 
 
 def _initialise(module: nn.Module) -> None:
@@ -89,6 +93,7 @@ class ConvTrunk(nn.Module):
     def __init__(self, image_size: int, channels: int, width: int, norm: Norm = "none") -> None:
         super().__init__()
         whole("network.width", width)
+        _check_norm(norm)
         sizes = stage_sizes(image_size)
         widths = _channels(width, len(sizes) - 1)
         self.stages = nn.ModuleList()
@@ -144,6 +149,7 @@ class ConvDecoder(nn.Module):
         super().__init__()
         whole("network.width", width)
         whole("arena.latent_dim", latent_dim)
+        _check_norm(norm)
         sizes = stage_sizes(image_size)[::-1]
         widths = _channels(width, len(sizes) - 1)[::-1]
         bias = position_bias or norm == "none"

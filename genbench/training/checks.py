@@ -11,12 +11,14 @@ from genbench.errors import UserMistake
 from genbench.models.batch_statistics import BATCH_NORMS
 from genbench.models.contract import GenerativeModel, Move, Reconstructs
 from genbench.models.drawing import evaluating
+from genbench.ranges import whole
 from genbench.runs.files import first_line
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:
     """Refuse networks that were configured for other images, or other latents, than these."""
     shape = (data.channels, data.image_size, data.image_size)
+    whole("model.latent_dim", model.latent_dim, 0)
     try:
         with evaluating(model):
             made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
