@@ -8,7 +8,7 @@ from torch import nn
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
-from genbench.models.batch_statistics import BATCH_NORMS
+from genbench.models.batch_statistics import ACROSS, BATCH_NORMS
 from genbench.models.contract import GenerativeModel, Move, Reconstructs
 from genbench.models.drawing import evaluating
 from genbench.ranges import whole
@@ -101,16 +101,19 @@ def check_counted(model: GenerativeModel) -> None:
         )
 
 
-def check_ranks(model: GenerativeModel, device: torch.device) -> None:
-    """Refuse networks whose steps depend on the number of ranks."""
-    if device.type == "cuda":  # SyncBatchNorm sees all ranks' images
-        return
-    if name := normalises_over_batch(model):
-        raise UserMistake(
-            f"the {name} normalises over its batch, which several CPU ranks would split "
-            "(SyncBatchNorm exists for GPUs alone): choose network.decoder_norm=group and "
-            "network.trunk_norm=none, or trainer.devices=1"
-        )
+def check_ranks(model: GenerativeModel) -> None:
+    """Refuse networks whose steps depend on the number of ranks.
+
+    PyTorch's own BatchNorm sees the images of all of them (`batch_statistics`), not a class of its kind.
+    """
+    for name, network in model.named_children():
+        norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
+        for norm in norms:
+            if type(norm) not in ACROSS:
+                raise UserMistake(
+                    f"the {name} normalises over its batch by {type(norm).__name__}, which several ranks "
+                    "would split: use torch.nn.BatchNorm2d or another norm, or trainer.devices=1"
+                )
 
 
 def check_parts(model: GenerativeModel) -> None:
