@@ -3,7 +3,7 @@
 import pytest
 
 from genbench.errors import Notice
-from genbench.launch import host, run
+from genbench.launch import host, pool, run
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,18 @@ def test_more_processes_than_cores_are_told(monkeypatch):
         run.warn_of_cores({"trainer": {"devices": 4, "accelerator": "auto"}})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     run.warn_of_cores({"trainer": {"devices": 4, "accelerator": "auto"}})
+
+
+def test_a_sweep_over_trainers_has_slots_for_each_kind(monkeypatch):
+    monkeypatch.setattr(pool, "physical_cores", lambda: 3)
+    monkeypatch.setattr(pool, "available_memory", lambda: 1 << 40)
+
+    def kinds(gpus):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        made = pool.Pool("worker", pool.PoolSettings(), 10, lambda *_: None)
+        found = [made._slots_for({"trainer": {"accelerator": a}}) for a in ("gpu", "cpu", "auto")]
+        assert found[0] is found[2]
+        return [[slot.gpus for slot in own] for own in found[:2]]
+
+    assert kinds("4,6") == [[("4",), ("6",)], [(), (), ()]]
+    assert kinds("") == [[(), (), ()]] * 2
