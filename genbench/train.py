@@ -35,7 +35,7 @@ from genbench.training.endings import explain, ignore_signals, record_failure, s
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
 from genbench.training.trainer import Brief, Engine
-from genbench.training.workload import measure
+from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
 
@@ -173,6 +173,7 @@ def record(
         },
         cost={
             "parameters": parameter_counts(model),
+            "forward_multiply_adds": forward_multiply_adds(engine.brief.work),
             "peak_memory_bytes": peak_memory(engine.device),
             "train_images_per_second": engine.images_per_second,
             "sample_images_per_second": evaluation.sample_images_per_second,
@@ -199,11 +200,14 @@ def choose(
 
 
 def announce(config: Mapping[str, Any], engine: Engine) -> None:
-    """Print what is about to happen, in three lines."""
+    """Print what is about to happen, in a few lines."""
     choices, model = config["choices"], engine.brief.model
     players = " · ".join(f"{name} {count:,}" for name, count in parameter_counts(model).items())
     say(f"{choices['model']} on {choices['dataset']}, seed {config['seed']}")
     say(f"  parameters: {players or 'none'}")
+    if work := forward_multiply_adds(engine.brief.work):
+        each = " · ".join(f"{name} {count:,}" for name, count in work.items())
+        say(f"  multiply-adds of an image, forward: {each}")
     say(
         f"  {engine.total_images:,} images in {engine.steps:,} steps · {engine.precision} on "
         f"{describe_device(engine.device)}"

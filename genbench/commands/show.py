@@ -97,10 +97,7 @@ def _pairs(content: Mapping[str, Any]) -> str:
 
 def _cost(result: Result) -> list[str]:
     cost, budget = result.cost, result.budget
-    parameters = cost.get("parameters", {})
-    lines = [f"  parameters   {name} {count:,}" for name, count in parameters.items()]
-    if parameters:
-        lines.append(f"  parameters   all {sum(parameters.values()):,}")
+    lines = _networks(cost)
     steps = [("decoder", "generator_steps"), ("discriminator", "discriminator_steps")]
     done = ", ".join(f"{budget[key]:,} {name} steps" for name, key in steps if budget.get(key))
     lines.append(
@@ -120,6 +117,19 @@ def _cost(result: Result) -> list[str]:
             lines.append(f"  speed        {speed:,.0f} images/s to {name}")
     if cost.get("peak_memory_bytes"):
         lines.append(f"  memory       {cost['peak_memory_bytes'] / 2**20:,.0f} MiB at most")
+    return lines
+
+
+def _networks(cost: Mapping[str, Any]) -> list[str]:
+    """Parameters, and multiply-adds of one image forward, of each network; old runs have no work."""
+    parameters = cost.get("parameters", {})
+    work = cost.get("forward_multiply_adds") or {}
+    lines = []
+    for name, count in parameters.items():
+        each = f", {images_text(work[name])} multiply-adds an image" if work.get(name) else ""
+        lines.append(f"  parameters   {name} {count:,}{each}")
+    if parameters:
+        lines.append(f"  parameters   all {sum(parameters.values()):,}")
     return lines
 
 

@@ -5,12 +5,12 @@ from 8 on works: 8 -> 4, 28 -> 14 -> 7, 64 -> 32 -> 16 -> 8 -> 4. Stage i has wi
 channels. Weights are initialised by N(0, 0.02), biases by 0, norms by N(1, 0.02) and 0.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
+from genbench.networks.layout import like
 
 Norm = Literal["batch", "group", "none"]
 
@@ -56,32 +56,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class _ChannelsLast(torch.autograd.Function):
-    """Convert an activation and its gradient to channels-last memory format.
-
-    Between a linear layer and a channels-last convolution, value and gradient would differ in memory
-    format, which makes the backward pass up to ten times as slow.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor) -> Tensor:
-        return hidden.contiguous(memory_format=torch.channels_last)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # is differentiable again
-        return gradients[0].contiguous(memory_format=torch.channels_last)
-
-
-def _like(convolution: nn.Module, hidden: Tensor) -> Tensor:
-    """Match the memory format (channels-last or contiguous) of the neighbouring convolution's weights."""
-    weight = convolution.weight
-    assert isinstance(weight, Tensor)
-    if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-        converted: Tensor = _ChannelsLast.apply(hidden)
-        return converted
-    return hidden
-
-
 class ConvTrunk(nn.Module):
     """Images to features: shared architecture of encoder and discriminator."""
 
@@ -112,7 +86,7 @@ class ConvTrunk(nn.Module):
         """Map (N, C, H, W) to (N, feature_dim)."""
         last = self.stages[-1]
         assert isinstance(last, nn.Sequential)
-        return _like(last[0], self.features(images)[-1]).flatten(1)
+        return like(last[0], self.features(images)[-1]).flatten(1)
 
     def head(self, outputs: int) -> nn.Linear:
         """A linear layer for these features, initialised like the trunk."""
@@ -149,7 +123,7 @@ class ConvDecoder(nn.Module):
         ]
         for stage, after in enumerate([*widths[1:], channels]):
             last = stage == len(widths) - 1
-            # in place, except on the output of `_like`, which may be its input
+            # in place, except on the output of `like`, which may be its input
             layers += [*_norm(norm, widths[stage]), nn.ReLU(inplace=norm != "none" or stage > 0)]
             layers.append(
                 nn.ConvTranspose2d(
@@ -170,5 +144,5 @@ class ConvDecoder(nn.Module):
         """Map (N, latent_dim) to unbounded (N, C, H, W)."""
         begin, stages = self.layers[:2], self.layers[2:]
         first = next(layer for layer in stages if isinstance(layer, nn.ConvTranspose2d))
-        images: Tensor = stages(_like(first, begin(z)))
+        images: Tensor = stages(like(first, begin(z)))
         return images

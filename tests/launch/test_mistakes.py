@@ -15,7 +15,7 @@ MISTAKES = {
     "model=1": "model=1 is not a choice: there are blur, gan",
     "model=": "model= names nothing: there are blur, gan",
     "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
-    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp",
+    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp, resnet",
     "lr=1e-3": "there is no setting lr: did you mean model.optimizer.lr?",
     "model.lr=1e-3": "did you mean model.optimizer.lr?",
     "beta=2": "did you mean model.beta?",
