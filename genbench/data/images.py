@@ -115,6 +115,17 @@ class Images(ImageData):
             card["binarisation"] = {"seed": binarisation.STATIC_SEED, "training": self.binarize}
         return card
 
+    def labels(self, split: Split) -> NDArray[np.int64] | None:
+        """Classes of the images of a split, (N,) into `class_names`. Raises UserMistake."""
+        classes = self.source.classes()
+        return None if classes is None else classes.labels[self.source.split(split)]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none where none are known. Raises UserMistake."""
+        classes = self.source.classes()
+        return () if classes is None else classes.names
+
     def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
         """A function from i to picture i of a split, read and transformed: (C, H, W) uint8.
 
