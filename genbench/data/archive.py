@@ -10,10 +10,8 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from genbench.data.source import signatures
-from genbench.errors import UserMistake
 
 ENCRYPTED = 1  # bit of a zip entry's flags
 

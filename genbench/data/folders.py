@@ -98,10 +98,9 @@ class Folder(Source):
     def _empty(self) -> str:
         zips = [name for name in self.below.names() if name.lower().endswith(".zip")]
         if zips:
-            return (
-                f"dataset.root={self.root} has no pictures but {zips[0]}: a zip is read as it is, by "
-                f"dataset.root={self.root / zips[0]}"
-            )
+            remedy = f"give dataset.root={self.root / zips[0]}, a zip is read as it is"
+            remedy = remedy if self.root.is_dir() else "unpack the outer zip"
+            return f"dataset.root={self.root} has no pictures but {zips[0]}: {remedy}"
         return (
             f"dataset.root={self.root} has no pictures: it and its subfolders hold no file "
             "with an ending such as .png, .jpg or .webp"

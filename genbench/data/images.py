@@ -148,7 +148,11 @@ class Images(ImageData):
         parts = [cache.VERSION, self._identity, split, self.set_aside, self.transform.card()]
         if self.binarize and not grey:
             parts.append({"binarised": binarisation.STATIC_SEED})
-        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{digest(parts, 16)}"
+        key = f"{self.image_size}-{split}-{digest(parts, 16)}"
+        folder = self.cache_folder / f"{self.name}-{key}"
+        if folder.is_dir():
+            return folder
+        return next(self.cache_folder.glob(f"*-{key}"), folder)  # the same under another name
 
     def _opened(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
         if split not in self._splits:
