@@ -326,10 +326,10 @@ class Lsun(Source):
                 f"{self.category}_train_lmdb.zip with the official script "
                 "(https://github.com/fyu/lsun, 43 GB for bedroom) and unzip it into "
                 f"{self.root}, or set paths.data to the folder that has it; reading it needs "
-                "`pip install lmdb`"
+                "`pip install 'genbench[lsun]'`"
             )
         if importlib.util.find_spec("lmdb") is None:
-            return "LSUN needs the package lmdb to be read: run `pip install lmdb`"
+            return "LSUN needs the package lmdb to be read: run `pip install 'genbench[lsun]'`"
         return None
 
     def prepare(self) -> None:
