@@ -20,6 +20,7 @@ from genbench.device import keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
+from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import SPENT, read_history
@@ -157,7 +158,7 @@ def record(
         tags=list(config["tags"]),
         status="finished",
         model=choices["model"],
-        dataset=choices["dataset"],
+        dataset=dataset_name(config),
         seed=config["seed"],
         fingerprint=fingerprint(config),
         config=config,
@@ -203,7 +204,7 @@ def announce(config: Mapping[str, Any], engine: Engine) -> None:
     """Print what is about to happen, in a few lines."""
     choices, model = config["choices"], engine.brief.model
     players = " · ".join(f"{name} {count:,}" for name, count in parameter_counts(model).items())
-    say(f"{choices['model']} on {choices['dataset']}, seed {config['seed']}")
+    say(f"{choices['model']} on {dataset_name(config)}, seed {config['seed']}")
     say(f"  parameters: {players or 'none'}")
     if work := forward_multiply_adds(engine.brief.work):
         each = " · ".join(f"{name} {count:,}" for name, count in work.items())

@@ -18,7 +18,7 @@ import gzip
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,11 +149,10 @@ def _labels(dataset: str, data: Any) -> Labels:
     return found
 
 
-def _labels_of_folders(data: Any) -> Labels:
-    """Classes by the folder that contains a picture."""
-    names = [PurePosixPath(file).parent.name for file in data.source.files()]
-    labels: Labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return labels
+def _labels_of_folders(data: Any) -> Labels | None:
+    """Classes by the folder that contains a picture, or by dataset.json; None if there are none."""
+    classes = data.source.classes()
+    return None if classes is None else classes.labels
 
 
 def _labels_of_files(data: Any) -> Labels | None:

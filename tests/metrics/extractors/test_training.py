@@ -78,7 +78,7 @@ def test_a_dataset_whose_classes_nobody_knows_is_refused(tmp_path):
         shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
     settings = [f"dataset.root={tmp_path}", "dataset.image_size=4", "dataset.channels=1"]
     shares = ["dataset.validation=3", "dataset.test=3", f"paths.cache={tmp_path / 'cache'}"]
-    with pytest.raises(UserMistake, match="no classes are known for dataset image-folder"):
+    with pytest.raises(UserMistake, match=f"no classes are known for dataset {tmp_path.name}: "):
         extractor_module.train_extractor(["--dataset", "image-folder", *settings, *shares])
 
 
