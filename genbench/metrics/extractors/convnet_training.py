@@ -93,7 +93,9 @@ def train(
             schedule.step()
         if (epoch + 1) % max(1, epochs // 10) == 0:
             seconds = time.perf_counter() - began
-            log.warning("epoch %d of %d: loss %.3f, %.0f s", epoch + 1, epochs, loss, seconds)
+            log.warning(
+                "epoch %d of %d: loss %.3f, %.0f s", epoch + 1, epochs, loss.item(), seconds
+            )
     return folded(network.eval())
 
 
