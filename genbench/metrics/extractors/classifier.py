@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features
+from genbench.metrics.contract import Extractor, Features, MissingWeights
 from genbench.metrics.extractors import SHIPPED, read_card, sha256_of
 
 
@@ -55,15 +55,16 @@ class Classifier(Extractor):
             return
         path = self.path
         if path is None:
-            raise UserMistake(
-                "extractor.path is not set: give the file of a classifier, or train one with "
-                "genbench extractor train --dataset NAME"
+            raise MissingWeights(
+                "extractor.path is not set",
+                "give the file of a classifier, or train one with genbench extractor train "
+                f"--dataset NAME --architecture {self.architecture}",
             )
         if not path.is_file() or not self.described:
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
-            raise UserMistake(
-                f"{path} is not there with its card {path.with_suffix('.json').name} beside it: give "
-                f"extractor.path=FILE.safetensors, or one of those that genbench ships ({names})"
+            raise MissingWeights(
+                f"{path} is not there with its card {path.with_suffix('.json').name} beside it",
+                f"give extractor.path=FILE.safetensors, or one of those that genbench ships ({names})",
             )
         sha256 = sha256_of(path)
         if sha256 != self.described["sha256"]:
