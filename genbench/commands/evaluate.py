@@ -63,17 +63,10 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run. UserMistake
     for overrides of other groups. A run without an evaluation gets the default one.
     """
-    if "evaluation=none" in overrides:
-        raise UserMistake(
-            "evaluation=none computes no scores: leave it out, or choose evaluation=quick, standard or full"
-        )
     for override in overrides:
-        if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
-            raise UserMistake(
-                f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
-            )
+        _check(override)
     chosen = {override.split("=")[0] for override in overrides}
-    if not run["evaluation"]:
+    if not run.get("evaluation"):
         chosen.add("evaluation")
     choices = [f"{k}={v}" for k, v in run["choices"].items() if v is not None and k not in chosen]
     cfg = compose_checked([*choices, *overrides], blamed=overrides)
@@ -86,6 +79,18 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
             cfg[group] = _kept(cfg, group, run[group], chosen)
     config = resolve(cfg)
     return {name: config[name] for name in ("evaluation", "extractor")}
+
+
+def _check(override: str) -> None:
+    """UserMistake for an override that no evaluation takes."""
+    if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
+        raise UserMistake(
+            f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
+        )
+    if override == "evaluation=none":
+        raise UserMistake(
+            "evaluation=none computes no scores: leave it out, or choose evaluation=quick, standard or full"
+        )
 
 
 def _kept(cfg: DictConfig, group: str, block: Mapping[str, Any], chosen: set[str]) -> DictConfig:

@@ -80,8 +80,8 @@ class Evaluation:
         self.sample_images_per_second: float | None = None  # of one process
         self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
 
-    def prepare(self, data: ImageData) -> None:
-        """Check before training that scoring can work. Raises UserMistake."""
+    def prepare(self, data: ImageData, trained: bool = False) -> None:
+        """Check that scoring can work, before training or of a `trained` model. Raises UserMistake."""
         for what, count in {
             f"evaluation.num_samples={self.num_samples}": self.num_samples,
             f"the training split of {data.name}": len(data.pixels("train")),
@@ -92,7 +92,7 @@ class Evaluation:
                 raise UserMistake(
                     f"{what} has too few images: this evaluation needs at least {needed}"
                 )
-        others = alternatives(data.image_size, data.channels)
+        others = alternatives(data.image_size, data.channels, trained)
         try:
             self.extractor.prepare()
         except MissingWeights as error:

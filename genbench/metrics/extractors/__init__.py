@@ -65,8 +65,11 @@ def fitting(image_size: int, channels: int) -> list[str]:
     return [name for name, card in cards if (card["image_size"], card["channels"]) == wanted]
 
 
-def alternatives(image_size: int, channels: int) -> str:
-    """What to choose for such images where weights are missing: the best fit first, as one clause."""
+def alternatives(image_size: int, channels: int, trained: bool = False) -> str:
+    """What to choose for such images where weights are missing: the best fit first, as one clause.
+
+    A model that is `trained` already is not offered to be scored later.
+    """
     classifiers = [
         f"extractor={name} (shipped, for this size)" for name in fitting(image_size, channels)
     ]
@@ -75,7 +78,7 @@ def alternatives(image_size: int, channels: int) -> str:
         f"extractor={UNTRAINED} (an untrained network: any images, nothing to fetch)",
         "evaluation=none (train now, and `genbench evaluate` the run where the weights are)",
     ]
-    return ", ".join(offers)
+    return ", ".join(offers[:-1] if trained else offers)
 
 
 def _classifier(card: Path, where: str) -> Availability:

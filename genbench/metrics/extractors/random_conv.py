@@ -102,7 +102,7 @@ class RandomConv(Extractor):
         with torch.device("meta"):  # draws no initial weights from the global generator
             network = Network()
         network.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, assign=True)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 

@@ -109,7 +109,9 @@ def train_convnet(
             device=device,
             seed=seed,
         )
-    return network.half().float()  # as it is stored
+    return (
+        network.half().float().to(memory_format=torch.channels_last)
+    )  # as stored, as computed with
 
 
 def _train(data: Labelled, classes: int, epochs: int, seed: int) -> Network:
