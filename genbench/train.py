@@ -236,7 +236,7 @@ def report(result: Result, directory: Path) -> None:
         name = f"{score.name} ({', '.join(marks)})" if marks else score.name
         say(f"  {name:<42} {value} {score.unit}".rstrip())
     if not result.config["evaluation"]:
-        say(f"  not scored: `genbench evaluate {result.run_id}` does it, where the weights are")
+        say(f"  not scored: `genbench evaluate {result.run_id}`, where the weights are")
     say(f"  {directory}")
 
 

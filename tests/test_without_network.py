@@ -11,6 +11,7 @@ from fixtures.training import go, make
 from genbench import evaluate
 from genbench.cli import main
 from genbench.commands.evaluate import protocol
+from genbench.launch.task import EndedRun, summary
 from genbench.runs.config import read_config
 from genbench.runs.result import read_result
 
@@ -58,7 +59,7 @@ def test_a_folder_of_pictures_gets_to_its_table_and_says_by_which_features(
 def test_a_run_without_scores_is_a_blank_row_until_it_is_evaluated(tmp_path, cache, capsys):
     run = make(tmp_path, cache, "model=gan", "study=s", "ema=standard", "evaluation=none")
     assert go(run) == 0
-    assert f"not scored: `genbench evaluate {run.name}` does it" in capsys.readouterr().out
+    assert f"not scored: `genbench evaluate {run.name}`" in capsys.readouterr().out
     result = read_result(run)
     assert (result.status, list(result.scores)) == ("finished", [])
     (arena,) = table("s", tmp_path, capsys)
@@ -73,6 +74,20 @@ def test_a_run_without_scores_is_a_blank_row_until_it_is_evaluated(tmp_path, cac
     assert evaluate.main([str(run), str(path)]) == 0
     (arena,) = table("s", tmp_path, capsys)
     assert any(key.startswith("fd_lenet-digits-v1") for key in arena["rows"][0])
+
+
+def test_a_sweep_without_scores_ends_with_the_command_that_makes_them(tmp_path):
+    jobs = [
+        EndedRun([setting], tmp_path / name, code, asked_to_stop=False, seconds=1.0)
+        for setting, name, code in (
+            ("evaluation=none", "a", 0),
+            ("evaluation=none", "b", 0),
+            ("evaluation=none", "c", 1),
+            ("evaluation=quick", "d", 0),
+        )
+    ]
+    assert "not scored: `genbench evaluate a b`," in summary(jobs)
+    assert "not scored" not in summary(jobs[3:])
 
 
 def test_weights_cannot_be_selected_without_features(tmp_path, cache, capsys):
