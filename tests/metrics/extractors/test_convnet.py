@@ -1,17 +1,25 @@
 """The residual classifier: folding of its norms, and training on images that two classes tell apart."""
 
+import os
+import re
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fixtures.extractors import draw_pixels
 from genbench.errors import UserMistake
-from genbench.metrics.extractors import convnet_training, read_card
+from genbench.metrics.extractors import convnet_training, read_card, sha256_of
 from genbench.metrics.extractors.convnet import ConvNet, Network, folded
 from genbench.metrics.extractors.convnet_training import Shifted
 from genbench.metrics.extractors.lenet import LeNet
 
 CPU = torch.device("cpu")
+
+DATA = Path(os.environ.get("GENBENCH_DATA", "data"))  # read here: no test sees it
 
 
 def two_classes(n):
@@ -96,4 +104,28 @@ def test_the_shipped_one_reads_photographs_of_32_pixels_in_float32():
     assert found.features.shape == (4, extractor.card["feature_dim"]) == (4, 128)
     assert found.logits.shape == (4, 10)
     assert found.features.dtype == torch.float32
-    assert read_card(extractor.path)["accuracy"]["test"] > 0.88
+    card = read_card(extractor.path)
+    assert card["accuracy"]["test"] > 0.88
+    assert card["sha256"] == sha256_of(extractor.path) == extractor.card["sha256"]
+    assert card["parameters"] == sum(p.numel() for p in extractor.parameters())
+    assert extractor.path.stat().st_size < 3e6
+
+
+def test_its_accuracy_on_a_twentieth_of_the_test_images_is_that_of_its_card():
+    """CIFAR-10 as JPEG, where it is at hand: a folder for each class in a zip."""
+    archive = DATA / "cifar10-jpeg.zip"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not at hand")
+    with zipfile.ZipFile(archive) as opened:
+        names = sorted(name for name in opened.namelist() if re.match(r"test/\w+/.+jpg$", name))
+        kinds = sorted({name.split("/")[1] for name in names})
+        names = names[::20]
+        pictures = [np.asarray(Image.open(opened.open(name))) for name in names]
+    labels = torch.tensor([kinds.index(name.split("/")[1]) for name in names])
+    extractor = ConvNet("convnet-cifar10-v1")
+    found = extractor(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), 256).logits.argmax(
+        1
+    )
+    accuracy = read_card(extractor.path)["accuracy"]["test"]
+    deviation = (accuracy * (1 - accuracy) / len(names)) ** 0.5
+    assert (found == labels).double().mean().item() == pytest.approx(accuracy, abs=3 * deviation)
