@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
     model, data, config = loading.load_run(directory)
     choose_threads(model, config["budget"]["batch_size"])  # those of the training: the same sums
-    evaluation.prepare(data)
+    evaluation.prepare(data, trained=True)
     device = device_of(config["trainer"]["accelerator"])
     if len(argv) > 2:
         run_feature_worker(directory, evaluation, model, data, device, argv[3:])

@@ -60,8 +60,9 @@ def run(
     if not resume:
         check_penalty(model)
     work = measure(model, data)
-    evaluation: Evaluation = instantiate(cfg.evaluation)
-    evaluation.prepare(data)
+    evaluation: Evaluation | None = instantiate(cfg.evaluation) if cfg.evaluation else None
+    if evaluation:
+        evaluation.prepare(data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
     selection = choose(cfg, evaluation, data, directory)
     if heartbeat:
@@ -84,7 +85,7 @@ def run(
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
     if heartbeat:
-        announce(config, engine)
+        announce(config, engine, evaluation)
     with training_memory(brief.budget.batch_size, config["trainer"].get("accumulate", 1)):
         engine.fit(resume)
     if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
@@ -121,12 +122,17 @@ def taken(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
 
 
 def score(
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     engine: Engine,
     averaging: Averaging | None,
     selection: Selection | None,
 ) -> list[Score]:
-    """Scores of the final weights, of their average, and of the best ones, where there are such."""
+    """Scores of the final weights, of their average, and of the best ones, where there are such.
+
+    None with evaluation=none.
+    """
+    if evaluation is None:
+        return []
     brief, device = engine.brief, engine.device
     model, data = brief.model.to(device), brief.data
     scores = evaluation(model, data, device, brief.directory)
@@ -145,7 +151,7 @@ def record(
     directory: Path,
     config: Mapping[str, Any],
     engine: Engine,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     scores: Sequence[Score],
 ) -> Result:
     """What the run leaves behind."""
@@ -177,7 +183,7 @@ def record(
             "forward_multiply_adds": forward_multiply_adds(engine.brief.work),
             "peak_memory_bytes": peak_memory(engine.device),
             "train_images_per_second": engine.images_per_second,
-            "sample_images_per_second": evaluation.sample_images_per_second,
+            "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
             "device": describe_device(engine.device),
         },
@@ -189,19 +195,24 @@ def record(
 
 
 def choose(
-    cfg: DictConfig, evaluation: Evaluation, data: ImageData, directory: Path
+    cfg: DictConfig, evaluation: Evaluation | None, data: ImageData, directory: Path
 ) -> Selection | None:
-    """Make the callback that keeps the best weights, if they are wanted."""
+    """Make the callback that keeps the best weights, if they are wanted. Raises UserMistake."""
     if not cfg.selection:
         return None
+    if evaluation is None:
+        raise UserMistake(
+            "selection keeps the weights of the smallest distance, in the features that evaluation=none "
+            "goes without: choose selection=none, or another evaluation"
+        )
     evaluation.check_seed(cfg.selection.seed)
     measure = partial(evaluation.validation_distance, data)
     selection: Selection = instantiate(cfg.selection)(measure, directory)
     return selection
 
 
-def announce(config: Mapping[str, Any], engine: Engine) -> None:
-    """Print what is about to happen, in a few lines."""
+def announce(config: Mapping[str, Any], engine: Engine, evaluation: Evaluation | None) -> None:
+    """Print what is about to happen, and by which features it is scored where that needs a word."""
     choices, model = config["choices"], engine.brief.model
     players = " · ".join(f"{name} {count:,}" for name, count in parameter_counts(model).items())
     say(f"{choices['model']} on {dataset_name(config)}, seed {config['seed']}")
@@ -216,6 +227,9 @@ def announce(config: Mapping[str, Any], engine: Engine) -> None:
     )
     if model.objective():
         say(f"  minimises {model.objective()}")
+    if evaluation and evaluation.extractor.remark:
+        name, remark = evaluation.extractor.name, evaluation.extractor.remark
+        say(f"  scored in the features of {name}, {remark}")
 
 
 def report(result: Result, directory: Path) -> None:
@@ -226,6 +240,8 @@ def report(result: Result, directory: Path) -> None:
         marks = [mark for mark in (weights, score.checkpoint) if mark not in ("raw", "final")]
         name = f"{score.name} ({', '.join(marks)})" if marks else score.name
         say(f"  {name:<42} {value} {score.unit}".rstrip())
+    if not result.config["evaluation"]:
+        say(f"  not scored: `genbench evaluate {result.run_id}`, where the weights are")
     say(f"  {directory}")
 
 

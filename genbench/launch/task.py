@@ -167,7 +167,7 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
         raise mistakes.explain(error, _overrides(argv)) from error
     sweep = is_sweep(argv)
     if sweep and task.jobs:
-        print(_summary(task.jobs))
+        print(summary(task.jobs))
     jobs = task.jobs
     if any(job.exit_code == DONE for job in jobs):
         jobs = [job for job in jobs if not job.trial or job.exit_code in (DONE, INTERRUPTED)]
@@ -290,7 +290,8 @@ def _with_float_betas(node: Any) -> None:
             _with_float_betas(value)
 
 
-def _summary(jobs: Sequence[EndedRun]) -> str:
+def summary(jobs: Sequence[EndedRun]) -> str:
+    """How the runs of a command ended, a line each, and what is left to do."""
     words = {DONE: "finished", MISTAKE: "refused", INTERRUPTED: "interrupted"}
     lines = ["", f"{sum(job.exit_code == DONE for job in jobs)} of {len(jobs)} runs finished"]
     for job in jobs:
@@ -300,6 +301,13 @@ def _summary(jobs: Sequence[EndedRun]) -> str:
         lines.append(
             f"  {state:<12} {job.seconds:7.0f} s  {kept.name if kept else '-':<24} {settings}"
         )
+    unscored = [
+        job.directory.name
+        for job in jobs
+        if job.exit_code == DONE and job.directory and "evaluation=none" in job.overrides
+    ]
+    if unscored:
+        lines.append(f"not scored: `genbench evaluate {' '.join(unscored)}`, where the weights are")
     return "\n".join(lines)
 
 

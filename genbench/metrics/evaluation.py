@@ -11,7 +11,15 @@ import torch
 from genbench.data.contract import ImageData, Split
 from genbench.device import scoring_memory
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Role
+from genbench.metrics.contract import (
+    Estimate,
+    Extractor,
+    FeatureMetric,
+    Features,
+    MissingWeights,
+    Role,
+)
+from genbench.metrics.extractors import alternatives
 from genbench.metrics.feature_cache import FeatureCache
 from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
@@ -72,8 +80,8 @@ class Evaluation:
         self.sample_images_per_second: float | None = None  # of one process
         self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
 
-    def prepare(self, data: ImageData) -> None:
-        """Check before training that scoring can work. Raises UserMistake."""
+    def prepare(self, data: ImageData, trained: bool = False) -> None:
+        """Check that scoring can work, before training or of a `trained` model. Raises UserMistake."""
         for what, count in {
             f"evaluation.num_samples={self.num_samples}": self.num_samples,
             f"the training split of {data.name}": len(data.pixels("train")),
@@ -84,7 +92,11 @@ class Evaluation:
                 raise UserMistake(
                     f"{what} has too few images: this evaluation needs at least {needed}"
                 )
-        self.extractor.prepare()
+        others = alternatives(data.image_size, data.channels, trained)
+        try:
+            self.extractor.prepare()
+        except MissingWeights as error:
+            raise UserMistake(f"{error.reason}: choose {others}, or {error.remedy}") from error
         two = torch.from_numpy(data.pixels("train")[:2].copy())
         try:
             with torch.no_grad():
@@ -93,7 +105,7 @@ class Evaluation:
             raise UserMistake(
                 f"the extractor {self.extractor.name} cannot read the images of {data.name} "
                 f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
-                f"choose another with extractor=... ({first_line(error)})"
+                f"choose {others} ({first_line(error)})"
             ) from error
 
     def __call__(
