@@ -40,6 +40,12 @@ from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
 
+_OF_WEIGHTS = {
+    "fake",
+    "reconstructed",
+    "likelihood",
+}  # in the card of a score that depends on weights
+
 
 def run(
     directory: Path,
@@ -135,15 +141,17 @@ def score(
         return []
     brief, device = engine.brief, engine.device
     model, data = brief.model.to(device), brief.data
-    scores = evaluation(model, data, device, brief.directory)
+    final = evaluation(model, data, device, brief.directory)
+    scores = [*final]
     if averaging and engine.steps:
         with averaging.applied(model):
             scores += evaluation(model, data, device, brief.directory, averaging.card())
     if selection and selection.path.exists():
-        loading.load_weights(model, selection.path)
-        best = evaluation(model, data, device)  # no directory: not the final weights
-        own = [one for one in best if "fake" in one.card or "likelihood" in one.card]
-        scores += [replace(one, checkpoint="best") for one in own]
+        best = final
+        if not loading.has_weights(model, selection.path):
+            loading.load_weights(model, selection.path)
+            best = evaluation(model, data, device)  # no directory: not the final weights
+        scores += [replace(one, checkpoint="best") for one in best if _OF_WEIGHTS & one.card.keys()]
     return scores
 
 
@@ -185,6 +193,8 @@ def record(
             "train_images_per_second": engine.images_per_second,
             "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
+            "selection_seconds": evaluation.selection_seconds,  # of those of the training
+            "scoring_seconds": evaluation.seconds,
             "device": describe_device(engine.device),
         },
         scores=scores,

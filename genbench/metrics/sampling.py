@@ -14,6 +14,7 @@ from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
 from genbench.metrics.feature_store import FeatureStore
+from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import DrawsPixels, GenerativeModel, HasLikelihood
 from genbench.runs.score import digest
@@ -67,7 +68,7 @@ class GeneratedSet:
         """
         latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
         parts = torch.split(latents, store.batch_size)
-        clock = _Clock(store.device)
+        clock = _Clock(store.device, store.watch)
         finite = True
 
         def batches() -> Iterator[Tensor]:
@@ -108,8 +109,8 @@ class GeneratedSet:
 class _Clock:
     """Times sampling without extraction; leaves out the first batch (warm-up) if there are more."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.laps = device, list[tuple[int, float]]()
+    def __init__(self, device: torch.device, watch: Stopwatch) -> None:
+        self.device, self.watch, self.laps = device, watch, list[tuple[int, float]]()
 
     @contextmanager
     def timing(self, images: int) -> Iterator[None]:
@@ -118,6 +119,7 @@ class _Clock:
         yield
         self._wait()
         self.laps.append((images, time.perf_counter() - began))
+        self.watch.add("sample", self.laps[-1][1])
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
