@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from genbench.data.contract import ImageData
-from genbench.device import keep_freed_memory, training_memory
+from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
@@ -40,11 +40,7 @@ from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
 
-_OF_WEIGHTS = {
-    "fake",
-    "reconstructed",
-    "likelihood",
-}  # in the card of a score that depends on weights
+_OF_WEIGHTS = {"fake", "reconstructed", "likelihood"}  # in the cards of scores of a model's weights
 
 
 def run(
@@ -66,9 +62,7 @@ def run(
     if not resume:
         check_penalty(model)
     work = measure(model, data)
-    evaluation: Evaluation | None = instantiate(cfg.evaluation) if cfg.evaluation else None
-    if evaluation:
-        evaluation.prepare(data)
+    evaluation = prepared(cfg, data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
     selection = choose(cfg, evaluation, data, directory)
     if heartbeat:
@@ -90,6 +84,7 @@ def run(
         work=work,
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
+    check_extracting(evaluation.devices if evaluation else 1, engine.device)
     if heartbeat:
         announce(config, engine, evaluation)
     with training_memory(brief.budget.batch_size, config["trainer"].get("accumulate", 1)):
@@ -103,6 +98,14 @@ def run(
     result = record(directory, recorded(config, engine), engine, evaluation, scores)
     write(directory, result, engine, sinks)
     report(result, directory)
+
+
+def prepared(cfg: DictConfig, data: ImageData) -> Evaluation | None:
+    """The protocol, which can work on these images; None with evaluation=none. Raises UserMistake."""
+    evaluation: Evaluation | None = instantiate(cfg.evaluation) if cfg.evaluation else None
+    if evaluation is not None:
+        evaluation.prepare(data)
+    return evaluation
 
 
 def write(directory: Path, result: Result, engine: Engine, sinks: list[Logger]) -> None:
@@ -189,12 +192,12 @@ def record(
         cost={
             "parameters": parameter_counts(model),
             "forward_multiply_adds": forward_multiply_adds(engine.brief.work),
-            "peak_memory_bytes": peak_memory(engine.device),
+            "peak_memory_bytes": engine.peak_memory or peak_memory(engine.device),
             "train_images_per_second": engine.images_per_second,
             "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
-            "selection_seconds": evaluation.selection_seconds,  # of those of the training
-            "scoring_seconds": evaluation.seconds,
+            "selection_seconds": evaluation and evaluation.selection_seconds,  # of the training's
+            "scoring_seconds": evaluation and evaluation.seconds,
             "device": describe_device(engine.device),
         },
         scores=scores,

@@ -17,11 +17,12 @@ from genbench.runs.directory import find_run
 from genbench.runs.paths import default_outputs
 
 USAGE = """\
-usage: genbench evaluate RUN ... [key=value ...]
+usage: genbench evaluate RUN ... [key=value ...] [--device cpu|cuda]
 
 Scores the final weights of runs again. Settings that are not given are those of the run. The scores
 are written to the run's folder evaluations/, each with its card; result.json is never changed. A run of
 evaluation=none is scored as by evaluation=quick, unless another is chosen.
+Scores are computed on a GPU if there is one, or where --device says.
 
   genbench evaluate latest evaluation.num_samples=5000
   genbench evaluate 20260101 20260102 evaluation=full"""
@@ -35,8 +36,9 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
     if wants_help(argv):
         print(USAGE)
         return DONE
-    overrides = [a for a in argv if "=" in a and not Path(a).exists()]
-    references = [a for a in argv if a not in overrides]
+    device, rest = _device(argv)
+    overrides = [a for a in rest if "=" in a and not Path(a).exists()]
+    references = [a for a in rest if a not in overrides]
     if not references or any(r.startswith("-") for r in references):
         raise UserMistake(
             "evaluate needs a run: genbench evaluate latest evaluation.num_samples=5000"
@@ -51,10 +53,26 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
         with tempfile.TemporaryDirectory(prefix="genbench-evaluate-") as scratch:
             path = Path(scratch) / "config.yaml"
             path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
-            codes.append(run_verb([str(directory), str(path)], "evaluate", argv, worker))
+            codes.append(run_verb([str(directory), str(path), *device], "evaluate", argv, worker))
         if codes[-1] == INTERRUPTED:
             return INTERRUPTED
     return max(codes)
+
+
+def _device(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split off `--device X` or `--device=X`: ([`--device`, X] or nothing, the rest)."""
+    rest, device = [], []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name != "--device":
+            rest.append(argument)
+            continue
+        value = value if equals else next(arguments, "")
+        if value not in ("cpu", "cuda"):
+            raise UserMistake(f"--device {value or 'without a value'}: choose cpu or cuda")
+        device = ["--device", value]
+    return device, rest
 
 
 def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

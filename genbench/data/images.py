@@ -246,9 +246,15 @@ def _on_device(
     if wanted == "auto":
         wanted = (
             device.type == "cuda"
-            and pixels.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
+            and pixels.nbytes
+            < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] / _runs_beside()
         )
     return torch.from_numpy(np.array(pixels)).to(device) if wanted else None
+
+
+def _runs_beside() -> int:
+    """Runs that share a GPU, this one included, as the pool that has started them says."""
+    return max(1, int(os.environ.get("GENBENCH_JOBS_PER_GPU", "1")))
 
 
 def _resident(value: bool | str) -> bool | str:
