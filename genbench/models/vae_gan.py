@@ -45,8 +45,22 @@ class VAEGAN(GenerativeModel):
         r1_gamma: float,
         autoencoder_optimizer: MakeOptimizer,
         discriminator_optimizer: MakeOptimizer,
+        feature_noise: str = "unit",
+        feature_stages: str = "one",
+        per_channel: bool = False,
+        discriminate_reconstructions: bool = True,
+        kl_weight: float = 1.0,
+        sigma_speed: float = 10.0,
+        pixel_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        self.feature_noise, self.feature_stages = feature_noise, feature_stages
+        self.per_channel, self.kl_weight = per_channel, kl_weight
+        self.discriminate_reconstructions = discriminate_reconstructions
+        self.sigma_speed, self.pixel_weight = sigma_speed, pixel_weight
+        self.theta: nn.Parameter | None = None
+        if feature_noise == "learned":
+            self.theta = nn.Parameter(torch.zeros(8))
         self.decoder, self.encoder, self.discriminator = decoder, encoder, discriminator
         self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
         self.gamma, self.feature_stage, self.r1_gamma = gamma, feature_stage, r1_gamma
@@ -58,7 +72,11 @@ class VAEGAN(GenerativeModel):
         """The discriminator, then encoder and decoder."""
         return {
             "discriminator": Player([self.discriminator], self.discriminator_optimizer),
-            "autoencoder": Player([self.decoder, self.encoder], self.autoencoder_optimizer),
+            "autoencoder": Player(
+                [self.decoder, self.encoder]
+                + ([] if self.theta is None else [nn.ParameterList([self.theta])]),
+                self.autoencoder_optimizer,
+            ),
         }
 
     def step(self, images: Tensor) -> Iterator[Move]:
@@ -82,9 +100,10 @@ class VAEGAN(GenerativeModel):
         self.track("logit/real", real_logits.mean())
         self.track("logit/reconstruction", recoded_logits.mean())
         self.track("logit/prior", prior_logits.mean())
-        loss = 0.5 * (
-            self.adversarial_loss.discriminator(real_logits, recoded_logits)
-            + self.adversarial_loss.discriminator(real_logits, prior_logits)
+        share = 0.5 if self.discriminate_reconstructions else 0.0
+        loss = (
+            share * self.adversarial_loss.discriminator(real_logits, recoded_logits)
+            + (1 - share) * self.adversarial_loss.discriminator(real_logits, prior_logits)
         )
         self.track("adversarial/discriminator", loss)
         if self.r1_gamma:
@@ -97,21 +116,48 @@ class VAEGAN(GenerativeModel):
         """L_prior + L_llike + adversarial / gamma."""
         kl = kl_to_standard_normal(mu, logvar).mean()
         distance = self.feature_distance(images, self.sample(z)).mean()
-        adversarial = 0.5 * (
-            self.adversarial_loss.generator(self.discriminator(recoded))
-            + self.adversarial_loss.generator(self.discriminator(prior))
+        share = 0.5 if self.discriminate_reconstructions else 0.0
+        adversarial = (
+            share * self.adversarial_loss.generator(self.discriminator(recoded))
+            + (1 - share) * self.adversarial_loss.generator(self.discriminator(prior))
         )
         self.track("train/rate", kl)
         self.track("train/feature_distance", distance)
         self.track("train/adversarial", adversarial)
-        return kl + distance + adversarial / self.gamma
+        return self.kl_weight * kl + distance + adversarial / self.gamma
 
     def feature_distance(self, images: Tensor, reconstructions: Tensor) -> Tensor:
         """-log N(D_l(x) | D_l(x~), I) without its constant, (N,): L_llike, eq. 7."""
         with torch.no_grad():
-            target = self.discriminator.features(images)[self.feature_stage].float()
-        features = self.discriminator.features(reconstructions)[self.feature_stage].float()
-        return 0.5 * (features - target).square().flatten(1).sum(1)
+            targets = self.discriminator.features(images)
+        features = self.discriminator.features(reconstructions)
+        pairs = list(enumerate(zip(features, targets, strict=True)))
+        if self.feature_stages == "one":
+            pairs = [pairs[self.feature_stage]]
+        if self.pixel_weight:
+            pairs.append((7, (reconstructions, images)))
+        total: Tensor = torch.zeros((), device=images.device)
+        for stage, (feature, target) in pairs:
+            error = (feature.float() - target.float()).square()
+            weight = self.pixel_weight if stage == 7 else 1.0
+            if self.feature_noise == "unit":
+                nll = 0.5 * error
+            elif self.feature_noise == "batch":
+                axes = (0, 2, 3) if self.per_channel and error.ndim == 4 else None
+                if axes is None and self.per_channel:
+                    axes = 0
+                mse = error.detach() if axes is None else error.detach()
+                mse = mse.mean() if axes is None else mse.mean(axes, keepdim=True)
+                mse = mse + 1e-12
+                nll = 0.5 * (error / mse + mse.log())
+            else:
+                assert self.theta is not None
+                log_sigma = self.sigma_speed * self.theta[stage]
+                nll = 0.5 * error * (-2 * log_sigma).exp() + log_sigma
+                self.track(f"log_sigma/{stage}", log_sigma)
+            self.track(f"feature_mse/{stage}", error.mean())
+            total = total + weight * nll.flatten(1).sum(1)
+        return total
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x)."""
