@@ -47,10 +47,11 @@ class Samples(RunCallback):
                 "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
             }
             reconstructions = draw_reconstructions(model, self.data, self.num // 2)
+            if model.players():  # a known answer needs no advice
+                self.alarms.look_at_samples(sheets["samples"], images)
+                self.alarms.look_at_reconstructions(model, images)
         if reconstructions is not None:
             sheets["reconstructions"] = reconstructions
-        if model.players():  # a known answer needs no advice
-            self.alarms.look_at_samples(sheets["samples"], images)
         for key, sheet in sheets.items():
             path = self.directory / f"{key}-{images:09d}.png"
             save_grid(self.data.to_pixels(sheet), self.data.levels, path)
