@@ -52,12 +52,14 @@ class VAEGAN(GenerativeModel):
         kl_weight: float = 1.0,
         sigma_speed: float = 10.0,
         pixel_weight: float = 0.0,
+        at_most_pixels: bool = False,
     ) -> None:
         super().__init__()
         self.feature_noise, self.feature_stages = feature_noise, feature_stages
         self.per_channel, self.kl_weight = per_channel, kl_weight
         self.discriminate_reconstructions = discriminate_reconstructions
         self.sigma_speed, self.pixel_weight = sigma_speed, pixel_weight
+        self.at_most_pixels = at_most_pixels
         self.theta: nn.Parameter | None = None
         if feature_noise == "learned":
             self.theta = nn.Parameter(torch.zeros(8))
@@ -155,6 +157,8 @@ class VAEGAN(GenerativeModel):
                 log_sigma = self.sigma_speed * self.theta[stage]
                 nll = 0.5 * error * (-2 * log_sigma).exp() + log_sigma
                 self.track(f"log_sigma/{stage}", log_sigma)
+            if self.at_most_pixels:
+                weight *= min(1.0, images[0].numel() / error[0].numel())
             self.track(f"feature_mse/{stage}", error.mean())
             total = total + weight * nll.flatten(1).sum(1)
         return total
