@@ -103,10 +103,9 @@ class VAEGAN(GenerativeModel):
         self.track("logit/reconstruction", recoded_logits.mean())
         self.track("logit/prior", prior_logits.mean())
         share = 0.5 if self.discriminate_reconstructions else 0.0
-        loss = (
-            share * self.adversarial_loss.discriminator(real_logits, recoded_logits)
-            + (1 - share) * self.adversarial_loss.discriminator(real_logits, prior_logits)
-        )
+        loss = share * self.adversarial_loss.discriminator(real_logits, recoded_logits) + (
+            1 - share
+        ) * self.adversarial_loss.discriminator(real_logits, prior_logits)
         self.track("adversarial/discriminator", loss)
         if self.r1_gamma:
             loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
@@ -119,10 +118,9 @@ class VAEGAN(GenerativeModel):
         kl = kl_to_standard_normal(mu, logvar).mean()
         distance = self.feature_distance(images, self.sample(z)).mean()
         share = 0.5 if self.discriminate_reconstructions else 0.0
-        adversarial = (
-            share * self.adversarial_loss.generator(self.discriminator(recoded))
-            + (1 - share) * self.adversarial_loss.generator(self.discriminator(prior))
-        )
+        adversarial = share * self.adversarial_loss.generator(self.discriminator(recoded)) + (
+            1 - share
+        ) * self.adversarial_loss.generator(self.discriminator(prior))
         self.track("train/rate", kl)
         self.track("train/feature_distance", distance)
         self.track("train/adversarial", adversarial)

@@ -92,7 +92,7 @@ class Alarms:
         if share < EXPLAINED:
             self.warn(
                 "reconstructions",
-                f"reconstructions explain {share:.0%} of the pixels' variance in {len(real)} "
+                f"reconstructions explain {round(100 * share)}% of the pixels' variance in {len(real)} "
                 "validation images, where their mean explains 0%: the encoder is dead, or the decoder "
                 "does not heed it. Look at the reconstructions; try a smaller model.beta for a VAE, a "
                 "larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
