@@ -1,20 +1,8 @@
 """A trunk with a head: the encoder of a VAE or the discriminator of a GAN."""
 
-import math
 from typing import Protocol
 
 from torch import Tensor, nn
-
-
-def keep_variance(trunk: nn.Module, head: nn.Linear) -> None:
-    """He et al. 2015: signals keep their mean square through LeakyReLU(0.2) layers; linear head."""
-    for module in trunk.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, a=0.2, nonlinearity="leaky_relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    nn.init.normal_(head.weight, 0.0, 1 / math.sqrt(head.in_features))
-    nn.init.zeros_(head.bias)
 
 
 class Trunk(Protocol):
@@ -38,12 +26,9 @@ class Trunk(Protocol):
 class GaussianEncoder(nn.Module):
     """Images to the mean and log variance of q(z | x)."""
 
-    def __init__(self, trunk: Trunk, latent_dim: int, initialisation: str = "trunk") -> None:
+    def __init__(self, trunk: Trunk, latent_dim: int) -> None:
         super().__init__()
         self.trunk, self.head = trunk, trunk.head(2 * latent_dim)
-        if initialisation == "he":
-            assert isinstance(trunk, nn.Module)
-            keep_variance(trunk, self.head)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, C, H, W) to mu and logvar, (N, latent_dim) each, in float32."""
@@ -54,12 +39,9 @@ class GaussianEncoder(nn.Module):
 class Discriminator(nn.Module):
     """Images to a logit, high for real."""
 
-    def __init__(self, trunk: Trunk, initialisation: str = "trunk") -> None:
+    def __init__(self, trunk: Trunk) -> None:
         super().__init__()
         self.trunk, self.head = trunk, trunk.head(1)
-        if initialisation == "he":
-            assert isinstance(trunk, nn.Module)
-            keep_variance(trunk, self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, C, H, W) to logits (N,) in float32."""
