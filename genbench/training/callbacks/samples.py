@@ -55,10 +55,11 @@ class Samples(RunCallback):
             }
             reconstructions = draw_reconstructions(model, self.data, self.num // 2)
             compared = validation_psnr(model, self.data, COMPARED)
+            if model.players():  # a known answer needs no advice
+                self.alarms.look_at_samples(sheets["samples"], images)
+                self.alarms.look_at_reconstructions(model, images)
         if reconstructions is not None:
             sheets["reconstructions"] = reconstructions
-        if model.players():  # a known answer needs no advice
-            self.alarms.look_at_samples(sheets["samples"], images)
         for key, sheet in sheets.items():
             path = self.directory / f"{key}-{images:09d}.png"
             save_grid(self.data.to_pixels(sheet), self.data.levels, path)
