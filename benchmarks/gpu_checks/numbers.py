@@ -168,19 +168,22 @@ def penalties(folder: Path) -> str:
 
 @check()
 def half_precision_is_the_same_training(folder: Path) -> str:
-    """bf16: means as float32's after 100 steps; 1 and 10 steps at a time are equal bit for bit (mlp)."""
-    # vae-gan: a rate at which rounding does not grow within these steps
-    slow = {"vae-gan": ["model.autoencoder_optimizer.lr=1e-4"]}
+    """bf16: means as float32's over 20 steps; 1 and 10 steps at a time are equal bit for bit (mlp).
+
+    Not over more: vae-gan is chaotic, and after 100 steps at this rate a change of 1e-6 in the first
+    weights has moved its means in float32 by as much as bf16 does (by up to a tenth).
+    """
+    slow = {"vae-gan": ["model.autoencoder_optimizer.lr=1e-3"]}
     for model in ("vae", "gan", "vae-gan"):
         rates = slow.get(model, [])
         full, half = (
-            fit(folder, f"model={model}", *rates, f"trainer.precision={taken}", steps=100).means
+            fit(folder, f"model={model}", *rates, f"trainer.precision={taken}", steps=20).means
             for taken in ("32-true", "bf16-mixed")
         )
         off = {
             name: (full[name], half[name])
             for name in full
-            if not math.isclose(full[name], half[name], rel_tol=0.1, abs_tol=0.1)
+            if not math.isclose(full[name], half[name], rel_tol=0.03, abs_tol=0.03)
         }
         demand(not off, f"{model}: {off}")
         taken = "trainer.precision=bf16-mixed"
