@@ -186,7 +186,7 @@ def record(
             "sample_images_per_second": evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
             "selection_seconds": evaluation.selection_seconds,  # of those of the training
-            "scoring_seconds": evaluation.seconds,
+            "scoring_seconds": evaluation.watch.rounded(),
             "device": describe_device(engine.device),
         },
         scores=scores,
