@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
         {
             "created": now.isoformat(timespec="seconds"),
             "evaluation": protocol,
+            "seconds": evaluation.watch.rounded(),
             "scores": [score.to_dict() for score in scores],
         },
     )

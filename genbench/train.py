@@ -197,7 +197,7 @@ def record(
             "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
             "selection_seconds": evaluation and evaluation.selection_seconds,  # of the training's
-            "scoring_seconds": evaluation and evaluation.seconds,
+            "scoring_seconds": evaluation and evaluation.watch.rounded(),
             "device": describe_device(engine.device),
         },
         scores=scores,

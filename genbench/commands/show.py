@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.commands.arguments import outputs_argument
+from genbench.comparison.costs import spent_on_scores
 from genbench.comparison.settings import images_text
 from genbench.comparison.tables import number
 from genbench.errors import DONE
@@ -110,7 +111,13 @@ def _cost(result: Result) -> list[str]:
             f"  skipped      {count:,} steps of the {player}: the loss or a gradient was NaN or infinite"
         )
     if budget.get("seconds"):
-        lines.append(f"  training     {budget['seconds']:.1f} s")
+        chosen = cost.get("selection_seconds")
+        within = f", {chosen:.1f} s of it to select the best weights" if chosen else ""
+        lines.append(f"  training     {budget['seconds']:.1f} s{within}")
+    if spent := spent_on_scores(result):
+        parts = sorted(spent.items(), key=lambda part: -part[1])
+        said = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts if seconds >= 0.05)
+        lines.append(f"  scoring      {sum(spent.values()):.1f} s: {said}".removesuffix(": "))
     for name in ("train", "sample"):
         speed = cost.get(f"{name}_images_per_second")
         if speed:

@@ -47,7 +47,7 @@ class Evaluation:
     `cache`. For `num_samples`, `seed` and `pixels` see GeneratedSet.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
     is shared by `devices` processes, with the same scores; reconstructions and likelihoods are left to
-    the first one. A metric that is None is left out. `seconds` says how this process spent its time.
+    the first one. A metric that is None is left out. `watch` says how this process spent its time.
     """
 
     def __init__(
@@ -101,23 +101,9 @@ class Evaluation:
                 raise UserMistake(
                     f"{what} has too few images: this evaluation needs at least {needed}"
                 )
-        others = alternatives(data.image_size, data.channels, trained)
-        try:
-            self.extractor.prepare()
-        except MissingWeights as error:
-            raise UserMistake(f"{error.reason}: choose {others}, or {error.remedy}") from error
         if self.reconstruction is not None:
             self.reconstruction.prepare(data, self.folder / "extractors")
-        two = torch.from_numpy(data.pixels("train")[:2].copy())
-        try:
-            with torch.no_grad():
-                self.extractor(two, data.levels)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise UserMistake(
-                f"the extractor {self.extractor.name} cannot read the images of {data.name} "
-                f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
-                f"choose {others} ({first_line(error)})"
-            ) from error
+        _check_extractor(self.extractor, data, trained)
 
     def __call__(
         self,
@@ -167,11 +153,6 @@ class Evaluation:
                     with self.watch.timing(name):
                         scores += metric(request)
         return [of_split(score, self.split) for score in scores]
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds of all scoring so far, by what they were spent on: `sample`, `features`, each metric."""
-        return {name: round(spent, 3) for name, spent in self.watch.seconds.items()}
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
@@ -260,6 +241,25 @@ class Evaluation:
             self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
         floors = self._floors[key]
         return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch)
+
+
+def _check_extractor(extractor: Extractor, data: ImageData, trained: bool) -> None:
+    """Raise UserMistake unless the extractor has its weights and can read the images."""
+    others = alternatives(data.image_size, data.channels, trained)
+    try:
+        extractor.prepare()
+    except MissingWeights as error:
+        raise UserMistake(f"{error.reason}: choose {others}, or {error.remedy}") from error
+    two = torch.from_numpy(data.pixels("train")[:2].copy())
+    try:
+        with torch.no_grad():
+            extractor(two, data.levels)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UserMistake(
+            f"the extractor {extractor.name} cannot read the images of {data.name} "
+            f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
+            f"choose {others} ({first_line(error)})"
+        ) from error
 
 
 def seed_of(split: Split, seed: int) -> int:

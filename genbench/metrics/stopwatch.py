@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds of this process, by what they were spent on; parts do not overlap.
+    """Seconds of this process by what they were spent on: `sample`, `features`, each metric; no overlaps.
 
     Work on a GPU counts where its result is waited for.
     """
@@ -19,6 +19,10 @@ class Stopwatch:
         """Count seconds that were measured elsewhere, within the part that is timed or outside."""
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
         self._inner += seconds
+
+    def rounded(self) -> dict[str, float]:
+        """The seconds so far, to a millisecond."""
+        return {what: round(spent, 3) for what, spent in self.seconds.items()}
 
     @contextmanager
     def timing(self, what: str) -> Iterator[None]:
