@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fixtures.places import CONFIGS
+from genbench.launch.task import resolve
 
 
 def options(group: str) -> list[str]:
@@ -91,3 +92,11 @@ def test_every_experiment_composes_and_opens_with_its_command(experiment):
     text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
     assert "# genbench train" in text
     assert "?" in text  # the question that it answers
+
+
+def test_a_root_that_exists_is_recorded_as_an_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cats").mkdir()
+    for root, recorded in (("cats", str(tmp_path / "cats")), ("s3://dogs", "s3://dogs")):
+        dataset = resolve(configure("dataset=image-folder", f"dataset.root={root}"))["dataset"]
+        assert (dataset["root"], dataset["name"]) == (recorded, root.split("/")[-1])

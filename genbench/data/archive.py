@@ -15,6 +15,11 @@ from genbench.data.source import signatures
 
 ENCRYPTED = 1  # bit of a zip entry's flags
 
+METHODS = (  # Windows packs files above 2 GB by another, Deflate64
+    *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),
+    *([zipfile.ZIP_ZSTANDARD] if hasattr(zipfile, "ZIP_ZSTANDARD") else []),  # from Python 3.14 on
+)
+
 NO_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error)
 
 DAMAGED = (
@@ -76,7 +81,10 @@ class Directory(Files):
         """Look for the folder."""
         if self.root.is_dir():
             return None
-        return f"dataset.root={self.root} is not a folder or a zip: give the one with your pictures"
+        return (
+            f"dataset.root={self.root} is not a folder or a zip that exists: give the one with your "
+            "pictures"
+        )
 
     def names(self) -> list[str]:
         """All files but those whose names begin with a dot, sorted."""
@@ -121,7 +129,7 @@ class Archive(Files):
         self._opening = threading.Lock()
 
     def problem(self) -> str | None:
-        """Read the table of contents and look for a password."""
+        """Read the table of contents; look for a password, and for other methods of compression."""
         try:
             entries = self.entries()
         except OSError as error:
@@ -131,13 +139,18 @@ class Archive(Files):
                 f"dataset.root={self.root} is neither a folder nor a readable zip ({error}): get it "
                 "again if it is half downloaded, or unpack it and give the folder"
             )
-        locked = next((name for name, info in entries.items() if info.flag_bits & ENCRYPTED), None)
-        if locked is None:
-            return None
-        return (
-            f"dataset.root={self.root} is encrypted ({locked} needs a password): unpack it and give "
-            "the folder, or make a zip without a password"
-        )
+        for name, info in entries.items():
+            why = f"{name} needs a password" if info.flag_bits & ENCRYPTED else ""
+            if info.compress_type not in METHODS:
+                why = (
+                    f"{name} is compressed by method {info.compress_type}, which Python cannot read"
+                )
+            if why:
+                return (
+                    f"dataset.root={self.root} cannot be read as it is ({why}): unpack it and give "
+                    "the folder, or make a plain zip of it"
+                )
+        return None
 
     def entries(self) -> dict[str, zipfile.ZipInfo]:
         """Entries that are files, by name below the root. Raises OSError or one of NO_ZIP."""

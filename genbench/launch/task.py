@@ -272,6 +272,9 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         for name, path in list(cfg.paths.items()):
             if path is not None:
                 cfg.paths[name] = os.path.abspath(os.path.expanduser(str(path)))
+        root = OmegaConf.select(cfg, "dataset.root")
+        if root is not None and os.path.exists(os.path.expanduser(str(root))):
+            cfg.dataset.root = os.path.abspath(os.path.expanduser(str(root)))
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserMistake(mistakes.explain_value(error)) from error

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fixtures.data import draw, make_folder, make_images
-from fixtures.zips import encoded, locked, pictures, write_zip, zip_folder
+from fixtures.zips import deflated64, encoded, locked, pictures, write_zip, zip_folder
 from genbench.data.folders import Folder
 from genbench.data.splits import SPLITS
 from genbench.errors import UserMistake
@@ -128,9 +128,16 @@ def test_a_zip_with_a_bad_picture_or_none_gets_a_sentence(tmp_path, what):
         own(tmp_path, write_zip(tmp_path / "p.zip", entries)).prepare_data()
 
 
-def test_a_zip_with_a_password_is_refused_before_it_is_read(tmp_path):
-    path = locked(write_zip(tmp_path / "p.zip", pictures()))
-    with pytest.raises(UserMistake, match="p.zip is encrypted .cats/01.png needs a password"):
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (locked, "p.zip cannot be read as it is .cats/01.png needs a password.: unpack it"),
+        (deflated64, "p.zip cannot be read as it is .cats/01.png is compressed by method 9"),
+    ],
+)
+def test_a_zip_that_python_cannot_read_is_refused_before_training(tmp_path, change, sentence):
+    path = change(write_zip(tmp_path / "p.zip", pictures()))
+    with pytest.raises(UserMistake, match=sentence):
         own(tmp_path, path).prepare_data()
 
 
