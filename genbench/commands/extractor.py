@@ -19,6 +19,7 @@ USAGE = """\
 usage: genbench extractor list
        genbench extractor train --dataset NAME [key=value ...] [--architecture lenet|convnet]
                                 [--epochs N] [--seed N] [--device auto|cpu|cuda] [--out FOLDER]
+                                [--precision auto|32-true|bf16-mixed]
 
 Distances between images are taken in the features of a fixed network. For digits, MNIST and CIFAR-10 a
 small classifier is shipped; for another dataset of small images train one here, once: it goes to the
@@ -73,6 +74,12 @@ def train_extractor(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="of a convnet's training"
     )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "32-true", "bf16-mixed"),
+        help="of a convnet's training (default: bf16-mixed on a GPU)",
+    )
     parser.add_argument("settings", nargs="*", help="as in genbench train: dataset.root=..., ...")
     arguments = parser.parse_intermixed_args(list(argv))
     overrides = list(arguments.settings)
@@ -83,7 +90,9 @@ def train_extractor(argv: Sequence[str]) -> int:
         overrides.append(f"paths.data={arguments.data}")
     from genbench.metrics.extractors.training import Training, write  # slow: imports torch
 
-    training = Training(architecture, arguments.epochs, arguments.device, arguments.seed)
+    training = Training(
+        architecture, arguments.epochs, arguments.device, arguments.seed, arguments.precision
+    )
     training.device_for()
     data, cache = compose_data(dataset, overrides)
     path = write(arguments.name, dataset, data, arguments.out or cache / "extractors", training)

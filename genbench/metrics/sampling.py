@@ -132,11 +132,8 @@ class _Clock:
         self.laps.append((images, lambda: start.elapsed_time(end) / 1000))
 
     def stop(self) -> None:
-        """Tell the stopwatch. The GPU's seconds passed while the host waited for features."""
-        seconds = sum(lap() for _, lap in self.laps)
-        self.watch.add("sample", seconds)
-        if self.device.type == "cuda":
-            self.watch.add("features", -seconds)
+        """Tell the stopwatch, when the GPU has sampled everything."""
+        self.watch.add("sample", sum(lap() for _, lap in self.laps))
 
     @staticmethod
     def _event() -> torch.cuda.Event:

@@ -55,11 +55,12 @@ def train(
     flip: bool,
     device: torch.device,
     seed: int,
+    half: bool,
 ) -> Network:
     """Fit a network to level indices (N, C, S, S) uint8 with classes (N,); folded, on the CPU.
 
-    `flip` mirrors half of the images. On a GPU in bfloat16, otherwise in float32. Raises UserMistake for
-    images below 8 pixels.
+    `flip` mirrors half of the images; `half` computes in bfloat16. Raises UserMistake for images below
+    8 pixels.
     """
     if pixels.shape[-1] < SMALLEST:
         raise UserMistake(
@@ -84,7 +85,7 @@ def train(
     began, network = time.perf_counter(), network.train()
     for epoch in range(epochs):
         for shown, own in images.epoch(draw, batch):
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 logits = network(shown).logits
             loss = F.cross_entropy(logits.float(), labels[own], label_smoothing=SMOOTHING)
             optimizer.zero_grad()
@@ -99,7 +100,7 @@ def train(
     return folded(network.eval())
 
 
-def recipe(epochs: int, flip: bool, seed: int, device: torch.device) -> dict[str, Any]:
+def recipe(epochs: int, flip: bool, seed: int, half: bool) -> dict[str, Any]:
     """What the card says of the training."""
     return {
         "optimizer": "SGD with Nesterov momentum, one cycle",
@@ -113,7 +114,7 @@ def recipe(epochs: int, flip: bool, seed: int, device: torch.device) -> dict[str
         + (", mirrored" if flip else ""),
         "epochs": epochs,
         "seed": seed,
-        "precision": "bf16" if device.type == "cuda" else "float32",
+        "precision": "bf16" if half else "float32",
         "stored": "float16, norms folded",
         "version": 1,
     }

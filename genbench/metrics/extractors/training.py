@@ -90,7 +90,13 @@ def _reproducible() -> Iterator[None]:
 
 
 def train_convnet(
-    data: Labelled, classes: int, epochs: int, flip: bool, device: torch.device, seed: int
+    data: Labelled,
+    classes: int,
+    epochs: int,
+    flip: bool,
+    device: torch.device,
+    seed: int,
+    half: bool,
 ) -> nn.Module:
     """Fit a residual network on `device`, in half precision at the end; no global generator is moved."""
     with (
@@ -108,6 +114,7 @@ def train_convnet(
             flip=flip,
             device=device,
             seed=seed,
+            half=half,
         )
     return (
         network.half().float().to(memory_format=torch.channels_last)
@@ -278,6 +285,7 @@ class Training(NamedTuple):
     epochs: int | None = None
     device: str = "auto"  # auto, cpu or cuda; a lenet is trained on the CPU
     seed: int = SEED
+    precision: str = "auto"  # of a convnet: 32-true, bf16-mixed; auto: the latter on a GPU
 
     def device_for(self) -> torch.device:
         """Raises UserMistake for a device that is not there or not of this architecture."""
@@ -297,8 +305,11 @@ class Training(NamedTuple):
             epochs = self.epochs or max(EPOCHS, IMAGES // n)
             return train(train_split, classes, epochs, self.seed).eval(), _recipe(epochs, self.seed)
         epochs = self.epochs or max(convnet_training.EPOCHS, convnet_training.IMAGES // n)
-        network = train_convnet(train_split, classes, epochs, flip, device, self.seed)
-        return network.eval(), convnet_training.recipe(epochs, flip, self.seed, device)
+        half = self.precision == "bf16-mixed" or (
+            self.precision == "auto" and device.type == "cuda"
+        )
+        network = train_convnet(train_split, classes, epochs, flip, device, self.seed, half)
+        return network.eval(), convnet_training.recipe(epochs, flip, self.seed, half)
 
 
 def write(
@@ -317,6 +328,10 @@ def write(
     content = save(_stored(network, training.architecture))
     sha256 = hashlib.sha256(content).hexdigest()
     name = name or f"{data.name}-{training.architecture}-{sha256[:8]}"
+    path = folder / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:  # before the card, which takes a while
+        temporary.write_bytes(content)
     card = {
         "name": name,
         "sha256": sha256,
@@ -332,10 +347,6 @@ def write(
         "goldens": goldens(network, splits),
         "made_with": _made_with(training.architecture, device),
     }
-    path = folder / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
     write_json(path.with_suffix(".json"), card)
     ARCHITECTURES[training.architecture](str(path)).prepare()
     return path

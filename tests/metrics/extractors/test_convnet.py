@@ -33,7 +33,7 @@ def two_classes(n):
 
 def fit(pixels, labels, epochs=8, seed=0, flip=True):
     return convnet_training.train(
-        pixels, labels, 2, levels=256, epochs=epochs, flip=flip, device=CPU, seed=seed
+        pixels, labels, 2, levels=256, epochs=epochs, flip=flip, device=CPU, seed=seed, half=False
     )
 
 
