@@ -20,8 +20,9 @@ Departures, each with its reason (figures in docs/log.md):
 - Only samples of the prior are fakes (`discriminate_reconstructions=False`), as in the authors' code for
   CelebA (https://github.com/andersbll/autoencoding_beyond_pixels, `discriminate_ae_recon`). In the
   paper's L_GAN reconstructions are fakes too; here half of L_GAN's weight, so that gamma means the same.
-- R1 in place of BatchNorm in the discriminator, and none of the code's rules that pause a player.
-- The decoder's adversarial loss is the non-saturating one, Goodfellow et al. 2014.
+- The discriminator has R1 (Mescheder et al. 2018) in place of BatchNorm, and no player ever pauses, as
+  the authors' code has it.
+- The decoder's part of L_GAN is any adversarial loss, non-saturating (Goodfellow et al. 2014) by default.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,6 +130,7 @@ class VAEGAN(GenerativeModel):
         features = self.discriminator.features(reconstructions)[self.feature_stage].float()
         if self.feature_likelihood is None:
             return 0.5 * (features - target).square().flatten(1).sum(1)
+        self.track("train/feature_sigma", self.feature_likelihood.log_sigma.exp())
         return -self.feature_likelihood.log_prob(target, features, images[0].numel())
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
 - *All samples alike*: between the images of the sample grid there is less than a twentieth of the
   variance that there is between real ones, on two grids in a row or on the final one.
-- *Reconstructions explain too little*: of the pixels' variance between validation images less than a
-  tenth, by the final weights. What is measured is 1 - error / variance: the mean squared error of the
-  reconstructions over that of the images' mean, which is 0 for a decoder that always shows the mean
-  and below 0 for one that shows other images. It has no unit, so that it means the same for 64 pixels
-  and for 3072, where a rate in nats does not.
+- *Reconstructions know nothing of their images*, by the final weights: the squared distance to its own
+  image is on average less than a tenth smaller than that to any image (`nearness`). It is measured in
+  pixels, and is 0 for a decoder that does not use its latents, whatever it shows: the mean image, grey,
+  or sharp images of something else. It has no unit, so that it means the same for 64 pixels and for
+  3072, where a rate in nats does not.
 - *Symptoms of the model's own* (see the contract): a tracked mean stays below a value for a tenth of
   the budget. The first tenth of the budget is left out.
 """
@@ -25,7 +25,7 @@ from genbench.models.drawing import evaluating
 from genbench.models.symptoms import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
-EXPLAINED = 0.1  # share of the pixels' variance
+NEARER = 0.1  # least `nearness` of reconstructions
 LONG = 0.1  # share of the budget
 REAL, AT_ONCE = 512, 64  # validation images, and how many of them are reconstructed together
 log = logging.getLogger("genbench")
@@ -36,14 +36,16 @@ def variance(images: Tensor) -> float:
     return float(images.float().var(dim=0).mean())
 
 
-def explained(images: Tensor, reconstructions: Tensor) -> float:
-    """Share of the pixels' variance between images (N, C, H, W) that reconstructions explain.
+def nearness(images: Tensor, reconstructions: Tensor) -> float:
+    """1 - E |x_i - r_i|^2 / E |x_i - r_j|^2 over all i and j, for images and reconstructions (N, C, H, W).
 
-    1 - error / variance, at most 1, 0 for the images' mean; NaN where the images are all alike.
+    1 for perfect reconstructions, 0 for such as do not depend on the image; NaN where all are alike.
     """
-    error = (images.float() - reconstructions.float()).square().mean()
-    between = images.float().var(dim=0, correction=0).mean()
-    return float(torch.where(between > 0, 1 - error / between, math.nan))
+    real, rebuilt = images.float(), reconstructions.float()
+    own = (real - rebuilt).square().mean()
+    spread = real.var(dim=0, correction=0) + rebuilt.var(dim=0, correction=0)
+    any_other = (spread + (real.mean(0) - rebuilt.mean(0)).square()).mean()
+    return float(torch.where(any_other > 0, 1 - own / any_other, math.nan))
 
 
 class Alarms:
@@ -88,14 +90,14 @@ class Alarms:
         with evaluating(model):
             parts = torch.split(real, AT_ONCE)
             rebuilt = torch.cat([model.reconstruct(part.to(model.device)).cpu() for part in parts])
-        share = explained(real, rebuilt)
-        if share < EXPLAINED:
+        near = nearness(real, rebuilt)
+        if near < NEARER:
             self.warn(
                 "reconstructions",
-                f"reconstructions explain {round(100 * share)}% of the pixels' variance in {len(real)} "
-                "validation images, where their mean explains 0%: the encoder is dead, or the decoder "
-                "does not heed it. Look at the reconstructions; try a smaller model.beta for a VAE, a "
-                "larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
+                f"reconstructions of {len(real)} validation images are {round(100 * near)}% nearer to "
+                "their own image than to any, in squared distance of pixels: the encoder is dead, or the "
+                "decoder does not heed it. Look at the reconstructions; try a smaller model.beta for a "
+                "VAE, a larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
             )
 
     def _real_images(self) -> Tensor:

@@ -32,6 +32,8 @@ DEFAULTS_OF_BEFORE = {
         "model.autoencoder_optimizer.betas=[0.0,0.99]",
         "model.gamma=0.033",
         "model.r1_gamma=1.0",
+        "~model.feature_likelihood",
+        "~model.discriminate_reconstructions",
     ],
     "gan-hinge,lsgan,wgan-gp,noise,replay,blur,mode-drop": [],
 }
