@@ -17,6 +17,7 @@ import pytest
 from fixtures.places import environment
 from fixtures.training import SMOKE, genbench, go, make, scores
 from genbench import train
+from genbench.runs.history import PSNR, read_history
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
 
@@ -51,6 +52,10 @@ def test_a_run_leaves_its_whole_record(first_run, model):
     assert "fd_lenet-digits-v1" in names
     assert any(name.startswith("elbo") for name in names) == (model in ("vae", "vae-gan"))
     assert any(name.startswith("bits_per_dim") for name in names) == (model == "vae")
+    reconstructed = {"psnr", "ssim", "rfd_lenet-digits-v1"}
+    assert reconstructed & set(names) == (reconstructed if model in ("vae", "vae-gan") else set())
+    spent = result.cost["scoring_seconds"]
+    assert {"sample", "features", "frechet", "copy_rate", "bounds"} <= set(spent)
     assert all(score.card and score.protocol for score in result.scores)
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {"config.yaml", "status.json", "result.json", "environment.json", "log.txt"} <= files
@@ -70,6 +75,14 @@ def test_history_counts_images_and_names_every_loss(first_run):
     assert int(rows[-1]["images"]) == 640
     assert {"loss/generator", "loss/discriminator", "logit/real"} <= set(rows[0])
     assert all(math.isfinite(float(row["loss/generator"])) for row in rows)
+
+
+def test_the_history_of_a_model_with_an_encoder_has_the_psnr_of_validation_images(first_run):
+    for model in ("vae", "vae-gan"):
+        points = read_history(first_run(model)[0])[PSNR]
+        assert points[-1][0] == 640
+        assert all(0 < value < 40 for _, value in points)
+    assert PSNR not in read_history(first_run("gan")[0])
 
 
 @pytest.mark.parametrize("model", ["vae", "gan", "vae-gan"])

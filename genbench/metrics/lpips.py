@@ -42,7 +42,7 @@ class LPIPS:
         self.network: nn.Module | None = None
         self.card: dict[str, Any] = {
             "network": "alex",
-            "sha256": SHA256,
+            "sha256": SHA256,  # of AlexNet; those of the layers' weights are torchmetrics'
             "linear": "0.1",
             "channels": "3; grey repeated",
             "version": 1,

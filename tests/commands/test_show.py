@@ -276,6 +276,17 @@ def test_what_an_image_takes_in_each_network_is_shown(run, shown):
     assert "decoder 86,592\n" in shown("b") and "multiply-adds" not in shown("b")
 
 
+def test_show_says_how_the_seconds_were_spent(run, shown):
+    path = run("a") / "result.json"
+    content = json.loads(path.read_text())
+    spent = {"sample": 0.21, "features": 1.0, "bounds": 2.5, "psnr": 0.001}
+    content["cost"] |= {"selection_seconds": 3.0, "scoring_seconds": spent}
+    path.write_text(json.dumps(content))
+    text = shown("a")
+    assert "  training     10.5 s, 3.0 s of it to select the best weights\n" in text
+    assert "  scoring      3.7 s: bounds 2.5, features 1.0, sample 0.2\n" in text
+
+
 def test_cards_are_printed_only_with_the_flag(run, shown):
     run("a", [score("fd", 7.0)])
     assert "extractor" not in shown("a")
