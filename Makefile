@@ -1,6 +1,6 @@
 # Every target sets up what it needs; only `install` talks to the network.
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test bench
+.PHONY: help install demo check test bench gpu-check
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +12,7 @@ DEMO := outputs/demo
 TESTED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## .venv with everything in its tested version
 
@@ -41,3 +41,6 @@ test: $(STAMP)  ## the test suite; make test ARGS='-m "not slow"' for the quick 
 
 bench: $(STAMP)  ## how fast training and scoring are on this machine
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gpu-check: $(STAMP)  ## what runs differently on a GPU, tried once on this machine's
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)

@@ -81,5 +81,6 @@ def _unknown(verb: str) -> str:
     near = difflib.get_close_matches(verb, VERBS, n=1)
     if near:
         return f"there is no command {verb}: did you mean {near[0]}?"
-    hint = f"did you mean genbench train {verb}? " if "=" in verb else ""
-    return f"there is no command {verb}: {hint}There are {', '.join(VERBS)}"
+    if "=" in verb:
+        return f"there is no command {verb}: did you mean genbench train {verb}?"
+    return f"there is no command {verb}, but {', '.join(VERBS)}"

@@ -1,15 +1,18 @@
 """The device of a run: CPU or GPU, memory and threads."""
 
 import ctypes
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genbench.errors import GenbenchError, UserMistake
+from genbench.errors import GenbenchError, Notice, UserMistake
 from genbench.models.contract import GenerativeModel
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 SHARED_WORK = 150_000_000  # FLOPs of the decoder per batch above which several threads are faster
 MALLOPT = {  # by name: (glibc's number of the parameter, value in bytes)
     "mmap_threshold": (-3, 1 << 30),
@@ -29,19 +32,64 @@ def keep_freed_memory() -> None:
                 MALLOC[name] = value
 
 
-def device_of(accelerator: str) -> torch.device:
-    """The device of a single process; UserMistake if a GPU is asked for and PyTorch sees none."""
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+def device_of(accelerator: str, option: str = "trainer.accelerator") -> torch.device:
+    """The device of this process: of several GPUs the one of its rank on this machine.
+
+    Raises UserMistake for an accelerator that is none of `ACCELERATORS`, and if a GPU is asked for and
+    PyTorch sees none. `option` is what the user has set, for these sentences.
+    """
+    if accelerator not in ACCELERATORS:
+        apple = " (genbench does not compute on Apple GPUs)" if accelerator == "mps" else ""
         raise UserMistake(
-            "trainer.accelerator=gpu, but PyTorch sees no GPU here: choose trainer=cpu, or look at "
+            f"{option}={accelerator} is not one of {', '.join(ACCELERATORS)}{apple}: choose cpu, or "
+            "gpu for NVIDIA's and AMD's"
+        )
+    if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserMistake(
+            f"{option}={accelerator}, but PyTorch sees no GPU here: choose cpu, or look at "
             "`genbench doctor`"
         )
-    use_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+    # before anything is put on a GPU, so that the ranks of a machine do not meet on its first one
+    index = (
+        local_rank() % torch.cuda.device_count()
+    )  # a task that is bound to its GPU sees that alone
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def device_of_run(trained: str, asked: str | None) -> torch.device:
+    """Where a run that exists is sampled or scored: `asked`, else the best that this machine has.
+
+    `trained` is the accelerator of the run's config. A Notice says so where the device is of another
+    kind. Raises UserMistake if a GPU is asked for and PyTorch sees none.
+    """
+    device = device_of(asked or "auto", "--device")
+    other = "cuda" if device.type == "cpu" else "cpu"
+    if asked is None and trained in {"cuda": ("gpu", "cuda"), "cpu": ("cpu",)}[other]:
+        names = {"cpu": "the CPU", "cuda": "a GPU"}
+        warnings.warn(
+            f"the run was trained on {names[other]}, and this is computed on {names[device.type]}: "
+            "numbers agree within rounding",
+            Notice,
+            stacklevel=2,
+        )
+    return device
+
+
+def local_rank() -> int:
+    """Number of this process among those of its machine, as torchrun, Lightning or srun count them."""
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
 
 
 def resolve_devices(devices: int, device: torch.device) -> int:
-    """Number of devices to use, -1 resolved to all of them; UserMistake if there are fewer."""
+    """Number of devices to use, -1 resolved to all GPUs, or one CPU process.
+
+    Raises UserMistake for a number that is none, and if this machine has fewer.
+    """
+    if not isinstance(devices, int) or isinstance(devices, bool) or (devices != -1 and devices < 1):
+        raise UserMistake(f"trainer.devices={devices}: give 1 or more, or -1 for all GPUs")
     if device.type == "cpu":
         return max(1, devices)
     available = torch.cuda.device_count()
@@ -57,9 +105,17 @@ def gpu_of_rank(rank: int) -> int:
     """Index of the GPU that process `rank` uses; UserMistake if this machine has fewer GPUs."""
     if rank >= torch.cuda.device_count():
         raise UserMistake(
-            f"evaluation.devices is above the {torch.cuda.device_count()} that this machine has"
+            f"evaluation.devices is above the {torch.cuda.device_count()} GPUs of this machine: choose "
+            f"evaluation.devices={torch.cuda.device_count()}"
         )
     return rank
+
+
+def check_extracting(devices: int, device: torch.device) -> None:
+    """Refuse an evaluation with more GPUs than there are, before anything is trained."""
+    if device.type == "cuda":
+        for rank in range(devices):
+            gpu_of_rank(rank)
 
 
 def choose_threads(model: GenerativeModel, batch_size: int) -> None:

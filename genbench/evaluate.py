@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from genbench.data.contract import ImageData
 from genbench.data.splits import SPLITS
-from genbench.device import choose_threads, device_of, gpu_of_rank
-from genbench.errors import DONE, UserMistake
+from genbench.device import choose_threads, device_of_run, gpu_of_rank
+from genbench.errors import DONE, UserMistake, notices_to
 from genbench.metrics.evaluation import AVERAGED, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
 from genbench.models.contract import GenerativeModel
@@ -60,7 +60,12 @@ def run_feature_worker(
 
 
 def main(argv: list[str]) -> int:
-    """Score a run directory under the protocol of a file; returns the exit code."""
+    """Score a run directory under the protocol of a file; returns the exit code.
+
+    `argv` is RUN PROTOCOL [--device cpu|cuda] [--share ...]: see `run_feature_worker`.
+    """
+    asked = argv[3] if argv[2:3] == ["--device"] else None
+    argv = argv[:2] + argv[4:] if asked else argv
     if len(argv) != 2 and "--share" not in argv[2:3]:
         raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
     directory, path = Path(argv[0]), Path(argv[1])
@@ -69,8 +74,9 @@ def main(argv: list[str]) -> int:
     evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
     model, data, config = loading.load_run(directory)
     choose_threads(model, config["budget"]["batch_size"])  # those of the training: the same sums
-    evaluation.prepare(data)
-    device = device_of(config["trainer"]["accelerator"])
+    evaluation.prepare(data, trained=True)
+    with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
+        device = device_of_run(config["trainer"]["accelerator"], asked)
     if len(argv) > 2:
         run_feature_worker(directory, evaluation, model, data, device, argv[3:])
         return DONE

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from genbench.data.contract import ImageData
-from genbench.device import device_of, memory_for
-from genbench.errors import DONE, UserMistake
+from genbench.device import device_of_run, memory_for
+from genbench.errors import DONE, UserMistake, notices_to
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--checkpoint", default="final", help="final or last (default final)")
     result.add_argument(
         "--weights", choices=("raw", "ema"), default="raw", help="of the decoder (default raw)"
+    )
+    result.add_argument(
+        "--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)"
     )
     result.add_argument("--out", type=Path, help="the PNG (default RUN/samples/<kind>-<seed>.png)")
     kind = result.add_mutually_exclusive_group()
@@ -45,7 +48,8 @@ def main(argv: list[str]) -> int:
         )
     trainer.quieten_lightning()
     model, data, config = loading.load_run(options.run, options.checkpoint)
-    model.to(device_of(config["trainer"]["accelerator"]))
+    with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
+        model.to(device_of_run(config["trainer"]["accelerator"], options.device))
     if options.weights == "ema" and loading.load_average(options.run, model) is None:
         raise UserMistake(
             f"{options.run.name} kept no average of its weights: train with ema=standard, or leave "

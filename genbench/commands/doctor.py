@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from genbench import __version__
 from genbench.errors import DONE, FAILED
 from genbench.launch import wandb_access
 from genbench.launch.host import physical_cores
@@ -81,7 +82,7 @@ def _print(findings: Sequence[Finding]) -> None:
 # --- checks -------------------------------------------------------------------------------------
 def _python() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()}, {sys.executable}")
-    yield Finding("genbench", "ok", f"{version('genbench')}, {Path(__file__).parents[1]}")
+    yield Finding("genbench", "ok", f"{__version__}, {Path(__file__).parents[1]}")
 
 
 def _packages() -> Iterator[Finding]:

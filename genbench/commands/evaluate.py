@@ -17,10 +17,12 @@ from genbench.runs.directory import find_run
 from genbench.runs.paths import default_outputs
 
 USAGE = """\
-usage: genbench evaluate RUN ... [key=value ...]
+usage: genbench evaluate RUN ... [key=value ...] [--device cpu|cuda]
 
 Scores the final weights of runs again. Settings that are not given are those of the run. The scores
-are written to the run's folder evaluations/, each with its card; result.json is never changed.
+are written to the run's folder evaluations/, each with its card; result.json is never changed. A run of
+evaluation=none is scored as by evaluation=quick, unless another is chosen.
+Scores are computed on a GPU if there is one, or where --device says.
 
   genbench evaluate latest evaluation.num_samples=5000
   genbench evaluate 20260101 20260102 evaluation=full"""
@@ -34,8 +36,9 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
     if wants_help(argv):
         print(USAGE)
         return DONE
-    overrides = [a for a in argv if "=" in a and not Path(a).exists()]
-    references = [a for a in argv if a not in overrides]
+    device, rest = _device(argv)
+    overrides = [a for a in rest if "=" in a and not Path(a).exists()]
+    references = [a for a in rest if a not in overrides]
     if not references or any(r.startswith("-") for r in references):
         raise UserMistake(
             "evaluate needs a run: genbench evaluate latest evaluation.num_samples=5000"
@@ -50,24 +53,39 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
         with tempfile.TemporaryDirectory(prefix="genbench-evaluate-") as scratch:
             path = Path(scratch) / "config.yaml"
             path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
-            codes.append(run_verb([str(directory), str(path)], "evaluate", argv, worker))
+            codes.append(run_verb([str(directory), str(path), *device], "evaluate", argv, worker))
         if codes[-1] == INTERRUPTED:
             return INTERRUPTED
     return max(codes)
+
+
+def _device(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split off `--device X` or `--device=X`: ([`--device`, X] or nothing, the rest)."""
+    rest, device = [], []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name != "--device":
+            rest.append(argument)
+            continue
+        value = value if equals else next(arguments, "")
+        if value not in ("cpu", "cuda"):
+            raise UserMistake(f"--device {value or 'without a value'}: choose cpu or cuda")
+        device = ["--device", value]
+    return device, rest
 
 
 def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The run's `evaluation` and `extractor` blocks with `overrides` applied.
 
     A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run. UserMistake
-    for overrides of other groups.
+    for overrides of other groups. A run without an evaluation gets the default one.
     """
     for override in overrides:
-        if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
-            raise UserMistake(
-                f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
-            )
+        _check(override)
     chosen = {override.split("=")[0] for override in overrides}
+    if not run.get("evaluation"):
+        chosen.add("evaluation")
     choices = [f"{k}={v}" for k, v in run["choices"].items() if v is not None and k not in chosen]
     cfg = compose_checked([*choices, *overrides], blamed=overrides)
     OmegaConf.set_struct(cfg, False)
@@ -79,6 +97,18 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
             cfg[group] = _kept(cfg, group, run[group], chosen)
     config = resolve(cfg)
     return {name: config[name] for name in ("evaluation", "extractor")}
+
+
+def _check(override: str) -> None:
+    """UserMistake for an override that no evaluation takes."""
+    if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
+        raise UserMistake(
+            f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
+        )
+    if override == "evaluation=none":
+        raise UserMistake(
+            "evaluation=none computes no scores: leave it out, or choose evaluation=quick, standard or full"
+        )
 
 
 def _kept(cfg: DictConfig, group: str, block: Mapping[str, Any], chosen: set[str]) -> DictConfig:

@@ -9,6 +9,7 @@ from genbench.runs.directory import find_run
 
 USAGE = """\
 usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
+                           [--device cpu|cuda]
 
   genbench sample latest --num 64 --out grid.png
   genbench sample latest --interpolate --out path.png

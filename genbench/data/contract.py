@@ -36,6 +36,10 @@ class ImageData(ABC):
     def card(self, split: Split) -> dict[str, Any]:
         """What defines the split: dataset, split, number, transform, fingerprint of the pixels."""
 
+    def labels(self, split: Split) -> NDArray[np.int64] | None:
+        """Classes of the images of a split, (N,) int64, by index; None where none are known."""
+        return None
+
     @abstractmethod
     def plan(
         self,

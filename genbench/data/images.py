@@ -115,6 +115,17 @@ class Images(ImageData):
             card["binarisation"] = {"seed": binarisation.STATIC_SEED, "training": self.binarize}
         return card
 
+    def labels(self, split: Split) -> NDArray[np.int64] | None:
+        """Classes of the images of a split, (N,) into `class_names`. Raises UserMistake."""
+        classes = self.source.classes()
+        return None if classes is None else classes.labels[self.source.split(split)]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none where none are known. Raises UserMistake."""
+        classes = self.source.classes()
+        return () if classes is None else classes.names
+
     def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
         """A function from i to picture i of a split, read and transformed: (C, H, W) uint8.
 
@@ -137,7 +148,11 @@ class Images(ImageData):
         parts = [cache.VERSION, self._identity, split, self.set_aside, self.transform.card()]
         if self.binarize and not grey:
             parts.append({"binarised": binarisation.STATIC_SEED})
-        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{digest(parts, 16)}"
+        key = f"{self.image_size}-{split}-{digest(parts, 16)}"
+        folder = self.cache_folder / f"{self.name}-{key}"
+        if folder.is_dir():
+            return folder
+        return next(self.cache_folder.glob(f"*-{key}"), folder)  # the same under another name
 
     def _opened(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
         if split not in self._splits:
@@ -231,9 +246,15 @@ def _on_device(
     if wanted == "auto":
         wanted = (
             device.type == "cuda"
-            and pixels.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
+            and pixels.nbytes
+            < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] / _runs_beside()
         )
     return torch.from_numpy(np.array(pixels)).to(device) if wanted else None
+
+
+def _runs_beside() -> int:
+    """Runs that share a GPU, this one included, as the pool that has started them says."""
+    return max(1, int(os.environ.get("GENBENCH_JOBS_PER_GPU", "1")))
 
 
 def _resident(value: bool | str) -> bool | str:

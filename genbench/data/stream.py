@@ -135,7 +135,11 @@ class ImageStream:
         positions = self.plan.positions(start, stop)
         flips = torch.from_numpy(self.order.flips(positions)) if self.flip else None
         numbers = torch.from_numpy(positions) if self.numbered else None
-        return Batch(self.read(self.order.indices(positions)), flips, numbers)
+        batch = Batch(self.read(self.order.indices(positions)), flips, numbers)
+        if self.workers or not self.pin_memory:  # a loader with workers pins in a thread of its own
+            return batch
+        pinned = [None if part is None else part.pin_memory() for part in batch]
+        return Batch._make(pinned)
 
     def __len__(self) -> int:
         """Number of steps of the plan: an upper bound of the number of batches.

@@ -9,14 +9,30 @@ from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; may be empty."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        names = [name.strip() for name in allowed.split(",")]
-        return [name for name in names if name and name != "-1"]
+    """Ids of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; may be empty.
+
+    NVIDIA's by nvidia-smi, or by the driver's files where a container lacks it; AMD's by the kernel's.
+    """
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        allowed = os.environ.get(name)
+        if allowed is not None:
+            names = [name.strip() for name in allowed.split(",")]
+            return [name for name in names if name and name != "-1"]
     program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
+    return _gpus_of_driver() if program is None else _gpus_of(program)
+
+
+def _gpus_of_driver(root: Path = Path("/")) -> list[str]:
+    """Numbers of the GPUs that the system's files name: NVIDIA's, else AMD's."""
+    count = len([*root.glob("proc/driver/nvidia/gpus/*")]) or len([*root.glob("dev/nvidia[0-9]*")])
+    if not count and (root / "dev/kfd").exists():  # a node with gpu_id 0 is a processor
+        nodes = root.glob("sys/class/kfd/kfd/topology/nodes/*/gpu_id")
+        with suppress(OSError):
+            count = sum(path.read_text().strip() not in ("", "0") for path in nodes)
+    return [str(number) for number in range(count)]
+
+
+def _gpus_of(program: str) -> list[str]:
     with suppress(OSError, subprocess.SubprocessError):
         query = [program, "--query-gpu=index", "--format=csv,noheader"]
         listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)

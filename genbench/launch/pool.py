@@ -214,6 +214,7 @@ class Pool:
         environment = run_environment(plan.config, plan.command, runs=len(self.slots))
         if slot.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+            environment["GENBENCH_JOBS_PER_GPU"] = str(self.settings.jobs_per_gpu)
         console = (directory / CONSOLE).open("ab")
         arguments = run_arguments(directory, plan.earlier is not None)
         process = start_worker(self.worker, arguments, environment, console)

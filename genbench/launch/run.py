@@ -9,13 +9,23 @@ import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genbench.errors import DONE, FAILED, INTERRUPTED, MISTAKE, GenbenchError, UserMistake
+from genbench.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    MISTAKE,
+    GenbenchError,
+    Notice,
+    UserMistake,
+)
 from genbench.launch import wandb_access
+from genbench.launch.host import physical_cores, visible_gpus
 from genbench.launch.resumption import restarted, restarted_config
 from genbench.launch.worker import external_launch, run_worker, worker_environment
 from genbench.runs.config import read_config, write_config
@@ -138,6 +148,8 @@ def execute_worker(
 ) -> tuple[int, bool]:
     """Run the worker on a run directory until it exits: (exit code, whether it was asked to stop)."""
     external = external_launch()
+    if not external:
+        warn_of_cores(config)
     environment = run_environment(config, command, external=external is not None)
     code, asked = run_worker(worker, run_arguments(directory, resume), environment)
     if external and external["rank"] != 0:
@@ -163,8 +175,24 @@ def run_arguments(directory: Path, resume: bool) -> list[str]:
 
 def processes(config: Mapping[str, Any]) -> int:
     """Processes of one run on this machine: one per device; 1 if `devices` is not yet a number."""
-    devices = config.get("trainer", {}).get("devices", 1)
+    trainer = config.get("trainer", {})
+    devices = trainer.get("devices", 1)
+    if devices == -1 and trainer.get("accelerator") != "cpu":
+        return max(1, len(visible_gpus()))
     return devices if isinstance(devices, int) and devices > 0 else 1
+
+
+def warn_of_cores(config: Mapping[str, Any]) -> None:
+    """Say so if a run has more CPU processes than there are cores: they take turns."""
+    count, cores = processes(config), physical_cores()
+    accelerator = config.get("trainer", {}).get("accelerator")
+    if count > cores and (accelerator == "cpu" or not visible_gpus()):
+        warnings.warn(
+            f"trainer.devices={count} starts {count} processes on {cores} "
+            f"core{'' if cores == 1 else 's'}: that is slower than trainer.devices={cores}",
+            Notice,
+            stacklevel=2,
+        )
 
 
 def _logger_decision(config: Mapping[str, Any]) -> dict[str, str]:

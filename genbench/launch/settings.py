@@ -63,10 +63,14 @@ class Settings:
     @cached_property
     def defaults(self) -> DictConfig:
         """The composition of the groups that the user chose, with every value at its default."""
+        return self._composition()
+
+    def _composition(self, **instead: str) -> DictConfig:
+        """The composition of the first option of each group that is swept, or of the one in `instead`."""
         chosen = {}
         for override in self.overrides:
             key, _, value = override.partition("=")
-            option = value.split(",")[0].strip()  # in a sweep all options have the same keys
+            option = instead.get(key, value.split(",")[0].strip())
             if option in self.groups.get(key, []):
                 chosen[key] = f"{key}={option}"
             elif key == "hydra.searchpath":
@@ -89,6 +93,18 @@ class Settings:
         # `choices` is filled in when groups are chosen
         return [key for key in keys if not key.startswith("choices.")]
 
+    def options_without(self, key: str) -> list[str]:
+        """The swept options, as `model=vae`, that lack a key which others of the same sweep have."""
+        missing: list[str] = []
+        swept = (o.partition("=") for o in self.overrides if "," in o)
+        for group, options in ((g, v.split(",")) for g, _, v in swept if g in self.groups):
+            lacks = [
+                o.strip() for o in options if not _has(self._composition(**{group: o.strip()}), key)
+            ]
+            if 0 < len(lacks) < len(options):
+                missing += [f"{group}={option}" for option in lacks]
+        return missing
+
     def default(self, key: str) -> Any:
         """Default value of a key; None if it has none or cannot be resolved."""
         try:
@@ -110,6 +126,10 @@ class Settings:
             return near[:1]
         lasts = {k.split(".")[-1]: k for k in reversed(self.keys)}
         return [lasts[name] for name in close_matches(last, list(lasts))[:1]]
+
+
+def _has(composition: DictConfig, key: str) -> bool:
+    return key in _keys(OmegaConf.to_container(composition, resolve=False))
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

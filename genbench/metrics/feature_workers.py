@@ -4,6 +4,7 @@ Each process takes consecutive whole batches, the same ones that a single proces
 first process joins the results in order: the scores are bit for bit those of one process.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,11 +82,15 @@ ALONE = FeatureWorkers()
 
 @contextmanager
 def start_workers(
-    devices: int, directory: Path | None, protocol: Path | None, arguments: Sequence[str]
+    devices: int,
+    directory: Path | None,
+    protocol: Path | None,
+    device: str,
+    arguments: Sequence[str],
 ) -> Iterator[FeatureWorkers]:
     """Start `devices - 1` processes of `genbench.evaluate` for the final weights of a run.
 
-    `arguments` are the splits to extract and other words that `genbench.evaluate` knows. Without
+    They compute on the same kind of `device`, cpu or cuda. `arguments` are the splits to extract and other words that `genbench.evaluate` knows. Without
     a run directory there are no weights to load, so this process works alone. On leaving, the
     processes are killed: what they had to do is done, or is not wanted any more.
     """
@@ -95,8 +100,12 @@ def start_workers(
     with tempfile.TemporaryDirectory(prefix="genbench-shares-") as name:
         config = protocol or directory / "config.yaml"
         command = [sys.executable, "-m", "genbench.work", "evaluate", str(directory), str(config)]
+        command += ["--device", device]
         processes = tuple(
-            subprocess.Popen([*command, "--share", f"{rank}/{devices}", name, *arguments])
+            subprocess.Popen(
+                [*command, "--share", f"{rank}/{devices}", name, *arguments],
+                env=os.environ | {"LOCAL_RANK": str(rank)},  # each has its GPU from the start
+            )
             for rank in range(1, devices)
         )
         try:

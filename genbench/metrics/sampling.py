@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
 from genbench.metrics.feature_store import FeatureStore
+from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import DrawsPixels, GenerativeModel, HasLikelihood
 from genbench.runs.score import digest
@@ -67,8 +68,8 @@ class GeneratedSet:
         """
         latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
         parts = torch.split(latents, store.batch_size)
-        clock = _Clock(store.device)
-        finite = True
+        clock = _Clock(store.device, store.watch)
+        finite = torch.ones((), dtype=torch.bool, device=store.device)
 
         def batches() -> Iterator[Tensor]:
             nonlocal finite
@@ -76,10 +77,11 @@ class GeneratedSet:
                 z = parts[number]
                 with clock.timing(len(z)):
                     images = self._images(model, data, z.to(store.device), number * len(parts[0]))
-                finite = finite and bool(images.isfinite().all())
+                finite = finite & images.isfinite().all()  # read once: on a GPU reading waits
                 yield data.to_pixels(images)
 
         own = store.extract(batches(), data.levels)
+        clock.stop()
         if not finite:  # pixels are clamped, so that their features may be finite nevertheless
             own.features.fill_(math.nan)
         features = store.workers.gather("fake", own)
@@ -106,25 +108,43 @@ class GeneratedSet:
 
 
 class _Clock:
-    """Times sampling without extraction; leaves out the first batch (warm-up) if there are more."""
+    """Times sampling without extraction; leaves out the first batch (warm-up) if there are more.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.laps = device, list[tuple[int, float]]()
+    On a GPU by its own events, so that the host need not wait for it.
+    """
+
+    def __init__(self, device: torch.device, watch: Stopwatch) -> None:
+        self.device, self.watch = device, watch
+        self.laps: list[tuple[int, Callable[[], float]]] = []  # images, and how long they took
 
     @contextmanager
     def timing(self, images: int) -> Iterator[None]:
-        self._wait()
-        began = time.perf_counter()
+        if self.device.type != "cuda":
+            began = time.perf_counter()
+            yield
+            seconds = time.perf_counter() - began
+            self.laps.append((images, lambda: seconds))
+            return
+        start, end = (self._event(), self._event())
+        start.record()
         yield
-        self._wait()
-        self.laps.append((images, time.perf_counter() - began))
+        end.record()
+        self.laps.append((images, lambda: start.elapsed_time(end) / 1000))
 
-    def _wait(self) -> None:
+    def stop(self) -> None:
+        """Tell the stopwatch. The GPU's seconds passed while the host waited for features."""
+        seconds = sum(lap() for _, lap in self.laps)
+        self.watch.add("sample", seconds)
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            self.watch.add("features", -seconds)
+
+    @staticmethod
+    def _event() -> torch.cuda.Event:
+        return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     @property
     def images_per_second(self) -> float | None:
+        """Of the laps so far; on a GPU those must be over."""
         laps = self.laps[1:] or self.laps
-        seconds = sum(lap for _, lap in laps)
+        seconds = sum(lap() for _, lap in laps)
         return sum(images for images, _ in laps) / seconds if seconds else None

@@ -1,6 +1,7 @@
 """Generative adversarial network, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -46,9 +47,11 @@ class GAN(GenerativeModel):
         }
 
     def step(self, images: Tensor) -> Iterator[Move]:
-        """Algorithm 1 of the paper; the last fakes serve both players."""
-        for real in images.chunk(self.discriminator_steps):
-            fake = self.sample(self.noise(len(real), self.latent_dim))
+        """Algorithm 1 of the paper; the last fakes serve both players, and only they need a graph."""
+        pieces = images.chunk(self.discriminator_steps)
+        for number, real in enumerate(pieces, 1):
+            with nullcontext() if number == len(pieces) else torch.no_grad():
+                fake = self.sample(self.noise(len(real), self.latent_dim))
             yield Move("discriminator", partial(self.discriminator_loss, real, fake.detach()))
         yield Move("generator", lambda: self.generator_loss(fake))
 

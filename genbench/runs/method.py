@@ -43,7 +43,7 @@ def _budget(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Schedule, clipping and versions unless at their defaults, so that older configs without them are equal."""
+    """Schedule, clipping, TF32 and versions unless at their defaults, so that older configs without them are equal."""
     found: dict[str, Any] = {}
     schedule, clip = config.get("schedule"), config.get("gradient_clip")
     if schedule:
@@ -52,6 +52,9 @@ def _later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             found["schedule"] = schedule | {"warmup": warmup}
     if clip is not None:
         found["gradient_clip"] = clip
+    tf32 = str(config["trainer"].get("tf32", "auto")).lower()
+    if tf32 != "auto":
+        found["tf32"] = tf32
     if config.get("versions"):  # of fixes that change this run's numbers
         found["versions"] = config["versions"]
     return found

@@ -39,6 +39,8 @@ def parent_death_signal() -> Callable[[int], None]:
 def explain_exit(who: str, code: int) -> str:
     """A sentence about a process that ended with return code `code` (negative: a signal) and no message."""
     if code < 0:
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        hint = ""
+        if code == -signal.SIGKILL:
+            hint = " (out of memory?); if it has a checkpoint, `genbench resume` goes on from there"
         return f"{who} was killed by signal {-code}{hint}"
     return f"{who} ended with code {code} and without an error message"

@@ -2,6 +2,11 @@
 
 - *All samples alike*: between the images of the sample grid there is less than a twentieth of the
   variance that there is between real ones, on two grids in a row or on the final one.
+- *Reconstructions explain too little*: of the pixels' variance between validation images less than a
+  tenth, by the final weights. What is measured is 1 - error / variance: the mean squared error of the
+  reconstructions over that of the images' mean, which is 0 for a decoder that always shows the mean
+  and below 0 for one that shows other images. It has no unit, so that it means the same for 64 pixels
+  and for 3072, where a rate in nats does not.
 - *Symptoms of the model's own* (see the contract): a tracked mean stays below a value for a tenth of
   the budget. The first tenth of the budget is left out.
 """
@@ -15,17 +20,30 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.models.contract import GenerativeModel, Reconstructs
+from genbench.models.drawing import evaluating
 from genbench.models.symptoms import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
+EXPLAINED = 0.1  # share of the pixels' variance
 LONG = 0.1  # share of the budget
-REAL = 512  # validation images, to know the data's variance
+REAL, AT_ONCE = 512, 64  # validation images, and how many of them are reconstructed together
 log = logging.getLogger("genbench")
 
 
 def variance(images: Tensor) -> float:
     """Mean over pixels of the variance between images (N, C, H, W)."""
     return float(images.float().var(dim=0).mean())
+
+
+def explained(images: Tensor, reconstructions: Tensor) -> float:
+    """Share of the pixels' variance between images (N, C, H, W) that reconstructions explain.
+
+    1 - error / variance, at most 1, 0 for the images' mean; NaN where the images are all alike.
+    """
+    error = (images.float() - reconstructions.float()).square().mean()
+    between = images.float().var(dim=0, correction=0).mean()
+    return float(torch.where(between > 0, 1 - error / between, math.nan))
 
 
 class Alarms:
@@ -51,8 +69,7 @@ class Alarms:
         if not images:
             return
         if self._real is None:
-            real = torch.as_tensor(self.data.pixels("validation")[:REAL].copy())
-            self._real = variance(self.data.to_images(real))
+            self._real = variance(self._real_images())
         alike = variance(samples) < ALIKE * self._real
         if alike and (self._alike_before or images >= self.total_images):
             self.warn(
@@ -62,6 +79,28 @@ class Alarms:
                 "for a VAE a smaller model.beta; after few images, a larger budget",
             )
         self._alike_before = alike
+
+    def look_at_reconstructions(self, model: GenerativeModel, images: int) -> None:
+        """Check what the final weights, after `images` images, make of validation images."""
+        if not images or images < self.total_images or not isinstance(model, Reconstructs):
+            return
+        real = self._real_images()
+        with evaluating(model):
+            parts = torch.split(real, AT_ONCE)
+            rebuilt = torch.cat([model.reconstruct(part.to(model.device)).cpu() for part in parts])
+        share = explained(real, rebuilt)
+        if share < EXPLAINED:
+            self.warn(
+                "reconstructions",
+                f"reconstructions explain {round(100 * share)}% of the pixels' variance in {len(real)} "
+                "validation images, where their mean explains 0%: the encoder is dead, or the decoder "
+                "does not heed it. Look at the reconstructions; try a smaller model.beta for a VAE, a "
+                "larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
+            )
+
+    def _real_images(self) -> Tensor:
+        pixels = self.data.pixels("validation")[:REAL].copy()
+        return self.data.to_images(torch.as_tensor(pixels))
 
     def look_at_means(
         self, symptoms: Sequence[Symptom], means: Mapping[str, float], images: int

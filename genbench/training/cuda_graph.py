@@ -29,6 +29,7 @@ class Capture:
     def __init__(self, record: Record | None = None) -> None:
         self._record = record or recorded
         self._taken = 0
+        self._aside: torch.cuda.Stream | None = None  # one: memory is kept for each stream
         self._images: Tensor | None = None
         self._replay: Work | None = None
         self._tracked: dict[str, list[Tensor]] | None = None  # while the step is recorded
@@ -45,7 +46,7 @@ class Capture:
         """Run `step(images)`; `generator` is seeded for it. True if it was a replay."""
         self._taken += 1
         if self._taken <= WARM_UP:
-            with _beside():
+            with self._beside():
                 step(images)
             return False
         if self._replay is None:
@@ -57,6 +58,19 @@ class Capture:
         for name, value in zip(self._names, self._values.clone(), strict=True):
             track(name, value)
         return True
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Work on a side stream, as steps before a capture must; nothing to do without a GPU."""
+        if not torch.cuda.is_available():
+            yield
+            return
+        here, aside = torch.cuda.current_stream(), self._aside or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._aside = aside
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            yield
+        here.wait_stream(aside)
 
     @property
     def is_recording(self) -> bool:
@@ -106,23 +120,13 @@ def recorded(work: Work, generator: torch.Generator) -> Work:
     graph.register_generator_state(generator)
     torch.cuda.synchronize()
     try:
-        with torch.cuda.graph(graph):
+        # thread_local: another thread, as one that pins memory for a loader, may call CUDA meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             work()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise UserMistake(
             f"this step cannot be captured in a CUDA graph ({error}): choose trainer.cuda_graph=false"
         ) from error
     return graph.replay
-
-
-@contextmanager
-def _beside() -> Iterator[None]:
-    """Work on a side stream, as steps before a capture must; nothing to do without a GPU."""
-    if not torch.cuda.is_available():
-        yield
-        return
-    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
-        yield
-    here.wait_stream(aside)

@@ -14,6 +14,7 @@ from torch import nn
 
 import genbench
 from genbench.device import MALLOC
+from genbench.training.numerics import numerics_card
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # beginnings of the variables' names
@@ -31,6 +32,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": describe_device(device),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "gpu": numerics_card(device),
         "threads": {
             "torch": torch.get_num_threads(),
             "torch_interop": torch.get_num_interop_threads(),
@@ -58,7 +60,19 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held at once: on the GPU by PyTorch, otherwise by the whole process."""
+    """Most bytes held at once: on the GPU by PyTorch, otherwise by the whole process; the most of all ranks.
+
+    On a GPU counted from the last `torch.cuda.reset_peak_memory_stats` on.
+    """
+    own = _peak_of_process(device)
+    if not torch.distributed.is_initialized():
+        return own
+    most = torch.tensor(own, dtype=torch.int64, device=device)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    return int(most)
+
+
+def _peak_of_process(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB

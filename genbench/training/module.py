@@ -5,7 +5,7 @@ Lightning starts the processes, casts, calls callbacks and writes checkpoints; i
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -134,8 +134,11 @@ class Training(LightningModule):
         make_capturable(optimizers, self.pace.capture is not None)
 
     def teardown(self, stage: str) -> None:
-        """Let go of the model."""
+        """Let go of the model; the memory of a step, and of its graph, is free for what follows."""
         self.model.draws, self.model.track = Draws(), untracked
+        self._stepper, self.pace = None, replace(self.pace, capture=None)
+        for parameter in self.model.parameters():
+            parameter.grad = None
 
     def _backward(self, value: Tensor, start: Tensor | None) -> None:
         self.manual_backward(value, gradient=start)

@@ -5,6 +5,8 @@ not come to another method. For the same reason `auto` on a CPU is float32, thou
 in bfloat16 (`genbench doctor` tells).
 """
 
+import json
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +15,14 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
 
+from genbench.device import local_rank
 from genbench.errors import UserMistake
 from genbench.runs.files import first_line
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # in the order of preference
+INABILITIES = ("no kernel image", "not implemented", "not supported", "NOT_SUPPORTED")
+FOUND = "GENBENCH_PRECISION_FOUND"  # by the first rank, for those that it starts
 TOLERANCE = 0.05  # of a gradient's norm; bfloat16 rounds by 0.004, and rounding averages out
 
 
@@ -65,6 +70,22 @@ def resolve(asked: str | int, device: torch.device) -> Precision:
     return Precision(named, named)
 
 
+def resolve_for_ranks(asked: str | int, device: torch.device) -> Precision:
+    """The same for one of several processes: those that the first one starts take what it has found.
+
+    So no two GPUs of a run are probed, and none can come to another result than the first.
+    """
+    found = os.environ.get(FOUND, "")
+    if found and local_rank() > 0:
+        kind, taken, first, probes = json.loads(found)
+        if (kind, first) == (device.type, str(asked)):
+            return Precision(taken, first, tuple(Probe(*probe) for probe in probes))
+    resolved = resolve(asked, device)
+    if local_rank() == 0:
+        os.environ[FOUND] = json.dumps([device.type, *resolved])
+    return resolved
+
+
 def _first_of(device: torch.device) -> Precision:
     probes = []
     for precision in HALVES:
@@ -81,11 +102,20 @@ def probe(precision: str, device: torch.device) -> Probe:
         return Probe(precision, False, "this GPU only emulates bfloat16")
     try:
         error = _distance(gradients(device, dtype), gradients(device, None))
-    except RuntimeError as failure:
+    except (RuntimeError, NotImplementedError) as failure:
+        if not _is_inability(failure):  # busy, or full: no reason to train by another method
+            raise
         return Probe(precision, False, first_line(failure))
     accepted = error <= TOLERANCE  # not for NaN
     why = f"its gradients are {error:.2g} of their norm from float32's; {TOLERANCE} is allowed"
     return Probe(precision, accepted, why)
+
+
+def _is_inability(error: Exception) -> bool:
+    """Whether a device cannot compute something; not if it has no room or no time for it now."""
+    return not isinstance(error, torch.OutOfMemoryError) and any(
+        words in str(error) for words in INABILITIES
+    )
 
 
 def _is_native() -> bool:

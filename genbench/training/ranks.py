@@ -10,22 +10,64 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from genbench.errors import DONE, FAILED, Diverged, GenbenchError, Interrupted
-from genbench.runs.stops import explain_exit, parent_death_signal
+from genbench.errors import DONE, FAILED, Diverged, GenbenchError, Interrupted, UserMistake
+from genbench.runs.stops import STOPS, explain_exit, parent_death_signal
 
 
 def is_first_rank() -> bool:
     """Whether this process writes the record; asked before there is a process group."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
     return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def check_nodes(num_nodes: int) -> None:
+    """Refuse several nodes where nobody starts the ranks on the others: the first would wait for ever."""
+    started = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if not isinstance(num_nodes, int) or num_nodes < 1:
+        raise UserMistake(f"trainer.num_nodes={num_nodes}: give 1 or more")
+    if num_nodes > 1 and not started:
+        raise UserMistake(
+            f"trainer.num_nodes={num_nodes}, but nothing has started genbench on the other nodes: use "
+            "srun or torchrun (docs/gpus.md), or choose trainer.num_nodes=1"
+        )
+
+
+def agree(what: str, value: str) -> None:
+    """Refuse ranks that have come to different values: they would train different things."""
+    if not torch.distributed.is_initialized():
+        return
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    if len({*found}) > 1:
+        each = ", ".join(f"rank {rank} {one}" for rank, one in enumerate(found))
+        raise UserMistake(
+            f"the ranks have chosen different {what} ({each}): their GPUs are unlike, so choose one"
+        )
+
+
+@contextmanager
+def killable() -> Iterator[None]:
+    """Within: a signal ends the process at once, until training handles it.
+
+    While ranks wait for each other, Python cannot run a handler of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def meet_again(device: torch.device) -> None:

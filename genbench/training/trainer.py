@@ -21,7 +21,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from genbench.data.contract import ImageData
 from genbench.device import choose_threads, device_of, resolve_devices
-from genbench.errors import Interrupted
+from genbench.errors import Interrupted, UserMistake
 from genbench.models.contract import GenerativeModel
 from genbench.runs.budget import Budget, parse_images
 from genbench.runs.heartbeat import Heartbeat
@@ -37,14 +37,16 @@ from genbench.training.callbacks.stopping import Stopping
 from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.checks import check_batch, check_parts, check_ranks, clip_of_players
 from genbench.training.cuda_graph import Capture
-from genbench.training.environment import describe_device
+from genbench.training.environment import describe_device, peak_memory
 from genbench.training.module import Pace, Training
-from genbench.training.precision import HalfPrecision, resolve
-from genbench.training.ranks import Watch, meet_again
+from genbench.training.numerics import check_tf32, computing, prepare_determinism
+from genbench.training.precision import HalfPrecision, resolve_for_ranks
+from genbench.training.ranks import Watch, check_nodes, killable, meet_again
 from genbench.training.schedule import Schedule
 from genbench.training.workload import Work
 
 SHORT_STEPS = 16 * 64 * 28 * 28  # values in the images of the steps that are taken at once
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # the last one for older configs
 LOG_ROWS = 200  # of a history that covers the whole budget
 
 log = logging.getLogger("genbench")
@@ -88,7 +90,7 @@ class Engine:
         accelerator: str,  # cpu, gpu, or auto: a GPU if there is one
         devices: int,  # on each node; -1 for all
         num_nodes: int,
-        strategy: str,  # Lightning's name of one, or auto
+        strategy: str,  # auto or ddp, which are the same
         precision: str,  # 32-true, bf16-mixed, 16-mixed, or auto
         steps_per_batch: int
         | str,  # steps in a loader's batch, or auto: the shorter they are the more
@@ -100,11 +102,17 @@ class Engine:
         max_skipped: int = 50,  # steps in a row without a finite gradient, then the run has diverged
         cuda_graph: bool = False,
         compile: bool = False,
+        tf32: bool | str = "auto",  # float32 rounded by a GPU: see `numerics`
+        deterministic: bool = False,  # equal bits on equal GPUs
     ) -> None:
         self.brief, self._compile = brief, compile
+        self._computing = partial(computing, check_tf32(tf32), deterministic)
+        prepare_determinism(deterministic)
         self.device = device_of(accelerator)
-        self.resolved = resolve(precision, self.device)
+        self.resolved = resolve_for_ranks(precision, self.device)
         self.precision = self.resolved.taken
+        self.peak_memory: int | None = None  # bytes, of the training; see `peak_memory`
+        check_nodes(num_nodes)
         devices = resolve_devices(devices, self.device)
         self.world_size = devices * num_nodes
         self.training = Training(
@@ -234,8 +242,15 @@ class Engine:
                 meet_again(self.device)
             # Lightning sets it; every optimizer's step asks for a GPU, and would look for NVML's file
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-            with self._watched(), compiling(self.brief.model, self._compile):
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            networks = compiling(self.brief.model, self._compile)
+            waiting = killable() if self.world_size > 1 else nullcontext()
+            with waiting, self._watched(), self._computing(), networks:
                 self.trainer.fit(self.training, ckpt_path=ckpt_path)
+            self.peak_memory = peak_memory(self.device)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # for the scores, and for other runs on this GPU
         elif self.trainer.is_global_zero:
             self.trainer.strategy.connect(self.training)
             self.training.trainer = self.trainer
@@ -278,8 +293,10 @@ class Engine:
 
 
 def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
-    if strategy != "auto":
-        return strategy
+    if strategy not in STRATEGIES:
+        raise UserMistake(
+            f"trainer.strategy={strategy} is not one of auto, ddp: every rank holds the whole model"
+        )
     if world_size == 1:
         return "auto"
     # one player's backward leaves the parameters of the others untouched

@@ -56,6 +56,15 @@ def test_a_mistake_is_one_sentence_with_the_remedy(room, capfd, argument):
     [
         (["-m", "model=vae,gann"], "did you mean model=gan?"),
         (["model=gan", "lr=1"], "did you mean model.generator_optimizer.lr"),
+        (
+            ["-m", "model=gan,vae", "model.generator_optimizer.lr=1"],
+            "model=vae of this sweep has no setting model.generator_optimizer.lr",
+        ),
+        (
+            ["-m", "dataset=digits,cifar10", "network.decoder_norm=group"],
+            "dataset=digits of this sweep has no setting network.decoder_norm",
+        ),
+        (["-m", "model=gan,lsgan", "model.nix=1"], "there is no setting model.nix"),
         (["--config-dir", "nowhere"], "nowhere' not found"),
         (["--config-name", "tarin"], "Cannot find primary config 'tarin'"),
         (["--cfg", "job", "--info"], "Only one of"),

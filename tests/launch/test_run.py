@@ -230,6 +230,17 @@ def test_a_run_of_a_sweep_records_the_command_that_repeats_it_alone(train):
     }
 
 
+def test_a_setting_of_a_swept_model_need_not_be_one_of_the_default_model(train):
+    setting = "model.generator_optimizer.betas=[0,0.9]"
+    assert train("-m", "model=gan,lsgan", setting, "model.r1_gamma=2,3") == 0
+    configs = [read_config(run) for run in runs()]
+    assert len(configs) == 4
+    assert {c["model"]["r1_gamma"] for c in configs} == {2, 3}
+    betas = [c["model"]["generator_optimizer"]["betas"] for c in configs]
+    assert betas == [[0.0, 0.9]] * 4
+    assert all(type(b[0]) is float for b in betas)  # Adam refuses the 0 that was typed
+
+
 def test_a_sweep_stops_on_interruption(train, capfd):
     argv = ("-m", "hydra/launcher=basic", "seed=0,1,2")
     assert train(*argv, source=FINISHES + "sys.exit(75)") == 75

@@ -35,6 +35,13 @@ DEFAULTS_OF_BEFORE = {
     ],
     "gan-hinge,lsgan,wgan-gp,noise,replay,blur,mode-drop": [],
 }
+# what evaluation=quick was
+QUICK_OF_BEFORE = [
+    "evaluation.reconstruction=null",
+    "evaluation.likelihoods.bounds.posterior_draws=10",
+    "evaluation.likelihoods.bounds.importance_draws=500",
+    "evaluation.likelihoods.bounds.max_images=500",
+]
 # quantities whose estimator has another version than in these runs
 TAKEN_OTHERWISE = ("copy_rate", "fd_bc", "fd_floor", "iwae", "iwae_posthoc")
 # relative, and two of 500 images for scores that are shares of images: processors round differently
@@ -132,7 +139,7 @@ def test_a_study_begun_before_the_move_finds_its_runs(outputs, cache):
     printed = ""
     for models, settings in DEFAULTS_OF_BEFORE.items():
         argv = ["train", "-m", "study=old", f"model={models}", *settings, *SETTINGS]
-        printed += genbench(outputs, cache, *argv)
+        printed += genbench(outputs, cache, *argv, *QUICK_OF_BEFORE)
     assert printed.count("(there already)") == len(FINISHED)
     assert len(list(outputs.iterdir())) == len(FINISHED) + len(KILLED)
 
@@ -141,7 +148,8 @@ def test_a_study_begun_before_the_move_finds_its_runs(outputs, cache):
 def test_a_new_seed_is_in_the_row_of_an_old_run_and_the_old_seed_gives_its_scores(outputs, cache):
     for seed in "01":
         argv = ["train", "model=vae", "study=new", f"seed={seed}", f"run_id=new-{seed}"]
-        genbench(outputs, cache, *argv, *DEFAULTS_OF_BEFORE["vae"], *SETTINGS)
+        settings = [*DEFAULTS_OF_BEFORE["vae"], *SETTINGS, *QUICK_OF_BEFORE]
+        genbench(outputs, cache, *argv, *settings)
     old, new = read_result(outputs / "vae"), read_result(outputs / "new-0")
     assert new.fingerprint == old.fingerprint
     check_scores(values(map(_plain, new.scores)), values(map(_plain, old.scores)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from genbench.comparison.page.content import Gallery, Study
 from genbench.comparison.tables import render
+from genbench.runs.dataset_name import plain
 
 
 def write_markdown(study: Study, out: Path) -> str:
@@ -27,7 +28,7 @@ def _gallery(gallery: Gallery, dataset: str, out: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     heads, cells = [], []
     for place, picture in enumerate(gallery.pictures):
-        name = f"{dataset}-{gallery.kind}-{place}.png"
+        name = f"{plain(dataset)}-{gallery.kind}-{place}.png"
         shutil.copyfile(picture.path, folder / name)
         heads.append(picture.label.replace("|", "\\|"))
         cells.append(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features
+from genbench.metrics.contract import Extractor, Features, MissingWeights
 from genbench.metrics.extractors import sha256_of
 from genbench.metrics.extractors.resizing import bicubic
 
@@ -30,7 +30,7 @@ PATCH, SIZE = 14, 224  # pixels a side of a patch and of the image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel in [0, 1]
 
-BATCH = 16  # images at a time, to bound memory
+BATCH_ON_CPU = 16  # images at a time, to bound memory
 
 
 class Block(nn.Module):
@@ -132,9 +132,9 @@ class DINOv2(Extractor):
             return
         url = URL.format(self.architecture)
         if self.path is None or not self.path.is_file():
-            raise UserMistake(
-                f"extractor.path={self.path}: {self.name} needs the file of its weights; fetch {url}, "
-                "and give its place as extractor.path=..."
+            raise MissingWeights(
+                f"extractor.path={self.path}, but {self.name} needs the file of its weights",
+                f"fetch {url}, and give its place as extractor.path=...",
             )
         found = sha256_of(self.path)
         if self.expected is not None and found != self.expected:
@@ -167,9 +167,10 @@ class DINOv2(Extractor):
         assert self.network is not None
         if pixels.shape[1] not in (1, 3):
             raise ValueError(f"{self.name} reads images of 1 or 3 channels, not {pixels.shape[1]}")
+        size = BATCH_ON_CPU if pixels.device.type == "cpu" else max(1, len(pixels))
         with torch.autocast(pixels.device.type, enabled=False):
             found = [
-                self.network(self.normalised(part, levels)) for part in torch.split(pixels, BATCH)
+                self.network(self.normalised(part, levels)) for part in torch.split(pixels, size)
             ]
         features = torch.cat(found)
         return Features(features, features.new_empty(len(features), 0))

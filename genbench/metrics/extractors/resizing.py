@@ -1,6 +1,7 @@
 """Resizing as the papers' programs do it: TensorFlow 1's bilinear and Pillow's bicubic."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -32,15 +33,16 @@ def pil_bicubic(images: Tensor) -> Tensor:
 
 def bicubic(images: Tensor, size: int) -> Tensor:
     """Resize (N, C, H, W) in 0 .. 255 to `size` pixels a side as Pillow does in floats; clamped."""
-    rows, columns = (_weights(own, size).to(images.device) for own in images.shape[2:])
+    rows, columns = (_weights(own, size, images.device) for own in images.shape[2:])
     return (rows @ images @ columns.T).clamp(0, 255)
 
 
-def _weights(own: int, size: int) -> Tensor:
+@lru_cache(maxsize=8)  # making them, and sending them to a GPU, would wait in every batch
+def _weights(own: int, size: int, device: torch.device) -> Tensor:
     """Pillow's weights as a matrix (size, own), by resizing each unit vector."""
     identity = Image.fromarray(np.eye(own, dtype=np.float32))
     resized = identity.resize((size, own), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.asarray(resized).T.copy())
+    return torch.from_numpy(np.asarray(resized).T.copy()).to(device)
 
 
 RESIZES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
@@ -23,8 +25,9 @@ REMEDY = (
 class Waiting(RunCallback):
     """Adds up the time between two batches; the last callback, so that none other is counted.
 
-    A thread checks every `look_every` seconds whether the next batch comes at all; `clock` returns
-    seconds.
+    A GPU works on what has been queued while its host waits: if it has not finished the batch before
+    when the next one arrives, nothing has waited. A thread checks every `look_every` seconds whether
+    the next batch comes at all; `clock` returns seconds.
     """
 
     def __init__(
@@ -38,10 +41,13 @@ class Waiting(RunCallback):
         self.look_every = look_every
         self.seconds = 0.0  # over all pieces of a resumed run
         self._since: float | None = None  # when the current wait began
+        self._done: Any = None  # of a GPU: it has finished the batch before
         self._over = threading.Event()
 
     def on_start(self, run: Training) -> None:
         """Start to wait for the first batch."""
+        cuda: Any = torch.cuda
+        self._done = cuda.Event() if run.device.type == "cuda" else None
         self._since = self.clock()
         self._over.clear()
         threading.Thread(target=self._watch, name="waiting for data", daemon=True).start()
@@ -49,11 +55,14 @@ class Waiting(RunCallback):
     def before_batch(self, run: Training) -> None:
         """A batch has arrived."""
         if self._since is not None:
-            self.seconds += self.clock() - self._since
+            if self._done is None or self._done.query():
+                self.seconds += self.clock() - self._since
             self._since = None
 
     def after_batch(self, run: Training, since: int) -> None:
         """Wait for the next one."""
+        if self._done is not None:
+            self._done.record()
         self._since = self.clock()
 
     def before_end(self, run: Training) -> None:

@@ -14,6 +14,7 @@ from genbench.training.callbacks.checkpoints import Checkpoints
 from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.module import Training
+from genbench.training.ranks import agree
 
 
 class Stopping(RunCallback):
@@ -29,6 +30,7 @@ class Stopping(RunCallback):
 
     def on_start(self, run: Training) -> None:
         """Replace Lightning's signal handlers, which write no checkpoint."""
+        agree("precisions: trainer.precision", run.trainer.precision)
         if self.seconds is not None:
             self._end = time.monotonic() + self.seconds - self.telemetry.seconds
         for number in STOPS:

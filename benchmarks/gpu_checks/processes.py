@@ -1,0 +1,181 @@
+"""Checks of a GPU by programs of this folder in processes of their own: ranks, compiled networks.
+
+python -m benchmarks.gpu_checks.processes WORK DEVICE FOLDER
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from benchmarks.gpu_checks.common import (
+    EXACT,
+    NETWORKS,
+    ROOT,
+    Skipped,
+    apart,
+    check,
+    choose,
+    command,
+    demand,
+    environment,
+    final_state,
+    fit,
+    on_gpu,
+    plain_descent,
+)
+
+
+def work(name: str, folder: Path, *launcher: str) -> None:
+    """Do a work of `WORKS` in another process, or in several."""
+    device = "cuda" if on_gpu() else "cpu"
+    program = ["-m", "benchmarks.gpu_checks.processes", name, device, str(folder)]
+    done = subprocess.run(
+        [sys.executable, *launcher, *program],
+        cwd=ROOT,
+        env=environment(folder, OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    (folder / f"{name}.txt").write_text(done.stdout + done.stderr)
+    demand(done.returncode == 0, f"code {done.returncode}: {done.stderr[-2500:]}")
+
+
+# --- compiled networks ----------------------------------------------------------------------------
+
+
+@check(aside=True)
+def compiled(folder: Path) -> str:
+    """Compiled networks: after 8 steps of plain descent within 1e-3 (relative) of written ones."""
+    work("compiled", folder)
+    return (folder / "found.txt").read_text()
+
+
+def _compiled(folder: Path) -> None:
+    said = []
+    for model, network in (("vae", "conv"), ("gan", "mlp")):
+        penalty = [] if model == "vae" else ["model.r1_gamma=0"]
+        what = [f"model={model}", *penalty, *NETWORKS[network], *plain_descent(model), *EXACT]
+        a, b = (
+            fit(folder, *what, f"trainer.compile={c}", steps=8).state for c in ("false", "true")
+        )
+        worst = max(
+            ((a[k].double() - b[k].double()).abs() / (1e-2 + a[k].double().abs())).max().item()
+            for k in a
+        )
+        demand(worst < 1e-3, f"{model} {network}: {worst:.1e}")
+        said.append(f"{model} {network} {worst:.1e}")
+        (folder / "found.txt").write_text("; ".join(said))
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+def _cases() -> dict[str, list[str]]:
+    cases = {m: [f"model={m}", *plain_descent(m)] for m in ("vae", "gan", "wgan-gp", "vae-gan")}
+    norm = [] if on_gpu() else ["network.decoder_norm=group"]  # SyncBatchNorm exists for GPUs alone
+    for model in ("vae", "gan", "vae-gan"):
+        conv = [*NETWORKS["conv"], *norm]
+        cases[f"{model}-conv"] = [f"model={model}", *conv, *plain_descent(model)]
+    return cases
+
+
+@check(aside=True)
+def two_ranks_on_one_device(folder: Path) -> str:
+    """Two ranks over gloo on this one GPU, each with half of the batch: the weights of one."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    failure = None
+    try:
+        work("ranks", folder, *torchrun)
+    except Exception as error:
+        failure = error
+    work("alone", folder)
+    found, wrong = {}, []
+    for case in _cases():
+        paths = [folder / f"{case}-{who}.pt" for who in ("0", "1", "alone")]
+        if not all(path.exists() for path in paths):
+            wrong.append(f"{case} did not end")
+            continue
+        first, second, alone = (torch.load(path) for path in paths)
+        found[case] = apart(first, alone)
+        if apart(first, second) != 0:
+            wrong.append(f"{case}: ranks are {apart(first, second):.1e} apart")
+        if not found[case] < 5e-5:
+            wrong.append(f"{case}: {found[case]:.1e} from one device")
+    said = ", ".join(f"{name} {value:.0e}" for name, value in found.items())
+    demand(not wrong and failure is None, f"{'; '.join(wrong)} (found: {said}) {failure or ''}")
+    return said
+
+
+def _alone(folder: Path) -> None:
+    for case, overrides in _cases().items():
+        torch.save(fit(folder / "alone", *overrides, *EXACT).state, folder / f"{case}-alone.pt")
+
+
+def _ranks(folder: Path) -> None:
+    from pytorch_lightning.accelerators import CUDAAccelerator
+    from pytorch_lightning.strategies import DDPStrategy
+
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    if on_gpu():  # Lightning would give each rank a GPU of its own, and take NCCL
+        both = [torch.device("cuda", 0)] * 2
+
+        def ddp(*_: object) -> DDPStrategy:
+            return DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
+
+        trainer = "genbench.training.trainer"
+        for patch in (
+            mock.patch.object(CUDAAccelerator, "parse_devices", staticmethod(lambda d: [0, 0])),
+            mock.patch.object(
+                CUDAAccelerator, "get_parallel_devices", staticmethod(lambda d: both)
+            ),
+            mock.patch(f"{trainer}.resolve_devices", lambda devices, device: 2),
+            mock.patch(f"{trainer}._strategy", ddp),
+        ):
+            patch.start()
+    for case, overrides in _cases().items():
+        own = [*overrides, "trainer.devices=2", *EXACT]
+        torch.save(fit(folder / f"r{rank}", *own).state, folder / f"{case}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@check(aside=True)
+def several_gpus(folder: Path) -> str:
+    """NCCL: `trainer=ddp` trains, agrees with one GPU, and scores with two."""
+    if not on_gpu() or torch.cuda.device_count() < 2:
+        raise Skipped("fewer than two GPUs")
+    few = ["budget.images=32k", "evaluation.num_samples=512", "logger=csv"]
+    few += ["model=gan", *plain_descent("gan"), "trainer.progress=false", *EXACT]
+    two = ["trainer=ddp", "trainer.devices=2", "evaluation.devices=2"]
+    command(folder, "train", *two, *few, "run_id=two")
+    command(folder, "train", "trainer=gpu", *few, "run_id=one")
+    off = apart(final_state(folder, "two"), final_state(folder, "one"))
+    demand(off < 1e-3, f"{off:.1e}")
+    conv = ["model=vae-gan", "network=conv", "network.width=16", "ema=standard", "budget=smoke"]
+    command(folder, "train", *two, *conv, "evaluation.num_samples=64", "logger=csv")
+    return f"{off:.1e} from one GPU"
+
+
+WORKS: dict[str, Callable[[Path], None]] = {
+    "compiled": _compiled,
+    "alone": _alone,
+    "ranks": _ranks,
+}
+
+
+if __name__ == "__main__":
+    choose(sys.argv[2])
+    torch.set_num_threads(1)
+    try:
+        WORKS[sys.argv[1]](Path(sys.argv[3]))
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # the other rank may be in a collective that never returns

@@ -1,0 +1,191 @@
+"""Training and scoring on a GPU that computes nothing: no mix of devices, and nobody waits in a step."""
+
+from collections import Counter
+from unittest import mock
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from fixtures import fake_gpu
+from fixtures.trainers import BATCH, change_pace, config, engine_for
+from genbench.losses.likelihood import DiscretizedLogistic
+from genbench.metrics import class_balance, sampling
+from genbench.metrics.feature_cache import FeatureCache
+from genbench.models.contract import Draws
+from genbench.models.gan import GAN
+from genbench.runs.paths import config_root
+from genbench.training import loading, trainer
+from genbench.training.cuda_graph import WARM_UP, Capture
+from genbench.training.module import Training
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+STEPS = 4
+CONV = ["network=conv", "network.width=8"]
+
+
+def trained(tmp_path, cache, *overrides, steps=STEPS, graph=False):
+    """What crossed between devices in the steps of a training on the fake GPU, by line.
+
+    None if the model is not trained at all.
+    """
+    trainer.quieten_lightning()
+    rare = ["trainer.samples=0", "trainer.log_every_images=100M", "trainer.precision=32-true"]
+    cfg = config(tmp_path, cache, 1, [f"budget.images={steps * BATCH}", *rare, *overrides])
+    model, data = loading.build(cfg)
+    if not model.players():
+        return None
+    inside: Counter[str] = Counter()
+    with fake_gpu.a_gpu_is_there():
+        callbacks = [instantiate(cfg.ema)] if cfg.ema else []
+        engine = engine_for(cfg, model, data, tmp_path, callbacks=callbacks)
+        engine.checkpoints.save = engine.samples.draw = lambda *_: None  # they need values
+        if graph:
+            change_pace(engine, capture=Capture(record=lambda work, generator: work))
+        step = engine.training.training_step
+
+        def training_step(batch, batch_idx):
+            before = Counter(traffic.seen)
+            step(batch, batch_idx)
+            inside.update(traffic.seen - before)
+
+        engine.training.training_step = training_step
+        with fake_gpu.fake_gpu() as traffic:
+            engine.fit(resume=False)
+    assert engine.training.steps == steps
+    assert {p.device for p in model.parameters()} == {fake_gpu.GPU}
+    return inside
+
+
+def options(group):
+    """All of a config group: a new one is tried because it exists."""
+    return sorted(path.stem for path in (config_root() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "bf16-mixed",
+        pytest.param("32-true", marks=pytest.mark.slow),
+        pytest.param("16-mixed", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("network", options("network"))
+@pytest.mark.parametrize("model", options("model"))
+def test_a_step_neither_mixes_devices_nor_waits(tmp_path, cache, model, network, precision):
+    settings = [f"model={model}", f"network={network}", f"trainer.precision={precision}"]
+    inside = trained(tmp_path, cache, *settings)
+    if inside is None:
+        pytest.skip("nothing is trained")
+    assert not inside
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # an average's copy
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model=wgan-gp", "trainer.accumulate=4", "gradient_clip=1.0"],
+        ["model=vae-gan", "schedule=cosine", "ema=standard", "gradient_clip=1.0"],
+        ["model=gan", "dataset.flip=true", "trainer.steps_per_batch=1"],
+        ["model=vae", "likelihood=gaussian"],
+    ],
+)
+def test_nor_do_the_settings_of_a_training(tmp_path, cache, settings):
+    assert not trained(tmp_path, cache, *settings)
+
+
+@pytest.mark.parametrize("model", ["gan", "vae-gan"])
+def test_nor_does_a_step_that_is_recorded(tmp_path, cache, model):
+    settings = [f"model={model}", "gradient_clip=1.0"]
+    assert not trained(tmp_path, cache, *settings, steps=WARM_UP + 2, graph=True)
+
+
+def test_an_optimizer_that_is_not_fused_is_waited_for(tmp_path, cache):
+    inside = trained(tmp_path, cache, "model=vae", "model.optimizer.fused=false")
+    assert {name.split(",")[0] for name in inside} == {"wait for a number"}
+
+
+@pytest.mark.parametrize("model", ["vae", "vae-gan"])
+def test_scores_are_computed_without_a_mix_of_devices(tmp_path, cache, model):
+    few = ["evaluation.num_samples=256", "evaluation.metrics.frechet.bootstrap=2"]
+    few += [f"evaluation.likelihoods.bounds.{n}" for n in ("importance_draws=8", "max_images=32")]
+    cfg = config(tmp_path, cache, 1, [f"model={model}", *few])
+    made, data = loading.build(cfg)
+    scoring = instantiate(cfg.evaluation)
+    scoring.prepare(data)
+    with (
+        fake_gpu.a_gpu_is_there(),
+        fake_gpu.fake_gpu(),
+        # they need values, and a driver
+        mock.patch.object(FeatureCache, "save"),
+        mock.patch.object(FeatureCache, "load", lambda *_: None),
+        mock.patch.object(sampling._Clock, "_wait"),
+        mock.patch.object(class_balance, "equal_variations", lambda *_: torch.zeros(9).double()),
+    ):
+        assert len(scoring(made.to(fake_gpu.GPU), data, fake_gpu.GPU)) >= 13
+
+
+# --- what it is for: faults that it finds ---------------------------------------------------------
+
+
+def _waiting(self, name, value, before=Training._track):
+    value.item()
+    before(self, name, value)
+
+
+def _masked(self, images, before=GAN.step):
+    return before(self, images[images.flatten(1).sum(1) > 0])
+
+
+def _shuffled(self, images, before=GAN.step):
+    return before(self, images[torch.randperm(len(images))])
+
+
+def _copied(self, images, before=GAN.step):
+    return before(self, images.cpu().to(self.device))
+
+
+def _compared(self, images, before=GAN.step):
+    assert images.isfinite().all()
+    return before(self, images)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "fault", "words"),
+    [
+        (Training, "_track", _waiting, "wait for a number"),
+        (GAN, "step", _masked, "wait for a mask"),
+        (GAN, "step", _shuffled, "send indices"),
+        (GAN, "step", _copied, "wait for a copy"),
+        (GAN, "step", _compared, "wait for a number"),
+    ],
+)
+def test_a_step_that_waits_is_found(tmp_path, cache, owner, name, fault, words):
+    with mock.patch.object(owner, name, fault):
+        inside = trained(tmp_path, cache, "model=gan")
+    assert any(found.startswith(words) for found in inside), inside
+
+
+def _on_the_cpu(self, draw, n, shape):
+    return draw(n, *shape, generator=torch.Generator())
+
+
+def _by_the_cpu(self, draw, n, shape):
+    return draw(n, *shape, generator=torch.Generator(), device=self.device)
+
+
+@pytest.mark.parametrize("fault", [_on_the_cpu, _by_the_cpu])
+def test_a_draw_on_the_wrong_device_is_found(tmp_path, cache, fault):
+    with mock.patch.object(Draws, "__call__", fault), pytest.raises(RuntimeError, match="cpu"):
+        trained(tmp_path, cache, "model=gan")
+
+
+def test_a_constant_that_does_not_move_with_its_module_is_found(tmp_path, cache):
+    edges, before = torch.zeros(1, 8, 8), DiscretizedLogistic.log_prob
+
+    def log_prob(self, images, output):
+        return before(self, images + edges, output)
+
+    patch = mock.patch.object(DiscretizedLogistic, "log_prob", log_prob)
+    with patch, pytest.raises(RuntimeError, match="cpu"):
+        trained(tmp_path, cache, "model=vae")
