@@ -227,11 +227,12 @@ def choose(
 def announce(config: Mapping[str, Any], engine: Engine, evaluation: Evaluation | None) -> None:
     """Print what is about to happen, and by which features it is scored where that needs a word."""
     choices, model = config["choices"], engine.brief.model
-    players = " · ".join(f"{name} {count:,}" for name, count in parameter_counts(model).items())
+    counts = parameter_counts(model)
+    players = " · ".join(f"{name} {count:,}" for name, count in counts.items())
     say(f"{choices['model']} on {dataset_name(config)}, seed {config['seed']}")
     say(f"  parameters: {players or 'none'}")
-    if work := forward_multiply_adds(engine.brief.work):
-        each = " · ".join(f"{name} {count:,}" for name, count in work.items())
+    work = forward_multiply_adds(engine.brief.work)
+    if each := " · ".join(f"{name} {work[name]:,}" for name in counts if work.get(name)):
         say(f"  multiply-adds of an image, forward: {each}")
     say(
         f"  {engine.total_images:,} images in {engine.steps:,} steps · {engine.precision} on "

@@ -112,12 +112,17 @@ def _check(override: str) -> None:
 
 
 def _kept(cfg: DictConfig, group: str, block: Mapping[str, Any], chosen: set[str]) -> DictConfig:
-    """The run's block with the changed values. References to extractor and paths stay interpolations."""
+    """The run's block with the changed values. Its references to extractor and paths stay interpolations."""
     kept = OmegaConf.create(dict(block))
     raw = OmegaConf.to_container(cfg[group], resolve=False)
     assert isinstance(raw, dict)
     for name, value in raw.items():
-        if isinstance(value, str) and value.startswith(("${extractor", "${paths")):
+        # a key that the block lacks is one of the dataset's own extractor
+        if (
+            name in block
+            and isinstance(value, str)
+            and value.startswith(("${extractor", "${paths"))
+        ):
             kept[name] = value
     for key in chosen:
         if key.startswith(f"{group}."):

@@ -12,7 +12,8 @@ stage, not their sum, because a posterior needs to know where something is; the 
 (0.2), as in the conv network.
 
 Weights are drawn so that a signal keeps its mean square (He et al. 2015): gain sqrt(2 / (1 + slope^2))
-behind a ReLU, and half of a block's variance from either of its paths. Biases begin at 0.
+behind a ReLU, and half of a block's variance from either of its paths. Biases begin at 0. The decoder's last
+convolution begins at a tenth, so that the first images are nearly grey: else a VAE has to unlearn noise first.
 """
 
 import math
@@ -32,6 +33,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 SMALLEST, LARGEST = 32, 256  # pixels a side
 SLOPE = 0.2  # of the trunk's ReLUs below 0
 HALF = math.sqrt(0.5)  # gain of each of the two paths that a block adds
+FAINT = 0.1  # gain of the convolution that makes the images
 
 
 def stage_sizes(image_size: int) -> list[int]:
@@ -250,7 +252,9 @@ class ResnetDecoder(nn.Module):
             looks = [SelfAttention(before)] if sizes[stage] == attention else []
             self.stages.append(nn.Sequential(*looks, _Up(before, after, norm, sizes[stage + 1])))
         self.end = nn.Sequential(
-            *_norm(norm, widths[-1]), nn.ReLU(), _conv(widths[-1], channels, 3, _behind(0.0))
+            *_norm(norm, widths[-1]),
+            nn.ReLU(),
+            _conv(widths[-1], channels, 3, FAINT * _behind(0.0)),
         )
         self.latent_dim = latent_dim
 

@@ -39,6 +39,13 @@ def test_a_run_without_an_evaluation_is_scored_by_the_default_one_or_by_the_chos
     assert full["evaluation"]["num_samples"] == 50_000
 
 
+def test_an_extractor_of_the_run_is_not_mixed_with_the_dataset_s_own(train):
+    train("run_id=a", "dataset=cifar10", "extractor=random-conv-v1")
+    run = read_config(Path("outputs/a"))
+    again = evaluate.protocol(run, ["evaluation.num_samples=50"])
+    assert again["extractor"] == again["evaluation"]["extractor"] == run["extractor"]
+
+
 def test_evaluate_refuses_what_belongs_to_training(train):
     train("run_id=a")
     with pytest.raises(UserMistake, match=r"model\.beta=2 belongs to training"):

@@ -122,13 +122,15 @@ def mean_squares(stages) -> list[float]:
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
-def test_a_decoder_begins_with_signals_of_equal_size(norm):
+def test_a_decoder_begins_with_signals_of_equal_size_and_nearly_grey_images(norm):
     torch.manual_seed(0)
     decoder, seen = ResnetDecoder(64, 3, 32, 32, norm), []
     for part in (decoder.begin, *decoder.stages, decoder.end):
         part.register_forward_hook(lambda module, inputs, output: seen.append(output))
     decoder(torch.randn(8, 32))
-    assert len(seen) == 6 and all(0.5 < size < 1.5 for size in mean_squares(seen))
+    *inner, images = mean_squares(seen)
+    assert len(inner) == 5 and all(0.5 < size < 1.5 for size in inner)
+    assert 0.005 < images < 0.02
 
 
 def test_a_trunk_without_norm_does_not_starve_its_later_stages():
