@@ -70,7 +70,7 @@ class Source(ABC):
         """Name of a picture for error messages."""
 
     def classes(self) -> Classes | None:
-        """Classes of all pictures; None where none are known. Raises UserMistake if they are wrong."""
+        """Classes of all pictures; None where none are read. Raises UserMistake if they are wrong."""
         return None
 
     def prepare(self) -> None:

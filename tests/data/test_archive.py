@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fixtures.data import draw, make_folder, make_images
+from fixtures.places import ROOT
 from fixtures.zips import deflated64, encoded, locked, pictures, write_zip, zip_folder
 from genbench.data.folders import Folder
 from genbench.data.splits import SPLITS
@@ -81,6 +82,18 @@ def test_a_zip_above_the_limit_is_decoded_on_demand_in_forked_processes_too(tmp_
     for batch in data.train_dataloader():
         seen = batch.content.numpy()
         assert all(any(np.array_equal(one, known) for known in expected) for one in seen)
+
+
+def test_cifar10_as_jpeg_is_read_from_its_zip_with_its_classes(tmp_path):
+    path = ROOT.parent / "shared" / "data" / "cifar10-jpeg.zip"
+    if not path.is_file():
+        pytest.skip(f"needs {path}")
+    data = own(tmp_path, path, validation=0.1, test=0.1, image_size=32)
+    assert [len(data.source.split(split)) for split in SPLITS] == [45_000, 5_000, 10_000]
+    assert len(data.class_names) == 10
+    assert np.bincount(data.labels("test")).tolist() == [1000] * 10
+    assert np.bincount(data.labels("validation")).min() > 400
+    assert data.decode("test")(0).shape == (3, 32, 32)
 
 
 # --- bad input ------------------------------------------------------------------------------------
