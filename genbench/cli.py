@@ -83,4 +83,7 @@ def _unknown(verb: str) -> str:
         return f"there is no command {verb}: did you mean {near[0]}?"
     if "=" in verb:
         return f"there is no command {verb}: did you mean genbench train {verb}?"
-    return f"there is no command {verb}, but {', '.join(VERBS)}"
+    (nearest,) = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.0)
+    return (
+        f"there is no command {verb}: choose one of {', '.join(VERBS)} (the nearest is {nearest})"
+    )

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -31,7 +31,7 @@ from genbench.runs.versions import versions, with_versions
 from genbench.training import loading, loggers, ranks, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
-from genbench.training.checks import check_penalty
+from genbench.training.checks import check_optimizers, check_penalty, check_sizes
 from genbench.training.endings import explain, ignore_signals, record_failure, stoppable
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
@@ -56,13 +56,54 @@ def run(
     """
     if resume and (directory / FILENAME).exists():
         return  # it was killed between its result and its status
+    made = prepare(directory, cfg, heartbeat, resume, sinks)
+    config, engine, evaluation = made.config, made.engine, made.evaluation
+    if heartbeat:
+        announce(config, engine, evaluation)
+    accumulate = config["trainer"].get("accumulate", 1)
+    with training_memory(engine.brief.budget.batch_size, accumulate):
+        engine.fit(resume)
+    if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
+        torch.distributed.destroy_process_group()
+    if not heartbeat:
+        return
+    scores = score(evaluation, engine, made.averaging, made.selection)
+    ignore_signals()
+    result = record(directory, recorded(config, engine), engine, evaluation, scores)
+    write(directory, result, engine, sinks)
+    report(result, directory)
+
+
+class Prepared(NamedTuple):
+    """What a run is made of, and that nothing has refused."""
+
+    config: dict[str, Any]
+    engine: Engine
+    evaluation: Evaluation | None
+    averaging: Averaging | None
+    selection: Selection | None
+
+
+def prepare(
+    directory: Path,
+    cfg: DictConfig,
+    heartbeat: Heartbeat | None,
+    resume: bool,
+    sinks: list[Logger],
+) -> Prepared:
+    """Make all that a run needs before it trains; for the arguments see `run`.
+
+    Raises UserMistake for settings that cannot be trained or scored.
+    """
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     config = with_versions(config, versions(config))
     model, data = loading.build(cfg)
     if not resume:
         check_penalty(model)
+        check_sizes(model, data)
+    check_optimizers(model)
     work = measure(model, data)
-    evaluation = prepared(cfg, data)
+    evaluation = protocol(cfg, data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
     selection = choose(cfg, evaluation, data, directory)
     if heartbeat:
@@ -85,22 +126,10 @@ def run(
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
     check_extracting(evaluation.devices if evaluation else 1, engine.device)
-    if heartbeat:
-        announce(config, engine, evaluation)
-    with training_memory(brief.budget.batch_size, config["trainer"].get("accumulate", 1)):
-        engine.fit(resume)
-    if torch.distributed.is_initialized():  # the ranks part here; nothing below may synchronise
-        torch.distributed.destroy_process_group()
-    if not heartbeat:
-        return
-    scores = score(evaluation, engine, averaging, selection)
-    ignore_signals()
-    result = record(directory, recorded(config, engine), engine, evaluation, scores)
-    write(directory, result, engine, sinks)
-    report(result, directory)
+    return Prepared(config, engine, evaluation, averaging, selection)
 
 
-def prepared(cfg: DictConfig, data: ImageData) -> Evaluation | None:
+def protocol(cfg: DictConfig, data: ImageData) -> Evaluation | None:
     """The protocol, which can work on these images; None with evaluation=none. Raises UserMistake."""
     evaluation: Evaluation | None = instantiate(cfg.evaluation) if cfg.evaluation else None
     if evaluation is not None:

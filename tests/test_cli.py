@@ -48,7 +48,7 @@ def test_version_is_the_packages(capsys):
         ("trian", "did you mean train?"),
         ("evalute", "did you mean evaluate?"),
         ("model=gan", "did you mean genbench train model=gan?"),
-        ("zzz", "There are train, resume"),
+        ("frobnicate", "choose one of train, resume"),
     ],
 )
 def test_an_unknown_verb_names_the_nearest(capsys, argument, sentence):

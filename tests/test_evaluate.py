@@ -49,3 +49,17 @@ def test_a_run_without_a_checkpoint_is_a_mistake_with_a_sentence(finished_run):
     (directory / "checkpoints" / "final.ckpt").unlink()
     with pytest.raises(UserMistake, match="no checkpoint 'final'"):
         evaluate.main([str(directory), str(protocol)])
+
+
+def test_a_run_that_was_trained_on_a_gpu_is_scored_without_one(finished_run, capsys):
+    directory, protocol = finished_run
+    config = directory / "config.yaml"
+    config.write_text(config.read_text().replace("accelerator: cpu", "accelerator: gpu"))
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert evaluate.main([str(directory), str(protocol)]) == 0
+    assert (
+        "the run was trained on a GPU, and this is computed on the CPU" in capsys.readouterr().err
+    )
+    with pytest.raises(UserMistake, match="--device=cuda, but PyTorch sees no GPU"):
+        evaluate.main([str(directory), str(protocol), "--device", "cuda"])

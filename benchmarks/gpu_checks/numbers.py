@@ -170,8 +170,8 @@ def penalties(folder: Path) -> str:
 def half_precision_is_the_same_training(folder: Path) -> str:
     """bf16: means as float32's over 20 steps; 1 and 10 steps at a time are equal bit for bit (mlp).
 
-    Not over more: vae-gan is chaotic, and after 100 steps at this rate a change of 1e-6 in the first
-    weights has moved its means in float32 by as much as bf16 does (by up to a tenth).
+    Not over more: vae-gan is chaotic. After 100 steps at this rate a change of 1e-6 in the first weights
+    has moved its means in float32 about as far as bf16 does (docs/gpus.md).
     """
     slow = {"vae-gan": ["model.autoencoder_optimizer.lr=1e-3"]}
     for model in ("vae", "gan", "vae-gan"):

@@ -79,10 +79,8 @@ def _compiled(folder: Path) -> None:
 
 def _cases() -> dict[str, list[str]]:
     cases = {m: [f"model={m}", *plain_descent(m)] for m in ("vae", "gan", "wgan-gp", "vae-gan")}
-    norm = [] if on_gpu() else ["network.decoder_norm=group"]  # SyncBatchNorm exists for GPUs alone
     for model in ("vae", "gan", "vae-gan"):
-        conv = [*NETWORKS["conv"], *norm]
-        cases[f"{model}-conv"] = [f"model={model}", *conv, *plain_descent(model)]
+        cases[f"{model}-conv"] = [f"model={model}", *NETWORKS["conv"], *plain_descent(model)]
     return cases
 
 
@@ -120,15 +118,16 @@ def _alone(folder: Path) -> None:
 
 def _ranks(folder: Path) -> None:
     from pytorch_lightning.accelerators import CUDAAccelerator
-    from pytorch_lightning.strategies import DDPStrategy
+
+    from genbench.training.exchange import Ranks
 
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     if on_gpu():  # Lightning would give each rank a GPU of its own, and take NCCL
         both = [torch.device("cuda", 0)] * 2
 
-        def ddp(*_: object) -> DDPStrategy:
-            return DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
+        def gloo(*_: object) -> Ranks:
+            return Ranks(process_group_backend="gloo")
 
         trainer = "genbench.training.trainer"
         for patch in (
@@ -137,7 +136,7 @@ def _ranks(folder: Path) -> None:
                 CUDAAccelerator, "get_parallel_devices", staticmethod(lambda d: both)
             ),
             mock.patch(f"{trainer}.resolve_devices", lambda devices, device: 2),
-            mock.patch(f"{trainer}._strategy", ddp),
+            mock.patch(f"{trainer}._strategy", gloo),
         ):
             patch.start()
     for case, overrides in _cases().items():

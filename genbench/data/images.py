@@ -18,6 +18,7 @@ from genbench.data.splits import SPLITS, Amount
 from genbench.data.stream import Batch, ImageStream, Indices, StreamPlan
 from genbench.data.transform import Transform
 from genbench.errors import UserMistake
+from genbench.ranges import number, whole
 from genbench.runs.score import digest
 
 RESIDENT_FRACTION = 0.25  # of a GPU's free memory that a dataset may take
@@ -58,6 +59,11 @@ class Images(ImageData):
         workers: int,
         binarize: str | None = None,
     ) -> None:
+        whole("dataset.image_size", image_size)
+        whole("dataset.channels", channels, most=4)
+        whole("dataset.levels", levels, 2, 256)
+        whole("dataset.workers", workers, 0)
+        number("dataset.cache_gb", cache_gb)
         binarisation.check(binarize, levels)
         self.name, self.image_size, self.channels, self.levels = name, image_size, channels, levels
         self.binarize = binarize

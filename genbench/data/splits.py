@@ -40,7 +40,7 @@ def set_aside(count: int, validation: Amount, test: Amount = 0) -> SplitIndices:
 
 def _size(amount: Amount, count: int) -> int:
     """Pictures out of `count`."""
-    if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
         raise UserMistake(
             f"{amount!r} is no part of a dataset: give a number or a fraction below 1"
         )

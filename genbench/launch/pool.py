@@ -141,7 +141,9 @@ class Pool:
     ) -> None:
         self.worker, self.settings, self.total = worker, settings, total
         self.on_end, self.tick = on_end, tick
-        self.slots: list[Slot] = []
+        self.slots: dict[str, list[Slot]] = {}  # by kind of machine: cpu or gpu
+        self.kinds: dict[str, str] = {}  # of slots, by what a run asks for: cpu or any
+        self._waiting: tuple[Any, RunPlan] | None = None  # the next one, if its kind has no room
         self.running: list[Running] = []
         self.signals = 0
         self.stopping = False  # no new run is started
@@ -157,8 +159,11 @@ class Pool:
 
     def _loop(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]]]) -> None:
         more, ticked = True, 0.0
-        while more or self.running:
-            while more and not self.stopping and self._free():
+        while more or self.running or self._waiting:
+            if self._waiting is not None and not self.stopping:
+                (key, plan), self._waiting = self._waiting, None
+                self._start_or_wait(key, plan)
+            while more and not self.stopping and self._waiting is None and self._has_room():
                 following = next(plans, None)
                 if following is None:
                     more = False
@@ -184,10 +189,29 @@ class Pool:
                 run.process.wait()
             run.console.close()
 
-    def _free(self) -> Slot | bool:
-        if not self.slots:
-            return True  # the config of the first plan decides how many there are
-        return next((slot for slot in self.slots if not slot.busy), False)
+    def _has_room(self) -> bool:
+        """Whether some kind has a free slot; which kind the next run needs, its plan tells."""
+        return not self.slots or any(not slot.busy for own in self.slots.values() for slot in own)
+
+    def _slots_for(self, config: Any) -> list[Slot]:
+        """Those for runs like this one; the first of its kind decides how many there are."""
+        asked = "cpu" if config["trainer"]["accelerator"] == "cpu" else "any"
+        if asked not in self.kinds:
+            made = make_slots(self.settings, config, self.total)
+            self.kinds[asked] = "gpu" if any(slot.gpus for slot in made) else "cpu"
+            self.slots.setdefault(self.kinds[asked], made)
+        return self.slots[self.kinds[asked]]
+
+    def _start_or_wait(self, key: Any, plan: RunPlan) -> None:
+        """Start a run, or keep it until its kind has room."""
+        try:
+            free = next((slot for slot in self._slots_for(plan.config) if not slot.busy), None)
+            if free is None:
+                self._waiting = key, plan
+            else:
+                self._start(key, plan, free)
+        except GenbenchError as error:
+            self._end(key, refused(plan.overrides, error))
 
     def _begin(self, key: Any, make: Callable[[], RunPlan]) -> None:
         overrides: Overrides = []
@@ -201,17 +225,16 @@ class Pool:
                 code = earlier_exit_code(plan.earlier)
                 self._end(key, EndedRun(overrides, plan.earlier, code, False, 0.0, existed=True))
                 return
-            if not self.slots:
-                self.slots = make_slots(self.settings, plan.config, self.total)
-            self._start(key, plan)
         except GenbenchError as error:
             self._end(key, refused(overrides, error))
+        else:
+            self._start_or_wait(key, plan)
 
-    def _start(self, key: Any, plan: RunPlan) -> None:
-        slot = self._free()
-        assert isinstance(slot, Slot)
+    def _start(self, key: Any, plan: RunPlan, slot: Slot) -> None:
         directory = make_directory(plan)
-        environment = run_environment(plan.config, plan.command, runs=len(self.slots))
+        environment = run_environment(
+            plan.config, plan.command, runs=sum(map(len, self.slots.values()))
+        )
         if slot.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
             environment["GENBENCH_JOBS_PER_GPU"] = str(self.settings.jobs_per_gpu)

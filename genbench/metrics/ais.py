@@ -19,7 +19,6 @@ from torch import Tensor
 from genbench.data.cache import progress, say
 from genbench.data.contract import ImageData, Split
 from genbench.data.subsets import chosen, subset_card
-from genbench.errors import UserMistake
 from genbench.metrics.annealing import (
     FIRST_VARIANCE,
     FIT_ROUNDS,
@@ -32,6 +31,7 @@ from genbench.metrics.annealing import (
 from genbench.metrics.likelihood import OVER_IMAGES, LikelihoodRequest
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import number, whole
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
 
@@ -93,10 +93,9 @@ class AnnealedImportance:
         given |= {"pilot_chains": pilot_chains, "leapfrogs": leapfrogs}
         given |= {"temperatures": temperatures}
         for name, value in given.items():
-            if value < least.get(name, 2):
-                raise UserMistake(f"ais.{name}={value}: it must be {least.get(name, 2)} or more")
-        if variance is not None and variance <= 0:
-            raise UserMistake(f"ais.variance={variance} is not a variance: it must be above 0")
+            whole(f"ais.{name}", value, least.get(name, 2))
+        if variance is not None:
+            number("ais.variance", variance, above=True)
         self.enabled, self.images, self.simulated = enabled, images, simulated
         self.chains, self.pilot_chains = chains, pilot_chains
         self.temperatures, self.leapfrogs, self.variance = temperatures, leapfrogs, variance

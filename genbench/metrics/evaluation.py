@@ -32,6 +32,7 @@ from genbench.metrics.sampling import GeneratedSet
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import whole
 from genbench.runs.files import first_line
 from genbench.runs.score import Score, digest
 
@@ -65,9 +66,10 @@ class Evaluation:
         pixels: str = "mean",
         reconstruction: Reconstruction | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("devices", devices)):
-            if value < 1:
-                raise UserMistake(f"evaluation.{name}={value}: it must be 1 or more")
+        whole("evaluation.num_samples", num_samples)
+        whole("evaluation.batch_size", batch_size)
+        whole("evaluation.devices", devices)
+        whole("evaluation.seed", seed, None)
         if split not in ("test", "validation"):
             raise UserMistake(
                 f"evaluation.split={split!r}: scores are taken on test or on validation images"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite
+from genbench.ranges import whole
 
 BLOCK = 4096  # rows converted to float64 at a time
 
@@ -195,6 +196,7 @@ class FrechetDistance(FeatureMetric):
     )
 
     def __init__(self, bootstrap: int = 30, seed: int = 0) -> None:
+        whole("frechet.bootstrap", bootstrap, 0)
         self.bootstrap, self.seed = bootstrap, seed
 
     def estimator_of(self, quantity: str) -> Mapping[str, Any]:

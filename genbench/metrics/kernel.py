@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite, subset
+from genbench.ranges import whole
 
 BLOCK = 2048  # rows and columns of a kernel matrix in memory
 
@@ -64,6 +65,8 @@ class KernelDistance(FeatureMetric):
     quantities = (Quantity("kid", ("fake", "real"), False),)
 
     def __init__(self, blocks: int = 10, max_images: int = 10_000, seed: int = 0) -> None:
+        whole("kernel.blocks", blocks)
+        whole("kernel.max_images", max_images, 2)
         self.blocks, self.max_images, self.seed = blocks, max_images, seed
 
     @property

@@ -18,10 +18,10 @@ from torch import Tensor
 from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
 from genbench.data.subsets import chosen, subset_card
-from genbench.errors import UserMistake
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
+from genbench.ranges import whole
 from genbench.runs.score import Score
 
 IMAGES_AT_ONCE = 32  # images whose importance draws are in memory together
@@ -131,8 +131,7 @@ class Bounds:
             ("importance_draws", importance_draws, 0),
             ("max_images", 1 if max_images is None else max_images, 1),
         ):
-            if value < least:
-                raise UserMistake(f"bounds.{name}={value}: it must be {least} or more")
+            whole(f"bounds.{name}", value, least)
         self.posterior_draws, self.importance_draws = posterior_draws, importance_draws
         self.max_images = max_images
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.features import check_finite, subset
+from genbench.ranges import whole
 
 BLOCK = 2**24  # entries of a distance matrix in memory
 
@@ -97,6 +98,8 @@ class NeighbourScores(FeatureMetric):
     )
 
     def __init__(self, k: int = 5, max_images: int = 10_000, seed: int = 0) -> None:
+        whole("neighbours.k", k)
+        whole("neighbours.max_images", max_images, k + 1)
         self.k, self.max_images, self.seed = k, max_images, seed
         self.minimum = k + 1
 

@@ -13,12 +13,100 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genbench.models.contract import GenerativeModel
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all ranks; its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        whole = own.clone()
+        torch.distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # is differentiable again
+        whole: Tensor = _SumOverRanks.apply(gradients[0].contiguous())
+        return whole
+
+
+class _AcrossRanks(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over the images of all ranks, which have equally many, from plain operations.
+
+    Unlike torch.nn.SyncBatchNorm it runs on any device, and no rank waits for its GPU.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, ...) by the mean and variance over all ranks; in eval mode as ever."""
+        if not self.training:
+            return super().forward(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        dims = [0, *range(2, input.dim())]
+        var, mean = torch.var_mean(x, dims, correction=0)
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        own = torch.stack([mean, var])
+        nothing = torch.zeros_like(own)
+        # a gathering that can be differentiated on every backend
+        own_row = torch.stack([own if r == rank else nothing for r in range(world)])
+        rows: Tensor = _SumOverRanks.apply(own_row)
+        mean = rows[:, 0].mean(0)
+        var = (rows[:, 1] + (rows[:, 0] - mean).square()).mean(0)
+        self._follow(mean, var, x.numel() // x.shape[1] * world)
+        scale = (var + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(input.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor, count: int) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        rate = self.momentum
+        step = 1 / self.num_batches_tracked.float() if rate is None else mean.new_tensor(rate)
+        self.running_mean.lerp_(mean, step)
+        self.running_var.lerp_(var * (count / max(1, count - 1)), step)
+
+
+class _AcrossRanks1d(_AcrossRanks, nn.BatchNorm1d):
+    pass
+
+
+class _AcrossRanks2d(_AcrossRanks, nn.BatchNorm2d):
+    pass
+
+
+class _AcrossRanks3d(_AcrossRanks, nn.BatchNorm3d):
+    pass
+
+
+ACROSS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: _AcrossRanks1d,
+    nn.BatchNorm2d: _AcrossRanks2d,
+    nn.BatchNorm3d: _AcrossRanks3d,
+}
+
+
+def across_ranks(model: nn.Module) -> None:
+    """Let BatchNorm in a model see the images of all ranks; names and tensors stay."""
+    for module in model.modules():
+        module.__class__ = ACROSS.get(type(module), type(module))
+
+
+def alone(model: nn.Module) -> None:
+    """Undo `across_ranks`."""
+    back = {changed: kind for kind, changed in ACROSS.items()}
+    for module in model.modules():
+        module.__class__ = back.get(type(module), type(module))
+
 
 BATCHES, BATCH_SIZE = 8, 256  # of samples from the prior: as many as a quick evaluation scores
 SEED = 1_414  # of their latents
@@ -78,8 +166,8 @@ def _recalibrate(model: GenerativeModel, norms: list[BatchNorm]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
         norm.train()
-    alone = [norm for norm in norms if isinstance(norm, nn.SyncBatchNorm)]
-    for norm in alone:  # it would wait for the other ranks
+    together = [norm for norm in norms if isinstance(norm, _AcrossRanks | nn.SyncBatchNorm)]
+    for norm in together:  # it would wait for the other ranks
         vars(norm)["forward"] = partial(nn.BatchNorm2d.forward, norm)
     try:
         z = model.latents(BATCHES * BATCH_SIZE, torch.Generator().manual_seed(SEED))
@@ -87,7 +175,7 @@ def _recalibrate(model: GenerativeModel, norms: list[BatchNorm]) -> None:
             for part in torch.split(z, BATCH_SIZE):
                 model.sample(part.to(model.device))
     finally:
-        for norm in alone:
+        for norm in together:
             del vars(norm)["forward"]
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

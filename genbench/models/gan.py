@@ -11,6 +11,7 @@ from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won
+from genbench.ranges import number, whole
 
 
 class GAN(GenerativeModel):
@@ -31,6 +32,9 @@ class GAN(GenerativeModel):
         discriminator_optimizer: MakeOptimizer,
     ) -> None:
         super().__init__()
+        whole("model.discriminator_steps", discriminator_steps)
+        number("model.r1_gamma", r1_gamma)
+        number("model.gradient_penalty", gradient_penalty)
         self.decoder, self.discriminator = decoder, discriminator
         self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
         self.discriminator_steps = discriminator_steps
@@ -49,8 +53,8 @@ class GAN(GenerativeModel):
     def step(self, images: Tensor) -> Iterator[Move]:
         """Algorithm 1 of the paper; the last fakes serve both players, and only they need a graph."""
         pieces = images.chunk(self.discriminator_steps)
-        for number, real in enumerate(pieces, 1):
-            with nullcontext() if number == len(pieces) else torch.no_grad():
+        for piece, real in enumerate(pieces, 1):
+            with nullcontext() if piece == len(pieces) else torch.no_grad():
                 fake = self.sample(self.noise(len(real), self.latent_dim))
             yield Move("discriminator", partial(self.discriminator_loss, real, fake.detach()))
         yield Move("generator", lambda: self.generator_loss(fake))

@@ -11,6 +11,7 @@ from genbench.losses.likelihood import Likelihood
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, latents_are_not_used
+from genbench.ranges import number
 
 
 class VAE(GenerativeModel):
@@ -28,6 +29,7 @@ class VAE(GenerativeModel):
         optimizer: MakeOptimizer,
     ) -> None:
         super().__init__()
+        number("model.beta", beta)
         self.decoder, self.encoder, self.likelihood = decoder, encoder, likelihood
         self.latent_dim, self.beta, self.optimizer = latent_dim, beta, optimizer
 

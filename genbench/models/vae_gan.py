@@ -37,6 +37,7 @@ from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won, latents_are_not_used
 from genbench.networks.heads import Discriminator
+from genbench.ranges import number
 
 
 def _mean(losses: Iterable[Tensor]) -> Tensor:
@@ -69,6 +70,8 @@ class VAEGAN(GenerativeModel):
         discriminate_reconstructions: bool = True,
     ) -> None:
         super().__init__()
+        number("model.gamma", gamma)
+        number("model.r1_gamma", r1_gamma)
         self.decoder, self.encoder, self.discriminator = decoder, encoder, discriminator
         self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
         self.gamma, self.feature_stage, self.r1_gamma = gamma, feature_stage, r1_gamma

@@ -9,12 +9,13 @@ https://arxiv.org/abs/1502.01852). A discriminator does not: with it, FD was hig
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
 from genbench.networks.layout import like
+from genbench.ranges import whole
 
 Norm = Literal["batch", "group", "none"]
 Initialisation = Literal["dcgan", "he"]
@@ -37,6 +38,11 @@ def stage_sizes(image_size: int) -> list[int]:
     return sizes
 
 
+def _check_norm(kind: object) -> None:
+    if kind not in get_args(Norm):
+        raise UserMistake(f"norm={kind!r} is not one of {', '.join(get_args(Norm))}")
+
+
 def _channels(width: int, stages: int) -> list[int]:
     return [width * min(2**stage, 8) for stage in range(stages)]
 
@@ -49,7 +55,6 @@ def _norm(kind: Norm, channels: int) -> list[nn.Module]:
             return [nn.GroupNorm(min(8, channels // 4) or 1, channels)]
         case "none":
             return []
-    raise UserMistake(f"norm={kind!r} is not one of batch, group, none")
 
 
 def _initialise(module: nn.Module) -> None:
@@ -84,6 +89,8 @@ class ConvTrunk(nn.Module):
         initialisation: Initialisation = "dcgan",
     ) -> None:
         super().__init__()
+        whole("network.width", width)
+        _check_norm(norm)
         if initialisation not in ("dcgan", "he"):
             raise UserMistake(f"initialisation={initialisation!r} is not one of dcgan, he")
         self.initialisation = initialisation
@@ -145,6 +152,9 @@ class ConvDecoder(nn.Module):
         position_bias: bool = False,
     ) -> None:
         super().__init__()
+        whole("network.width", width)
+        whole("arena.latent_dim", latent_dim)
+        _check_norm(norm)
         sizes = stage_sizes(image_size)[::-1]
         widths = _channels(width, len(sizes) - 1)[::-1]
         bias = position_bias or norm == "none"

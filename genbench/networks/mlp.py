@@ -4,12 +4,16 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from genbench.ranges import whole
+
 
 class MLPTrunk(nn.Module):
     """Images to features: shared architecture of encoder and discriminator."""
 
     def __init__(self, image_size: int, channels: int, width: int, depth: int) -> None:
         super().__init__()
+        whole("network.width", width)
+        whole("network.depth", depth)
         widths = [channels * image_size**2] + [width] * depth
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Linear(before, after), nn.LeakyReLU(0.2))
@@ -41,6 +45,9 @@ class MLPDecoder(nn.Module):
         self, image_size: int, channels: int, latent_dim: int, width: int, depth: int
     ) -> None:
         super().__init__()
+        whole("network.width", width)
+        whole("network.depth", depth)
+        whole("arena.latent_dim", latent_dim)
         layers: list[nn.Module] = []
         for before, after in pairwise([latent_dim] + [width] * depth):
             layers += [nn.Linear(before, after), nn.ReLU()]

@@ -56,7 +56,9 @@ class Budget:
             )
         for name in ("epochs", "seconds"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float) or value < 0):
+            if value is not None and (
+                not isinstance(value, int | float) or not 0 <= value < math.inf
+            ):
                 raise UserMistake(
                     f"budget.{name}={value!r} is not a number from 0 on: give one, or null for no limit"
                 )

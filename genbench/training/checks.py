@@ -9,14 +9,17 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
-from genbench.models.batch_statistics import BATCH_NORMS
+from genbench.models.batch_statistics import ACROSS, BATCH_NORMS
 from genbench.models.contract import GenerativeModel, Move, Reconstructs
 from genbench.models.drawing import evaluating
+from genbench.ranges import whole
+from genbench.runs.files import first_line
 
 
 def check_fit(model: GenerativeModel, data: ImageData) -> None:
     """Refuse networks that were configured for other images, or other latents, than these."""
     shape = (data.channels, data.image_size, data.image_size)
+    whole("model.latent_dim", model.latent_dim, 0)
     try:
         with evaluating(model):
             made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
@@ -40,6 +43,34 @@ def misfit(data: ImageData, error: RuntimeError) -> UserMistake:
         f"the networks do not fit {data.name}'s images {shape} or each other's latents: leave "
         f"image_size, channels and latent_dim to the network group ({error})"
     )
+
+
+def check_sizes(model: GenerativeModel, data: ImageData) -> None:
+    """Refuse networks that hold nothing, and more latents than an image has values."""
+    for name, network in model.named_children():
+        if any(p.numel() == 0 for p in network.parameters()):
+            raise UserMistake(
+                f"the {name} has a layer of size 0: give its widths and latents 1 or more"
+            )
+    values = data.channels * data.image_size**2
+    if model.players() and model.latent_dim > values:
+        raise UserMistake(
+            f"arena.latent_dim={model.latent_dim} is above the {values} values of an image of "
+            f"{data.name}: choose {values} or fewer"
+        )
+
+
+def check_optimizers(model: GenerativeModel) -> None:
+    """Refuse optimizers that cannot be made, such as for a learning rate below 0."""
+    for name, player in model.players().items():
+        try:
+            player.optimizer(player.parameters())
+        except (ValueError, TypeError, RuntimeError) as error:
+            cause = error.__cause__ or error
+            raise UserMistake(
+                f"the {name}'s optimizer cannot be made: {first_line(cause)}; see its settings with "
+                "`genbench train --cfg job --package model`"
+            ) from error
 
 
 def check_moves(model: GenerativeModel, moves: object) -> None:
@@ -71,16 +102,19 @@ def check_counted(model: GenerativeModel) -> None:
         )
 
 
-def check_ranks(model: GenerativeModel, device: torch.device) -> None:
-    """Refuse networks whose steps depend on the number of ranks."""
-    if device.type == "cuda":  # SyncBatchNorm sees all ranks' images
-        return
-    if name := normalises_over_batch(model):
-        raise UserMistake(
-            f"the {name} normalises over its batch, which several CPU ranks would split "
-            "(SyncBatchNorm exists for GPUs alone): choose network.decoder_norm=group and "
-            "network.trunk_norm=none, or trainer.devices=1"
-        )
+def check_ranks(model: GenerativeModel) -> None:
+    """Refuse networks whose steps depend on the number of ranks.
+
+    PyTorch's own BatchNorm sees the images of all of them (`batch_statistics`), not a class of its kind.
+    """
+    for name, network in model.named_children():
+        norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
+        for norm in norms:
+            if type(norm) not in ACROSS:
+                raise UserMistake(
+                    f"the {name} normalises over its batch by {type(norm).__name__}, which several ranks "
+                    "would split: use torch.nn.BatchNorm2d or another norm, or trainer.devices=1"
+                )
 
 
 def check_parts(model: GenerativeModel) -> None:

@@ -2,15 +2,18 @@
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from genbench.errors import GenbenchError, Interrupted, UserMistake
+from genbench.runs.files import first_line
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.stops import STOPS, stop_name
 
@@ -60,6 +63,8 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
             "genbench.models.contract, data in genbench.data.contract, metrics in "
             "genbench.metrics.contract (docs/adding-a-model.md)"
         )
+    if isinstance(error, InstantiationException):
+        return UserMistake(_unmade(error))
     if isinstance(error, OSError) and error.errno is not None:
         return GenbenchError(
             f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
@@ -68,6 +73,17 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     return GenbenchError(
         f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
     )
+
+
+def _unmade(error: InstantiationException) -> str:
+    """A sentence about a class that refuses its settings; Hydra's own text has it over several lines."""
+    lines = str(error).splitlines()
+    target = re.search(r"'([\w.]+)'", lines[0])
+    key = next((x.partition(": ")[2] for x in lines if x.startswith("full_key: ")), "")
+    cause = error.__cause__
+    why = f"{type(cause).__name__}: {first_line(cause)}" if cause else lines[0]
+    where = f"{key}: " if key else ""
+    return f"{where}{target[1] if target else 'a class'} does not take its settings ({why}); correct them"
 
 
 def _missing_module(error: BaseException | None) -> str:

@@ -12,6 +12,7 @@ from pytorch_lightning import seed_everything
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import whole
 from genbench.runs.config import read_config
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
@@ -21,6 +22,7 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     """Make data and model as configured, the model's weights drawn from the run's seed."""
     data: ImageData = instantiate(cfg["dataset"])
     data.prepare_data()
+    whole("seed", cfg["seed"], 0, 2**32 - 1)
     seed_everything(cfg["seed"], workers=True, verbose=False)
     model: GenerativeModel = instantiate(cfg["model"])
     model.observe(data)

@@ -4,7 +4,6 @@ Lightning starts the processes, casts, calls callbacks and writes checkpoints; i
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -108,6 +107,7 @@ class Training(LightningModule):
             self.device,
             pace.make_scaler,
             self._loaded,
+            together=world > 1,
         )
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         listeners = [c for c in callbacks if is_overridden(STEP_HOOK, c, Callback)]
@@ -121,11 +121,10 @@ class Training(LightningModule):
             self.model,
             self.seats,
             self._track,
-            # Lightning's wrapper takes 0.15 ms, and only DDP and these hooks need it
-            self._backward if heard or world > 1 else torch.autograd.backward,
+            # Lightning's wrapper takes 0.15 ms, and only these hooks need it
+            self._backward if heard else torch.autograd.backward,
             [partial(c.on_before_optimizer_step, self.trainer, self) for c in listeners],
             pace.parts,
-            self._without_exchange,
         )
 
     def on_train_start(self) -> None:
@@ -136,17 +135,12 @@ class Training(LightningModule):
     def teardown(self, stage: str) -> None:
         """Let go of the model; the memory of a step, and of its graph, is free for what follows."""
         self.model.draws, self.model.track = Draws(), untracked
-        self._stepper, self.pace = None, replace(self.pace, capture=None)
+        self.pace = replace(self.pace, capture=None)
         for parameter in self.model.parameters():
             parameter.grad = None
 
     def _backward(self, value: Tensor, start: Tensor | None) -> None:
         self.manual_backward(value, gradient=start)
-
-    def _without_exchange(self) -> AbstractContextManager[None]:
-        """Keep gradients to this rank; those of several parts are exchanged in one go."""
-        wrapped: Any = self.trainer.strategy.model
-        return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()
 
     # --- steps ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from genbench.errors import UserMistake
+from genbench.ranges import number
 from genbench.runs.budget import parse_images
 
 SHAPES: dict[str, Callable[[float], float]] = {  # of the way down, 0 to 1: how much is left
@@ -35,6 +36,8 @@ class Schedule:
                 "schedule=constant, linear or cosine"
             )
         parse_images(self.warmup, "schedule.warmup")
+        number("schedule.hold", self.hold, None)
+        number("schedule.final", self.final, None)
         if not 0 <= self.hold < 1:
             raise UserMistake(
                 f"schedule.hold={self.hold} is not a share of the budget: give 0 or more, below 1"

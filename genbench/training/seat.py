@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from genbench.models.contract import Player
+from genbench.training.exchange import exchange
 from genbench.training.guards import Guard, Skipped, guard_of
 
 Backward = Callable[[Tensor, Tensor | None], None]  # (value, gradient to begin with)
@@ -28,6 +29,7 @@ class Seat:
     clip: float | None  # largest norm of its gradient
     rates: list[float]  # configured learning rate of each parameter group
     scaler: GradScaler | None = None  # under 16-mixed: see below
+    together: bool = False  # several ranks move it, by the mean of their gradients
 
     def descend(self, loss: Callable[[], Tensor], parts: int, backward: Backward) -> Tensor:
         """Add the gradient of `loss() / parts` to the player's own; returns the loss."""
@@ -45,6 +47,8 @@ class Seat:
 
     def move(self, looks: Sequence[Look]) -> None:
         """Take one step of the optimizer, if the gradient is finite; `looks` see it before clipping."""
+        if self.together:
+            exchange(self.own)
         if self.guard.judge():  # before clipping, which would spread a NaN
             return
         if self.scaler is not None and (self.clip or looks):
@@ -73,8 +77,12 @@ def take_seats(
     device: torch.device,
     make_scaler: Callable[[], GradScaler] | None,
     loaded: Mapping[str, Any],
+    together: bool = False,
 ) -> dict[str, Seat]:
-    """Give every player its seat; `loaded` is what a checkpoint held of guards and scalers."""
+    """Give every player its seat; `loaded` is what a checkpoint held of guards and scalers.
+
+    `together`: several ranks train the model.
+    """
     seats = {}
     for (name, player), optimizer, configured in zip(
         players.items(), optimizers, rates, strict=True
@@ -94,6 +102,7 @@ def take_seats(
             clip=clip.get(name),
             rates=configured,
             scaler=scaler,
+            together=together,
         )
     return seats
 

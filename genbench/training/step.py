@@ -1,7 +1,6 @@
 """A step of training: the moves of a model are performed here and nowhere else, alike for all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -24,11 +23,9 @@ class Stepper:
         backward: Backward,
         looks: Sequence[Look] = (),
         parts: int = 1,
-        without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.model, self.seats, self.track = model, seats, track
         self.backward, self.looks, self.parts = backward, looks, parts
-        self.without_exchange = without_exchange
         self.moves: dict[str, int] = {}  # made in the last step, by player
 
     def take(self, images: Tensor, step: int) -> None:
@@ -81,11 +78,9 @@ class Stepper:
                         self.moves = made
                         return
                     player, seat = move.player, self.seats[move.player]
-                    last = index == len(parts) - 1
                     if index == 0:
                         seat.optimizer.zero_grad()
-                    with nullcontext() if last else self.without_exchange():
-                        self._descend(move, seat)
+                    self._descend(move, seat)
                 after.append(draws.generator.get_state())
                 seat.move(self.looks)
                 made[player] = made.get(player, 0) + 1

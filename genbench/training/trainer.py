@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import Strategy
 from torch.amp.grad_scaler import GradScaler
 
 from genbench.data.contract import ImageData
 from genbench.device import choose_threads, device_of, resolve_devices
 from genbench.errors import Interrupted, UserMistake
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import number, whole
 from genbench.runs.budget import Budget, parse_images
 from genbench.runs.heartbeat import Heartbeat
 from genbench.training.acceleration import check_compile, check_graph, compiling
@@ -38,6 +40,7 @@ from genbench.training.callbacks.telemetry import Telemetry
 from genbench.training.checks import check_batch, check_parts, check_ranks, clip_of_players
 from genbench.training.cuda_graph import Capture
 from genbench.training.environment import describe_device, peak_memory
+from genbench.training.exchange import BatchNormAcrossRanks, Ranks
 from genbench.training.module import Pace, Training
 from genbench.training.numerics import check_tf32, computing, prepare_determinism
 from genbench.training.precision import HalfPrecision, resolve_for_ranks
@@ -106,6 +109,11 @@ class Engine:
         deterministic: bool = False,  # equal bits on equal GPUs
     ) -> None:
         self.brief, self._compile = brief, compile
+        whole("trainer.samples", samples, 0)
+        whole("trainer.max_skipped", max_skipped)
+        number("trainer.checkpoint_minutes", checkpoint_minutes)
+        if steps_per_batch != "auto":
+            whole("trainer.steps_per_batch", steps_per_batch)
         self._computing = partial(computing, check_tf32(tf32), deterministic)
         prepare_determinism(deterministic)
         self.device = device_of(accelerator)
@@ -119,7 +127,9 @@ class Engine:
             brief.model, brief.data, self._pace(accumulate, compile, cuda_graph)
         )
         every = max(1, self.total_images // LOG_ROWS)
-        every = every if log_every_images == "auto" else parse_images(log_every_images)
+        if log_every_images != "auto":
+            every = parse_images(log_every_images, "trainer.log_every_images")
+            whole("trainer.log_every_images", every)
         self._plan(steps_per_batch, [every, *self._intervals(samples)])
         directory, total = brief.directory, self.total_images
         self.alarms = Alarms(brief.data, total, brief.say)
@@ -132,7 +142,8 @@ class Engine:
             precision_asked=precision != "auto",
         )
         self.stopping = Stopping(self.checkpoints, self.telemetry, brief.budget.seconds)
-        self.waiting = Waiting(self.telemetry, self.alarms)
+        event = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.waiting = Waiting(self.telemetry, self.alarms, event=event)
         self.samples = Samples(directory / "samples", brief.data, samples, total, self.alarms)
         bar = [ProgressBar(total)] if progress and self.steps else []
         own = [self.checkpoints, self.stopping, self.waiting]
@@ -152,7 +163,7 @@ class Engine:
         self.steps = brief.budget.steps(images, pieces) if model.players() else 0
         self.total_images = self.steps * batch_size
         if self.world_size > 1:
-            check_ranks(model, self.device)
+            check_ranks(model)
         if accumulate > 1:
             check_parts(model)
         schedule = brief.schedule if brief.schedule and brief.schedule.moves else None
@@ -214,19 +225,24 @@ class Engine:
             accelerator="cpu" if self.device.type == "cpu" else "gpu",
             devices=devices,
             num_nodes=num_nodes,
-            strategy=_strategy(strategy, self.brief.model, self.world_size),
-            **_precision(self.precision, self.device),
+            strategy=_strategy(strategy, self.world_size),
+            **self._precision_and_plugins(),
             max_epochs=1,  # the loader's one epoch is the whole budget
             logger=list(self.brief.loggers),
             callbacks=callbacks,
             use_distributed_sampler=False,
-            sync_batchnorm=self.world_size > 1 and self.device.type == "cuda",
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             default_root_dir=self.brief.directory,
         )
+
+    def _precision_and_plugins(self) -> dict[str, Any]:
+        settings = _precision(self.precision, self.device)
+        if self.world_size > 1:
+            settings.setdefault("plugins", []).append(BatchNormAcrossRanks())
+        return settings
 
     def fit(self, resume: bool) -> None:
         """Train to the end of the budget, from the last checkpoint if there is one to resume.
@@ -292,15 +308,12 @@ class Engine:
         return self.training.images_shown / seconds if seconds else None
 
 
-def _strategy(strategy: str, model: GenerativeModel, world_size: int) -> str:
+def _strategy(strategy: str, world_size: int) -> str | Strategy:
     if strategy not in STRATEGIES:
         raise UserMistake(
             f"trainer.strategy={strategy} is not one of auto, ddp: every rank holds the whole model"
         )
-    if world_size == 1:
-        return "auto"
-    # one player's backward leaves the parameters of the others untouched
-    return "ddp_find_unused_parameters_true" if len(model.players()) > 1 else "ddp"
+    return "auto" if world_size == 1 else Ranks()
 
 
 def _precision(precision: str, device: torch.device) -> dict[str, Any]:

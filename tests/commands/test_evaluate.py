@@ -56,3 +56,14 @@ def test_evaluate_refuses_what_belongs_to_training(train):
         evaluate.main(["a", "evaluation=none"], worker="stub_worker")
     with pytest.raises(UserMistake, match="evaluate needs a run"):
         evaluate.main(["evaluation.num_samples=2"], worker="stub_worker")
+
+
+@pytest.mark.parametrize("given", [["--device", "cpu"], ["--device=cpu"]])
+def test_the_device_is_passed_on(given):
+    assert evaluate._device([*given, "latest", "a=b"]) == (["--device", "cpu"], ["latest", "a=b"])
+
+
+def test_devices_that_are_none_are_refused():
+    for given in (["--device"], ["--device=tpu"]):
+        with pytest.raises(UserMistake, match="choose cpu or cuda"):
+            evaluate._device(given)

@@ -9,6 +9,7 @@ from torch import nn
 
 from fixtures.evaluation import CPU, Squares, make_evaluation, values
 from genbench.losses.likelihood import DiscretizedLogistic
+from genbench.models import batch_statistics
 from genbench.models.batch_statistics import (
     BATCH_SIZE,
     BATCHES,
@@ -128,3 +129,38 @@ def test_a_compiled_decoder_is_not_compiled_for_it():
         assert not calls
         torch.testing.assert_close(model.sample(torch.ones(2, 4)), expected)
     assert calls
+
+
+@pytest.fixture
+def one_rank():
+    """A process group of this process alone."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (8,)), (nn.BatchNorm2d, (3, 5))])
+def test_batch_norm_across_ranks_is_batch_norm(one_rank, kind, shape, momentum):
+    """Values, gradients and statistics; over two ranks: `two_ranks`."""
+    torch.manual_seed(0)
+    channels = shape[0] if len(shape) == 1 else 4
+    size = (16, channels) if len(shape) == 1 else (16, channels, *shape)
+    own, expected = (nn.Sequential(kind(channels, momentum=momentum)).double() for _ in range(2))
+    own.load_state_dict(expected.state_dict())
+    batch_statistics.across_ranks(own)
+    results = []
+    for norm in (own, expected):
+        torch.manual_seed(1)
+        for _ in range(2):
+            images = (torch.randn(size).double() + 3).requires_grad_()
+            made = norm(images)
+            gradients = torch.autograd.grad(
+                made.square().sum() + made[0].sum(), [images, *norm.parameters()]
+            )
+        results.append([made, *gradients, norm(images).detach(), *norm.state_dict().values()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-5)
+    batch_statistics.alone(own)
+    assert type(own[0]) is kind

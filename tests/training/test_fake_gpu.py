@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from fixtures import fake_gpu
 from fixtures.trainers import BATCH, change_pace, config, engine_for
 from genbench.losses.likelihood import DiscretizedLogistic
-from genbench.metrics import class_balance, sampling
+from genbench.metrics import class_balance
 from genbench.metrics.feature_cache import FeatureCache
 from genbench.models.contract import Draws
 from genbench.models.gan import GAN
@@ -119,7 +119,6 @@ def test_scores_are_computed_without_a_mix_of_devices(tmp_path, cache, model):
         # they need values, and a driver
         mock.patch.object(FeatureCache, "save"),
         mock.patch.object(FeatureCache, "load", lambda *_: None),
-        mock.patch.object(sampling._Clock, "_wait"),
         mock.patch.object(class_balance, "equal_variations", lambda *_: torch.zeros(9).double()),
     ):
         assert len(scoring(made.to(fake_gpu.GPU), data, fake_gpu.GPU)) >= 13

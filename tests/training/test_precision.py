@@ -7,7 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from fixtures.trainers import config, engine_for
+from fixtures.trainers import config, engine, engine_for, trained
 from genbench.errors import UserMistake
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal
@@ -29,21 +29,21 @@ def train(tmp_path, cache, model: str, precision: str, images: int = 1600):
     overrides = [f"model={model}", f"trainer.precision={precision}", f"budget.images={images}"]
     overrides += RATES.get(model, [])
     cfg = config(tmp_path, cache, 1, [*overrides, f"trainer.log_every_images={images}"])
-    trained, data = loading.build(cfg)
-    engine = engine_for(cfg, trained, data, tmp_path / f"{model}-{precision}")
+    built, data = loading.build(cfg)
+    made = engine_for(cfg, built, data, tmp_path / f"{model}-{precision}")
     means: dict[str, float] = {}
-    before = engine.training.means
-    engine.training.means = lambda: means.update(before()) or means
-    engine.fit(resume=False)
-    return trained, data, means
+    before = made.training.means
+    made.training.means = lambda: means.update(before()) or means
+    made.fit(resume=False)
+    return built, data, means
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_losses_in_bf16_are_close_to_those_in_float32(tmp_path, cache, model):
     _, _, full = train(tmp_path, cache, model, "32-true")
-    trained, _, mixed = train(tmp_path, cache, model, "bf16-mixed")
-    assert all(p.dtype == torch.float32 for p in trained.parameters())
+    half, _, mixed = train(tmp_path, cache, model, "bf16-mixed")
+    assert all(p.dtype == torch.float32 for p in half.parameters())
     assert full.keys() == mixed.keys()
     for name, value in full.items():
         assert math.isclose(mixed[name], value, rel_tol=0.1, abs_tol=0.1), name
@@ -269,3 +269,45 @@ def test_automatic_precision_is_the_first_that_is_accepted(monkeypatch):
 def test_automatic_precision_on_a_gpu_is_half():
     found = precision.resolve("auto", torch.device("cuda", 0))
     assert found.taken in ("bf16-mixed", "16-mixed"), found.probes
+
+
+@pytest.mark.parametrize("model", ["gan", "vae-gan"])
+def test_bf16_steps_are_the_same_one_by_one_and_ten_at_a_time(tmp_path, cache, model):
+    """An autocast that kept its casts over steps would compute with weights of before the last one."""
+    half = [f"model={model}", "trainer.precision=bf16-mixed"]
+    one, ten = (
+        trained(engine(tmp_path / str(number), cache, *half, f"trainer.steps_per_batch={number}"))
+        for number in (1, 10)
+    )
+    assert all(torch.equal(value, ten[0][name]) for name, value in one[0].items())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: device busy")],
+)
+def test_a_gpu_that_is_full_or_busy_is_no_reason_for_another_method(monkeypatch, error):
+    def gradients(device, dtype):
+        raise error
+
+    monkeypatch.setattr(precision, "gradients", gradients)
+    with pytest.raises(type(error)):
+        precision.probe("bf16-mixed", CPU)
+
+
+def test_ranks_take_what_the_first_one_has_found(monkeypatch):
+    probes = []
+
+    def probe(name, device):
+        probes.append(name)
+        return precision.Probe(name, name == "16-mixed", "so")
+
+    monkeypatch.setattr(precision, "probe", probe)
+    monkeypatch.setenv(precision.FOUND, "")  # and back afterwards
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    gpu = torch.device("meta")
+    first = precision.resolve_for_ranks("auto", gpu)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert precision.resolve_for_ranks("auto", gpu) == first
+    assert len(probes) == 2 and first.taken == "16-mixed"
+    assert precision.resolve_for_ranks("32-true", gpu).taken == "32-true"

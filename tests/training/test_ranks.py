@@ -16,7 +16,6 @@ from fixtures.processes import wait_for
 from fixtures.ranks import SMOKE, start_ranks
 from fixtures.trainers import BATCH, CASES, STEPS
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
-from genbench.networks.conv import ConvDecoder
 from genbench.runs.status import read_status
 from genbench.training import checks, ranks
 
@@ -52,6 +51,9 @@ def test_two_ranks_with_half_the_batch_each_reach_the_parameters_of_one(
     assert all(torch.equal(first[name], second[name]) for name in alone)
     for name, value in alone.items():
         torch.testing.assert_close(first[name], value, rtol=0, atol=TOLERANCE)
+    exchanged, needed = torch.load(trained / f"{case}-0-exchanged.pt")
+    # the gradients of each move once; BatchNorm exchanges its statistics too, which are few
+    assert exchanged == needed
     counted = [torch.load(f / f"{case}-0-tally.pt") for f in (trained, tmp_path)]
     assert counted[0] == counted[1] and counted[0]["decoder_rows"] >= STEPS * BATCH
 
@@ -179,13 +181,69 @@ def test_rank_0_under_another_launcher_reports_the_errors_of_other_ranks(tmp_pat
         raise RuntimeError("Connection closed by peer")
 
 
-def test_batch_norm_over_cpu_ranks_is_refused():
+def test_a_batch_norm_of_another_class_is_refused_over_ranks():
     class Model(torch.nn.Module):
-        def __init__(self, norm: str) -> None:
+        def __init__(self, norm: torch.nn.Module) -> None:
             super().__init__()
-            self.decoder = ConvDecoder(16, 1, 4, 4, norm)
+            self.decoder = norm
 
-    with pytest.raises(UserMistake, match="decoder normalises over its batch"):
-        checks.check_ranks(Model("batch"), torch.device("cpu"))
-    checks.check_ranks(Model("group"), torch.device("cpu"))
-    checks.check_ranks(Model("batch"), torch.device("cuda"))  # SyncBatchNorm
+    class Own(torch.nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(
+        UserMistake, match="decoder normalises over its batch by Own, which several"
+    ):
+        checks.check_ranks(Model(Own(4)))
+    checks.check_ranks(Model(torch.nn.BatchNorm2d(4)))
+    checks.check_ranks(Model(torch.nn.GroupNorm(2, 4)))
+
+
+def test_several_nodes_need_somebody_who_starts_the_others(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    ranks.check_nodes(1)
+    with pytest.raises(UserMistake, match="num_nodes=2, but nothing has started genbench"):
+        ranks.check_nodes(2)
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    ranks.check_nodes(2)
+    with pytest.raises(UserMistake, match="num_nodes=0: give 1 or more"):
+        ranks.check_nodes(0)
+
+
+def test_ranks_that_have_chosen_differently_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+    def gather(found, own):
+        found[:] = [own, other]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    other = "bf16-mixed"
+    ranks.agree("precisions", "bf16-mixed")
+    other = "32-true"
+    with pytest.raises(UserMistake, match="precisions .rank 0 bf16-mixed, rank 1 32-true"):
+        ranks.agree("precisions", "bf16-mixed")
+
+
+def test_while_ranks_meet_a_signal_ends_the_process_at_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with ranks.killable():
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "ddp_spawn", "deepspeed"])
+def test_other_strategies_are_refused(strategy):
+    from genbench.training.trainer import _strategy
+
+    with pytest.raises(UserMistake, match=f"strategy={strategy} is not one of auto, ddp"):
+        _strategy(strategy, 2)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])
+def test_several_devices_have_one_strategy(strategy):
+    from genbench.training.exchange import Ranks
+    from genbench.training.trainer import _strategy
+
+    assert isinstance(_strategy(strategy, 2), Ranks)
+    assert _strategy(strategy, 1) == "auto"

@@ -26,7 +26,7 @@ class Waiting(RunCallback):
     """Adds up the time between two batches; the last callback, so that none other is counted.
 
     A GPU works on what has been queued while its host waits: if it has not finished the batch before
-    when the next one arrives, nothing has waited. A thread checks every `look_every` seconds whether
+    when the next one arrives, as its `event` tells, nothing has waited. A thread checks every `look_every` seconds whether
     the next batch comes at all; `clock` returns seconds.
     """
 
@@ -36,18 +36,17 @@ class Waiting(RunCallback):
         alarms: Alarms,
         clock: Callable[[], float] = time.monotonic,
         look_every: float = LOOK,
+        event: "torch.cuda.Event | None" = None,
     ) -> None:
         self.telemetry, self.alarms, self.clock = telemetry, alarms, clock
         self.look_every = look_every
         self.seconds = 0.0  # over all pieces of a resumed run
         self._since: float | None = None  # when the current wait began
-        self._done: Any = None  # of a GPU: it has finished the batch before
+        self._done = event
         self._over = threading.Event()
 
     def on_start(self, run: Training) -> None:
         """Start to wait for the first batch."""
-        cuda: Any = torch.cuda
-        self._done = cuda.Event() if run.device.type == "cuda" else None
         self._since = self.clock()
         self._over.clear()
         threading.Thread(target=self._watch, name="waiting for data", daemon=True).start()
@@ -55,7 +54,7 @@ class Waiting(RunCallback):
     def before_batch(self, run: Training) -> None:
         """A batch has arrived."""
         if self._since is not None:
-            if self._done is None or self._done.query():
+            if self._done is None or self._done.query():  # type: ignore[no-untyped-call]
                 self.seconds += self.clock() - self._since
             self._since = None
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import whole
 from genbench.training.callbacks.checkpoints import save_checkpoint
 from genbench.training.callbacks.contract import RunCallback, passes
 from genbench.training.module import Training
@@ -29,8 +29,9 @@ class Selection(RunCallback):
         num_samples: int,
         seed: int,
     ) -> None:
-        if checks < 1:
-            raise UserMistake(f"selection.checks={checks}: it must be 1 or more; selection=none")
+        whole("selection.checks", checks)
+        whole("selection.num_samples", num_samples, 2)
+        whole("selection.seed", seed, None)
         self.measure, self.num_samples, self.seed = measure, num_samples, seed
         self.path = directory / "checkpoints" / self.name  # of the best weights, if any were kept
         self.checks, self.every_images = checks, 1

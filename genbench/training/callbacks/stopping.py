@@ -2,17 +2,14 @@
 
 import signal
 import time
-from collections.abc import Sequence
 from typing import Any
-
-import torch
-from pytorch_lightning import Trainer
 
 from genbench.errors import Interrupted
 from genbench.runs.stops import STOPS, stop_name
 from genbench.training.callbacks.checkpoints import Checkpoints
 from genbench.training.callbacks.contract import RunCallback
 from genbench.training.callbacks.telemetry import Telemetry
+from genbench.training.exchange import Votes
 from genbench.training.module import Training
 from genbench.training.ranks import agree
 
@@ -27,10 +24,12 @@ class Stopping(RunCallback):
         self.asked: str | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._end = float("inf")
+        self._votes: Votes | None = None  # of several ranks
 
     def on_start(self, run: Training) -> None:
         """Replace Lightning's signal handlers, which write no checkpoint."""
         agree("precisions: trainer.precision", run.trainer.precision)
+        self._votes = Votes(run.device) if run.trainer.world_size > 1 else None
         if self.seconds is not None:
             self._end = time.monotonic() + self.seconds - self.telemetry.seconds
         for number in STOPS:
@@ -40,13 +39,13 @@ class Stopping(RunCallback):
         self.asked = stop_name(number)
 
     def after_batch(self, run: Training, since: int) -> None:
-        """Save or stop if it is time; all DDP ranks together."""
-        due, asked, over = agreed(
-            run.trainer,
+        """Save or stop if it is time; all ranks together, a batch after one has said so."""
+        own = (
             self.checkpoints.is_due,
             self.asked is not None,
             time.monotonic() >= self._end,
         )
+        due, asked, over = own if self._votes is None else self._votes.ask(*own)
         if due or asked:
             self.checkpoints.save(run.trainer)
         if asked:
@@ -62,12 +61,3 @@ class Stopping(RunCallback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-def agreed(trainer: Trainer, *questions: bool) -> Sequence[bool]:
-    """Answers that all DDP ranks share: yes if one rank says yes; one collective for all questions."""
-    if trainer.world_size == 1:
-        return questions
-    votes = torch.tensor(questions, dtype=torch.int32, device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(votes)
-    return [vote > 0 for vote in votes.tolist()]

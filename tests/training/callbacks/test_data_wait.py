@@ -78,3 +78,14 @@ def test_a_resumed_run_adds_to_the_time_waited(waiting):
     again = Waiting(made.telemetry, made.alarms, made.clock)
     again.load_state_dict(made.state_dict())
     assert again.seconds == 2.0
+
+
+def test_a_host_that_waits_while_the_gpu_works_has_not_waited(waiting):
+    made, _ = waiting
+    made._done = SimpleNamespace(record=lambda: None, query=lambda: False)
+    made.on_start(None)
+    batch(made, 5.0, 1.0)
+    assert made.seconds == 0
+    made._done.query = lambda: True
+    batch(made, 5.0, 1.0)
+    assert made.seconds == 5.0
