@@ -13,7 +13,7 @@ import torch
 from fixtures import two_ranks
 from fixtures.places import environment
 from fixtures.processes import wait_for
-from fixtures.ranks import SMOKE, start_ranks
+from fixtures.ranks import start_ranks
 from fixtures.trainers import BATCH, CASES, STEPS
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
 from genbench.networks.conv import ConvDecoder
@@ -126,23 +126,6 @@ def test_a_stop_signal_interrupts_all_ranks(tmp_path, cache):
     assert parent.returncode == 75, error
     assert read_status(tmp_path / "outputs" / "x").status == "interrupted"
     assert (tmp_path / "outputs" / "x" / "checkpoints" / "last.ckpt").exists()
-
-
-@pytest.mark.slow
-def test_torchrun_starts_a_whole_run(tmp_path, cache):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["train", *SMOKE, "budget=smoke", "run_id=x"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "genbench", *arguments],
-        cwd=tmp_path,
-        env=environment(GENBENCH_CACHE=str(cache)),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    assert read_status(tmp_path / "outputs" / "x").status == "finished"
-    assert (tmp_path / "outputs" / "x" / "result.json").exists()
 
 
 # --- the pieces ---------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def test_a_resumed_run_restores_the_global_random_states(begin):
 def test_a_changed_method_is_refused_with_the_difference(begin, capsys):
     directory = begin("model=gan", stop(192))
     assert go(directory) == 75
+    assert "stopped by SIGTERM after 192 " in read_status(directory).reason
     config = read_config(directory)
     config["model"]["r1_gamma"] = 2.0
     write_config(directory, config)
