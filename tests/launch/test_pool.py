@@ -267,7 +267,9 @@ def parent(room):
     process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_first_signal_lets_every_run_write_its_checkpoint(parent, number):
     os.killpg(parent.pid, number)
     assert parent.wait(60) == 75
@@ -356,7 +358,11 @@ def planned(room, monkeypatch):
     return plan
 
 
-@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem != "objectives")) for p in GRIDS],
+    ids=lambda path: path.stem,
+)
 def test_an_experiment_is_the_grid_that_its_file_names(path, planned):
     params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
     grid = [[f"{k}={v}" for v in str(vs).split(",")] for k, vs in params.items() if k != "seed"]

@@ -123,6 +123,7 @@ def test_show_describes_one(outputs, genbench, name):
     assert name in genbench("show", name)
 
 
+@pytest.mark.slow
 def test_a_study_begun_before_the_move_finds_its_runs(outputs, genbench):
     printed = ""
     for models, settings in DEFAULTS_OF_BEFORE.items():
@@ -131,6 +132,7 @@ def test_a_study_begun_before_the_move_finds_its_runs(outputs, genbench):
     assert len(list(outputs.iterdir())) == len(FINISHED) + len(KILLED)
 
 
+@pytest.mark.slow
 def test_a_new_seed_is_in_the_row_of_an_old_run_and_the_old_seed_gives_its_scores(
     outputs, cache, genbench
 ):
@@ -149,7 +151,12 @@ def _plain(score):
     return score.to_dict()
 
 
-@pytest.mark.parametrize("name", FINISHED)
+def slow_but(names, *some):
+    """Parameters of which only some are of the quick part."""
+    return [pytest.param(n, marks=[] if n in some else [pytest.mark.slow]) for n in names]
+
+
+@pytest.mark.parametrize("name", slow_but(FINISHED, "vae", "gan", "vae-gan", "noise"))
 def test_an_old_run_scored_again_has_the_scores_that_it_had(outputs, name):
     stored = json.loads((outputs / name / "result.json").read_text())["scores"]
     assert score_again(outputs / name) == 0
@@ -173,7 +180,7 @@ def check_resumed(run: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize("name", slow_but(KILLED, "vae-killed"))
 def test_an_old_run_that_was_killed_is_resumed_to_the_scores_of_an_undisturbed_one(outputs, name):
     assert go(outputs / name, "--resume") == 0
     check_resumed(outputs / name)
