@@ -171,7 +171,7 @@ def killed(directory: Path, seconds: float, trained: bool) -> bool:
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_score(begin):
-    settings = ["model=vae-gan", "budget.images=64000", "trainer.log_every_images=640"]
+    settings = ["model=vae-gan", "budget.images=96000", "trainer.log_every_images=640"]
     settings += ["trainer.checkpoint_minutes=0.0005", "trainer.steps_per_batch=2"]
     whole, parts = begin(*settings), begin(*settings)
     assert go(whole) == 0
