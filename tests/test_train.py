@@ -71,7 +71,9 @@ def test_history_counts_images_and_names_every_loss(first_run):
     assert all(math.isfinite(float(row["loss/generator"])) for row in rows)
 
 
-@pytest.mark.parametrize("model", ["vae", "gan", "vae-gan"])
+@pytest.mark.parametrize(
+    "model", ["vae-gan", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vae", "gan"))]
+)
 def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start, first_run, model):
     first, _ = first_run(model)
     again, _ = start(f"model={model}", "trainer.steps_per_batch=3", "trainer.samples=0")

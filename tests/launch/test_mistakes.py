@@ -104,7 +104,10 @@ SHAPES = [  # every group in both places, and every content
 ]
 
 
-@pytest.mark.parametrize(("where", "group", "content", "sentence"), SHAPES)
+@pytest.mark.parametrize(
+    ("where", "group", "content", "sentence"),
+    [*SHAPES[:3], *(pytest.param(*case, marks=pytest.mark.slow) for case in SHAPES[3:])],
+)
 def test_a_config_file_of_another_shape_is_named(room, capfd, where, group, content, sentence):
     file = Path(where, group, "mine.yaml").absolute()
     file.parent.mkdir(parents=True)

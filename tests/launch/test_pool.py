@@ -69,6 +69,7 @@ def test_runs_are_trained_at_the_same_time(sweep, capfd):
     assert all("noise" in (run / "console.txt").read_text() for run in runs())
 
 
+@pytest.mark.slow
 def test_the_cores_are_divided_among_the_runs(sweep, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert sweep("seed=0,1", "hydra.launcher.slots=2") == 0
@@ -99,11 +100,13 @@ def test_interrupting_one_run_stops_no_other(sweep):
     assert sorted(read_status(run).status for run in runs()) == ["finished", "interrupted"]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_its_final_status_is_finished(sweep):
     source = "write_status(run, Status('finished')); os.kill(os.getpid(), 9)\n"
     assert sweep("seed=0", source=source) == 0
 
 
+@pytest.mark.slow
 def test_a_refused_run_leaves_no_directory_and_says_why(sweep, capfd):
     source = (
         "print('genbench: no such thing as seed 1', flush=True)\nif config['seed']: sys.exit(2)\n"
@@ -158,6 +161,7 @@ def test_gpus_are_divided_among_runs(monkeypatch):
         slots("0,1", gpus_per_job=2, jobs_per_gpu=2)
 
 
+@pytest.mark.slow
 def test_a_run_sees_only_its_own_gpus(sweep, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert sweep("seed=0,1", source=MEETS + ENDS) == 0
@@ -277,6 +281,7 @@ def test_the_first_signal_lets_every_run_write_its_checkpoint(parent, number):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child")
+@pytest.mark.slow
 def test_no_run_outlives_a_killed_parent(parent):
     pids = [int((run / "pid").read_text()) for run in runs()]
     parent.kill()

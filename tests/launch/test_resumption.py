@@ -111,6 +111,7 @@ def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method
     assert one.environment["threads"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
 
 
+@pytest.mark.slow
 def test_a_precision_that_only_auto_changed_is_refused(tmp_path, cache, capsys):
     run = make(tmp_path, cache, "model=gan", "trainer.precision=bf16-mixed", stop(192))
     assert go(run) == 75
@@ -202,6 +203,7 @@ def test_a_requeued_job_resumes_its_run(train, monkeypatch, capfd):
     assert seen(Path("outputs/y"))["arguments"] == []
 
 
+@pytest.mark.slow
 def test_a_requeued_step_of_srun_resumes_on_every_rank(train, monkeypatch):
     step = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
     for name, value in step.items():

@@ -115,6 +115,7 @@ def test_a_grid_is_every_combination_once(find, launcher):
     assert sorted(made) == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_pareto_set(find, capfd):
     argv = ("model.beta=0.1,1.0,10.0,100.0", "hydra.sweeper.objective=[fd,elbo]")
     assert find(*argv, "hydra.sweeper.sampler=grid") == 0
@@ -149,6 +150,7 @@ if curve == 9:
     assert "stopped by the search" in read_status(stopped).reason
 
 
+@pytest.mark.slow
 def test_a_curve_that_no_run_logs_is_reported(find, capfd):
     argv = ("hydra.sweeper.n_trials=1", "hydra.sweeper.prune_on=nix")
     assert find(SPACE, *argv) == 0

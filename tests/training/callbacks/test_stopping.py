@@ -78,6 +78,7 @@ def test_a_run_stopped_in_every_batch_equals_an_uninterrupted_one(begin):
     assert history(whole) == history(parts)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_restores_the_global_random_states(begin):
     settings = ["model=gan", "trainer.steps_per_batch=1"]
     whole, parts = begin(*settings, stop(10**9)), begin(*settings, stop(192))
@@ -104,6 +105,7 @@ def test_a_changed_method_is_refused_with_the_difference(begin, capsys):
     assert go(directory, "--resume") == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_that_was_trained_is_only_scored(begin):
     whole = begin("model=gan", "ema=standard")
     assert go(whole) == 0
