@@ -32,9 +32,17 @@ def test_every_dataset_resolves_with_every_group_default(dataset):
     assert cfg.choices.dataset == dataset
 
 
-@pytest.mark.parametrize("network", options("network"))
-@pytest.mark.parametrize("model", options("model"))
-@pytest.mark.parametrize("dataset", ["digits", "cifar10", "celeba"])
+def pairs() -> list[tuple[str, str, str]]:
+    """Models, networks and datasets, every two of which meet."""
+    networks, datasets = options("network"), ["digits", "cifar10", "celeba"]
+    return [
+        (model, networks[(number + turn) % len(networks)], datasets[turn % len(datasets)])
+        for number, model in enumerate(options("model"))
+        for turn in range(max(len(networks), len(datasets)))
+    ]
+
+
+@pytest.mark.parametrize(("model", "network", "dataset"), pairs())
 def test_every_model_is_built_for_every_network_and_takes_a_step(model, network, dataset):
     cfg = configure(f"model={model}", f"network={network}", f"dataset={dataset}")
     if network != "mlp":

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genbench.errors import UserMistake
-from genbench.launch.hydra_internals import group_options
+from genbench.launch.hydra_internals import options_of_groups
 from genbench.runs.budget import parse_images
 from genbench.runs.paths import config_root
 
@@ -53,12 +52,8 @@ class Settings:
         return self.cache[key]  # type: ignore[no-any-return]
 
     def _read_groups(self, paths: list[str]) -> dict[str, list[str]]:
-        names = group_options("", ObjectType.GROUP, self.config_name, paths)
-        return {
-            name: group_options(name, ObjectType.CONFIG, self.config_name, paths)
-            for name in names
-            if name != "hydra"
-        }
+        groups = options_of_groups(self.config_name, paths)
+        return {name: options for name, options in groups.items() if name != "hydra"}
 
     @cached_property
     def defaults(self) -> DictConfig:
@@ -180,8 +175,10 @@ def check_deleted(key: str) -> None:
 
 def _check_emptied(override: Override, settings: Settings) -> None:
     key = override.key_or_group
+    if override.value() != {}:
+        return
     default = settings.default(key)
-    if override.value() != {} or not OmegaConf.is_dict(default) or not default:
+    if not OmegaConf.is_dict(default) or not default:
         return
     names = ", ".join(map(str, default))
     remedy = (

@@ -94,23 +94,29 @@ def test_right_values_are_accepted(room, argument, capfd):
 
 
 # --- the user's own files -------------------------------------------------------------------------
+WHAT = "what is chosen for {} does not hold `key: value` lines"
+SHAPES = [  # every group in both places, and every content
+    ("genbench_configs", "model", "- a", WHAT.format("model")),
+    ("elsewhere", "model", "word", "what is chosen for model names no class"),
+    ("genbench_configs", "model", "beta: 1", "what is chosen for model names no class"),
+    ("genbench_configs", "dataset", "- a", WHAT.format("dataset")),
+    ("elsewhere", "dataset", "- a", WHAT.format("dataset")),
+    ("genbench_configs", "experiment", "- a", WHAT.format("experiment")),
+    (
+        "elsewhere",
+        "experiment",
+        "# @package _global_\n- a",
+        "a config file does not hold `key: value` lines",
+    ),
+    ("genbench_configs", "network", "3", "a config file does not hold `key: value` lines"),
+    ("elsewhere", "network", "3", "a config file does not hold `key: value` lines"),
+]
+
+
 @pytest.mark.parametrize(
-    ("group", "content", "sentence"),
-    [
-        ("model", "- a", "what is chosen for model does not hold `key: value` lines"),
-        ("dataset", "- a", "what is chosen for dataset does not hold `key: value` lines"),
-        ("experiment", "- a", "what is chosen for experiment does not hold `key: value` lines"),
-        (
-            "experiment",
-            "# @package _global_\n- a",
-            "a config file does not hold `key: value` lines",
-        ),
-        ("network", "3", "a config file does not hold `key: value` lines"),
-        ("model", "word", "what is chosen for model names no class"),
-        ("model", "beta: 1", "what is chosen for model names no class"),
-    ],
+    ("where", "group", "content", "sentence"),
+    [*SHAPES[:3], *(pytest.param(*case, marks=pytest.mark.slow) for case in SHAPES[3:])],
 )
-@pytest.mark.parametrize("where", ["genbench_configs", "elsewhere"])
 def test_a_config_file_of_another_shape_is_named(room, capfd, where, group, content, sentence):
     file = Path(where, group, "mine.yaml").absolute()
     file.parent.mkdir(parents=True)

@@ -70,7 +70,7 @@ def test_rows_and_real_images_of_a_step_are_the_known_ones(tmp_path, cache, mode
     assert made.training.images_shown == images
 
 
-@pytest.mark.parametrize("model", ["wgan-gp", "vae-gan"])
+@pytest.mark.parametrize("model", [pytest.param("wgan-gp", marks=pytest.mark.slow), "vae-gan"])
 def test_how_steps_are_taken_changes_no_count(tmp_path, cache, model):
     ways = {
         "plain": ["trainer.steps_per_batch=1"],

@@ -50,13 +50,10 @@ SETTINGS = {
 }
 
 
-FAST = ("gan", "a schedule, clipped, in parts")
-
-
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(settings, id=name, marks=[] if name in FAST else [pytest.mark.slow])
+        pytest.param(settings, id=name, marks=[pytest.mark.slow] * (name != "gan"))
         for name, settings in SETTINGS.items()
     ],
 )
