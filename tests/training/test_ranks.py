@@ -1,5 +1,6 @@
 """Several devices: the same numbers as one, and a failure of one rank ends all. Two CPU ranks, gloo."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
