@@ -212,9 +212,13 @@ def _read_idx(path: Path) -> Labels:
 # --- the card ---------------------------------------------------------------------------------
 @torch.no_grad()
 def look(network: nn.Module, images: Tensor) -> Features:
-    """Features and logits of images (N, C, S, S) in [0, 1]."""
-    parts = [network(rows) for rows in torch.split(images, READ)]
-    return Features(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+    """Features and logits on the CPU of images (N, C, S, S) in [0, 1]; computed where the network is."""
+    device = next(network.parameters()).device
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        parts = [network(rows.to(device)) for rows in torch.split(images, READ)]
+    return Features(*(torch.cat(kind).cpu() for kind in zip(*parts, strict=True)))
 
 
 def goldens(network: nn.Module, data: dict[Split, Labelled]) -> dict[str, float]:
@@ -332,6 +336,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:  # before the card, which takes a while
         temporary.write_bytes(content)
+    network.to(device)
     card = {
         "name": name,
         "sha256": sha256,
