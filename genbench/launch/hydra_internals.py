@@ -1,8 +1,8 @@
 """Everything that genbench uses of Hydra beyond its documented API.
 
-Two functions that Hydra's own example plugins use too, a method of its loader, and patterns of its English error messages,
-because some errors name the override they are about only there. tests/launch has a test for each, which
-fails if a new version of Hydra changes one.
+Two functions that Hydra's own example plugins use too, a method of its loader, and patterns of its
+English error messages, because some errors name the override they are about only there. tests/launch has a
+test for each, which fails if a new version of Hydra changes one.
 """
 
 import re
@@ -37,7 +37,8 @@ def options_of_groups(config_name: str, overrides: Sequence[str] = ()) -> dict[s
     which saves a quarter of a second in every command.
     """
     loader = GlobalHydra.instance().config_loader()
-    _, repository = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))  # type: ignore[attr-defined]
+    read: Any = loader._parse_overrides_and_create_caching_repo  # type: ignore[attr-defined]
+    _, repository = read(config_name, list(overrides))
     groups = repository.get_group_options("", ObjectType.GROUP)
     return {name: repository.get_group_options(name) for name in groups}
 
