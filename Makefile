@@ -37,7 +37,7 @@ check: $(STAMP)  ## format, lint, types, import layers
 	$(BIN)/lint-imports
 
 test: $(STAMP)  ## the test suite; make test ARGS='-m "not slow"' for the quick part
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP)  ## how fast training and scoring are on this machine
 	$(BIN)/python -m benchmarks $(ARGS)

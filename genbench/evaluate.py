@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
     model, data, config = loading.load_run(directory)
     choose_threads(model, config["budget"]["batch_size"])  # those of the training: the same sums
-    evaluation.prepare(data)
+    evaluation.prepare(data, trained=True)
     with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
         device = device_of_run(config["trainer"]["accelerator"], asked)
     if len(argv) > 2:
@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
         {
             "created": now.isoformat(timespec="seconds"),
             "evaluation": protocol,
+            "seconds": evaluation.watch.rounded(),
             "scores": [score.to_dict() for score in scores],
         },
     )

@@ -20,6 +20,7 @@ from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.runs.config import read_config
+from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import SPENT, read_history
@@ -35,9 +36,11 @@ from genbench.training.endings import explain, ignore_signals, record_failure, s
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import save_curves
 from genbench.training.trainer import Brief, Engine
-from genbench.training.workload import measure
+from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
+
+_OF_WEIGHTS = {"fake", "reconstructed", "likelihood"}  # in the cards of scores of a model's weights
 
 
 def run(
@@ -56,7 +59,7 @@ def run(
     made = prepare(directory, cfg, heartbeat, resume, sinks)
     config, engine, evaluation = made.config, made.engine, made.evaluation
     if heartbeat:
-        announce(config, engine)
+        announce(config, engine, evaluation)
     accumulate = config["trainer"].get("accumulate", 1)
     with training_memory(engine.brief.budget.batch_size, accumulate):
         engine.fit(resume)
@@ -76,7 +79,7 @@ class Prepared(NamedTuple):
 
     config: dict[str, Any]
     engine: Engine
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     averaging: Averaging | None
     selection: Selection | None
 
@@ -100,8 +103,7 @@ def prepare(
         check_sizes(model, data)
     check_optimizers(model)
     work = measure(model, data)
-    evaluation: Evaluation = instantiate(cfg.evaluation)
-    evaluation.prepare(data)
+    evaluation = protocol(cfg, data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
     selection = choose(cfg, evaluation, data, directory)
     if heartbeat:
@@ -123,8 +125,16 @@ def prepare(
         work=work,
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
-    check_extracting(evaluation.devices, engine.device)
+    check_extracting(evaluation.devices if evaluation else 1, engine.device)
     return Prepared(config, engine, evaluation, averaging, selection)
+
+
+def protocol(cfg: DictConfig, data: ImageData) -> Evaluation | None:
+    """The protocol, which can work on these images; None with evaluation=none. Raises UserMistake."""
+    evaluation: Evaluation | None = instantiate(cfg.evaluation) if cfg.evaluation else None
+    if evaluation is not None:
+        evaluation.prepare(data)
+    return evaluation
 
 
 def write(directory: Path, result: Result, engine: Engine, sinks: list[Logger]) -> None:
@@ -150,23 +160,30 @@ def taken(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
 
 
 def score(
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     engine: Engine,
     averaging: Averaging | None,
     selection: Selection | None,
 ) -> list[Score]:
-    """Scores of the final weights, of their average, and of the best ones, where there are such."""
+    """Scores of the final weights, of their average, and of the best ones, where there are such.
+
+    None with evaluation=none.
+    """
+    if evaluation is None:
+        return []
     brief, device = engine.brief, engine.device
     model, data = brief.model.to(device), brief.data
-    scores = evaluation(model, data, device, brief.directory)
+    final = evaluation(model, data, device, brief.directory)
+    scores = [*final]
     if averaging and engine.steps:
         with averaging.applied(model):
             scores += evaluation(model, data, device, brief.directory, averaging.card())
     if selection and selection.path.exists():
-        loading.load_weights(model, selection.path)
-        best = evaluation(model, data, device)  # no directory: not the final weights
-        own = [one for one in best if "fake" in one.card or "likelihood" in one.card]
-        scores += [replace(one, checkpoint="best") for one in own]
+        best = final
+        if not loading.has_weights(model, selection.path):
+            loading.load_weights(model, selection.path)
+            best = evaluation(model, data, device)  # no directory: not the final weights
+        scores += [replace(one, checkpoint="best") for one in best if _OF_WEIGHTS & one.card.keys()]
     return scores
 
 
@@ -174,7 +191,7 @@ def record(
     directory: Path,
     config: Mapping[str, Any],
     engine: Engine,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     scores: Sequence[Score],
 ) -> Result:
     """What the run leaves behind."""
@@ -187,7 +204,7 @@ def record(
         tags=list(config["tags"]),
         status="finished",
         model=choices["model"],
-        dataset=choices["dataset"],
+        dataset=dataset_name(config),
         seed=config["seed"],
         fingerprint=fingerprint(config),
         config=config,
@@ -203,10 +220,13 @@ def record(
         },
         cost={
             "parameters": parameter_counts(model),
+            "forward_multiply_adds": forward_multiply_adds(engine.brief.work),
             "peak_memory_bytes": engine.peak_memory or peak_memory(engine.device),
             "train_images_per_second": engine.images_per_second,
-            "sample_images_per_second": evaluation.sample_images_per_second,
+            "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
+            "selection_seconds": evaluation and evaluation.selection_seconds,  # of the training's
+            "scoring_seconds": evaluation and evaluation.watch.rounded(),
             "device": describe_device(engine.device),
         },
         scores=scores,
@@ -217,23 +237,32 @@ def record(
 
 
 def choose(
-    cfg: DictConfig, evaluation: Evaluation, data: ImageData, directory: Path
+    cfg: DictConfig, evaluation: Evaluation | None, data: ImageData, directory: Path
 ) -> Selection | None:
-    """Make the callback that keeps the best weights, if they are wanted."""
+    """Make the callback that keeps the best weights, if they are wanted. Raises UserMistake."""
     if not cfg.selection:
         return None
+    if evaluation is None:
+        raise UserMistake(
+            "selection keeps the weights of the smallest distance, in the features that evaluation=none "
+            "goes without: choose selection=none, or another evaluation"
+        )
     evaluation.check_seed(cfg.selection.seed)
     measure = partial(evaluation.validation_distance, data)
     selection: Selection = instantiate(cfg.selection)(measure, directory)
     return selection
 
 
-def announce(config: Mapping[str, Any], engine: Engine) -> None:
-    """Print what is about to happen, in three lines."""
+def announce(config: Mapping[str, Any], engine: Engine, evaluation: Evaluation | None) -> None:
+    """Print what is about to happen, and by which features it is scored where that needs a word."""
     choices, model = config["choices"], engine.brief.model
-    players = " · ".join(f"{name} {count:,}" for name, count in parameter_counts(model).items())
-    say(f"{choices['model']} on {choices['dataset']}, seed {config['seed']}")
+    counts = parameter_counts(model)
+    players = " · ".join(f"{name} {count:,}" for name, count in counts.items())
+    say(f"{choices['model']} on {dataset_name(config)}, seed {config['seed']}")
     say(f"  parameters: {players or 'none'}")
+    work = forward_multiply_adds(engine.brief.work)
+    if each := " · ".join(f"{name} {work[name]:,}" for name in counts if work.get(name)):
+        say(f"  multiply-adds of an image, forward: {each}")
     say(
         f"  {engine.total_images:,} images in {engine.steps:,} steps · {engine.precision} on "
         f"{describe_device(engine.device)}"
@@ -241,6 +270,9 @@ def announce(config: Mapping[str, Any], engine: Engine) -> None:
     )
     if model.objective():
         say(f"  minimises {model.objective()}")
+    if evaluation and evaluation.extractor.remark:
+        name, remark = evaluation.extractor.name, evaluation.extractor.remark
+        say(f"  scored in the features of {name}, {remark}")
 
 
 def report(result: Result, directory: Path) -> None:
@@ -251,6 +283,8 @@ def report(result: Result, directory: Path) -> None:
         marks = [mark for mark in (weights, score.checkpoint) if mark not in ("raw", "final")]
         name = f"{score.name} ({', '.join(marks)})" if marks else score.name
         say(f"  {name:<42} {value} {score.unit}".rstrip())
+    if not result.config["evaluation"]:
+        say(f"  not scored: `genbench evaluate {result.run_id}`, where the weights are")
     say(f"  {directory}")
 
 

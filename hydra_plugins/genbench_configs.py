@@ -1,9 +1,10 @@
-"""Puts the user's own configs before genbench's; other Hydra applications are left alone."""
+"""Puts the user's own configs before genbench's, and names datasets; other applications are left alone."""
 
 import sys
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 
 class GenbenchConfigs(SearchPathPlugin):
@@ -19,3 +20,13 @@ class GenbenchConfigs(SearchPathPlugin):
             return
         for directory in reversed(paths.user_config_directories()):
             search_path.prepend(provider="user", path=f"file://{directory}")
+
+
+def _own_name(root: str | None) -> str:
+    """`${genbench.own_name:PATH}`: what a folder or zip of pictures is called."""
+    from genbench.runs.dataset_name import own_name
+
+    return own_name(root)
+
+
+OmegaConf.register_new_resolver("genbench.own_name", _own_name, replace=True)

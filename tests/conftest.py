@@ -1,11 +1,14 @@
 """What all tests share: one thread, no settings from outside, no network logins."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
 
 import pytest
+
+gc.disable()  # while test files import torch and more: see genbench/work.py
 
 pytest.register_assert_rewrite("fixtures")
 pytest_plugins = [
@@ -26,6 +29,11 @@ def pytest_collection_modifyitems(items):
         if not torch.cuda.is_available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

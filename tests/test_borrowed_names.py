@@ -82,6 +82,13 @@ def _a_view_has_a_model():
     assert callable(workspaces.Workspace._to_model)
 
 
+def _spectral_norm_has_its_class():
+    from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
+
+    layer = spectral_norm(torch.nn.Linear(2, 2))
+    assert isinstance(layer.parametrizations.weight[0], _SpectralNorm)
+
+
 BORROWED = {
     "torch._amp_foreach_non_finite_check_and_unscale_": (
         "torch", "training/guards.py", _counts_finite_gradients
@@ -90,6 +97,7 @@ BORROWED = {
         "torch", "training/guards.py", _fused_optimizers_obey_a_scaler
     ),
     "torch._foreach_lerp_": ("torch", "training/callbacks/averaging.py", _interpolates),
+    "parametrizations._SpectralNorm": ("torch", "training/checks.py", _spectral_norm_has_its_class),
     "Module._compiled_call_impl": (
         "torch", "training/acceleration.py", _compiled_modules_can_be_put_back
     ),

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fixtures.callbacks import stop
-from fixtures.training import SMOKE, genbench, go, make
+from fixtures.training import SMOKE, genbench, go, make, score_again
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
 
@@ -99,8 +99,8 @@ def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compa
         again = read_result(directory).budget
         assert again["moves"] == MOVES[name] and again["rows"] == result.budget["rows"]
 
-    call("evaluate", *names, "evaluation.num_samples=300")
     for name in names:
+        assert score_again(outputs / name, "evaluation.num_samples=300") == 0
         assert len(scores(outputs / name)) >= len(before[name])
         assert [*(outputs / name / "evaluations").glob("*.json")]
     table = json.loads(call("compare", "study=mine", "--format", "json").partition("\ngenbench")[0])
@@ -108,7 +108,9 @@ def test_models_that_know_only_the_contract_are_trained_scored_resumed_and_compa
 
 
 @pytest.mark.slow
-def test_a_model_that_breaks_the_contract_is_refused_before_training(place, call):
+def test_a_model_that_breaks_the_contract_is_refused_before_training(
+    place, call, cache, capsys, monkeypatch
+):
     broken = place / "genbench_configs" / "model"
     base = yaml.safe_load((broken / "trio.yaml").read_text())
     cases = {
@@ -129,7 +131,10 @@ def test_a_model_that_breaks_the_contract_is_refused_before_training(place, call
         "class Unknown(Trio):\n    def step(self, images): yield Move('sculptor', lambda: 0)\n"
         "class Uncounted(Trio):\n    counted = ''\n"
     )
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setenv("GENBENCH_CONFIG_PATH", str(place / "genbench_configs"))
     for name, sentence in cases.items():
         config = base | {"_target_": f"broken.{name.capitalize()}"}
         (broken / f"{name}.yaml").write_text(yaml.safe_dump(config))
-        assert sentence in call("train", *SMOKE, f"model={name}", code=2)
+        assert go(make(place / "outputs", cache, f"model={name}")) == 2
+        assert sentence in capsys.readouterr().err

@@ -6,17 +6,17 @@ import math
 import os
 import pty
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
 
+from fixtures.callbacks import stop_by_parent
 from fixtures.places import environment
 from fixtures.training import SMOKE, genbench, go, make, scores
 from genbench import train
+from genbench.runs.history import PSNR, read_history
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
 
@@ -51,6 +51,10 @@ def test_a_run_leaves_its_whole_record(first_run, model):
     assert "fd_lenet-digits-v1" in names
     assert any(name.startswith("elbo") for name in names) == (model in ("vae", "vae-gan"))
     assert any(name.startswith("bits_per_dim") for name in names) == (model == "vae")
+    reconstructed = {"psnr", "ssim", "rfd_lenet-digits-v1"}
+    assert reconstructed & set(names) == (reconstructed if model in ("vae", "vae-gan") else set())
+    spent = result.cost["scoring_seconds"]
+    assert {"sample", "features", "frechet", "copy_rate", "bounds"} <= set(spent)
     assert all(score.card and score.protocol for score in result.scores)
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {"config.yaml", "status.json", "result.json", "environment.json", "log.txt"} <= files
@@ -72,7 +76,17 @@ def test_history_counts_images_and_names_every_loss(first_run):
     assert all(math.isfinite(float(row["loss/generator"])) for row in rows)
 
 
-@pytest.mark.parametrize("model", ["vae", "gan", "vae-gan"])
+def test_the_history_of_a_model_with_an_encoder_has_the_psnr_of_validation_images(first_run):
+    for model in ("vae", "vae-gan"):
+        points = read_history(first_run(model)[0])[PSNR]
+        assert points[-1][0] == 640
+        assert all(0 < value < 40 for _, value in points)
+    assert PSNR not in read_history(first_run("gan")[0])
+
+
+@pytest.mark.parametrize(
+    "model", ["vae-gan", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vae", "gan"))]
+)
 def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start, first_run, model):
     first, _ = first_run(model)
     again, _ = start(f"model={model}", "trainer.steps_per_batch=3", "trainer.samples=0")
@@ -200,28 +214,15 @@ def test_a_terminal_with_a_progress_bar_shows_a_loggers_warning_once(tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ["number", "name"], [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
-)
-def test_an_interrupted_run_keeps_its_checkpoint_and_is_resumed(tmp_path, cache, number, name):
-    command = [sys.executable, "-m", "genbench", "train", *SMOKE[:1], *SMOKE[2:]]
-    parent = subprocess.Popen(
-        [*command, "model=vae", "budget.images=100M", "run_id=long"],
-        cwd=tmp_path,
-        env=environment(GENBENCH_CACHE=str(cache)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def test_an_interrupted_run_keeps_its_checkpoint(tmp_path, cache):
+    interrupted = stop_by_parent(tmp_path / "marker", "SIGINT")
+    done = genbench(
+        "train", *SMOKE, "model=vae", "run_id=x", *interrupted, cwd=tmp_path, cache=cache
     )
-    directory = tmp_path / "outputs" / "long"
-    deadline = time.monotonic() + 120
-    while not (directory / "history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    parent.send_signal(number)
-    _, error = parent.communicate(timeout=120)
-    assert parent.returncode == 75, error
-    assert "Traceback" not in error
-    assert f"genbench: stopped by {name} after " in error
+    assert done.returncode == 75, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "genbench: stopped by Ctrl-C after 64 " in done.stderr
+    directory = tmp_path / "outputs" / "x"
     assert (directory / "checkpoints" / "last.ckpt").exists()
     assert not list((directory / "checkpoints").glob("*.partial"))
     assert read_status(directory).status == "interrupted"

@@ -24,6 +24,8 @@ genbench data list                           every dataset: shape, splits, where
 genbench data check NAME [key=value ...]     decode every picture, print each problem
 genbench data prepare NAME [key=value ...]   download it if possible, decode it into the cache
 
+genbench data check image-folder dataset.root=photos.zip     your own pictures: a folder, or a zip as it is
+
 NAME is a dataset of the list; keys are as in `genbench train`: dataset.root=..., paths.data=...
 """
 SHOWN = 20  # problems printed in full
@@ -47,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             )
         with explained([f"dataset={rest[0]}", *rest[1:]]):
             data = build(rest[0], rest[1:])
-        return verbs[verb](data, rest[0])
+        return verbs[verb](data)
     except GenbenchError as error:
         print(f"genbench data: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,17 +94,17 @@ def _state(data: Images) -> tuple[str, str]:
         return "damaged: see `check`", "not known yet"
 
 
-def prepare(data: Images, name: str) -> int:
+def prepare(data: Images) -> int:
     """Download and decode the dataset, print its splits; returns the exit code."""
     data.prepare_data()
     for split in SPLITS:
         card = data.card(split)
         where = data.folder(split) if card["fingerprint"] else "decoded while training"
-        print(f"{name} {split}: {card['n']:,} images, {where}")
+        print(f"{data.name} {split}: {card['n']:,} images, {where}")
     return DONE
 
 
-def check(data: Images, name: str) -> int:
+def check(data: Images) -> int:
     """Decode every image, verify the cache, print each problem with its remedy; the exit code."""
     problem = data.source.missing()
     if problem is not None:
@@ -118,12 +120,22 @@ def check(data: Images, name: str) -> int:
     if count:
         return MISTAKE
     sizes = ", ".join(f"{len(data.source.split(split)):,} {split}" for split in SPLITS)
-    print(f"{name} is in order: {sizes} in {data.source.place}")
+    print(f"{data.name} is in order: {sizes} in {data.source.place}{_classes(data)}")
     return DONE
 
 
+def _classes(data: Images) -> str:
+    names = data.class_names
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f"; {len(names):,} classes: {shown}" if len(names) > 1 else ""
+
+
 def problems(data: Images) -> Iterator[str]:
-    """A sentence for each problem that would stop a training on `data`."""
+    """A sentence for each problem that would stop a training on `data`, or the use of its classes."""
+    try:
+        data.source.classes()
+    except UserMistake as error:
+        yield str(error)
     for split in SPLITS:
         count = len(data.source.split(split))
         if not count:

@@ -20,8 +20,9 @@ USAGE = """\
 usage: genbench evaluate RUN ... [key=value ...] [--device cpu|cuda]
 
 Scores the final weights of runs again. Settings that are not given are those of the run. The scores
-are written to the run's folder evaluations/, each with its card; result.json is never changed.
-They are computed on a GPU if there is one, or where --device says.
+are written to the run's folder evaluations/, each with its card; result.json is never changed. A run of
+evaluation=none is scored as by evaluation=quick, unless another is chosen.
+Scores are computed on a GPU if there is one, or where --device says.
 
   genbench evaluate latest evaluation.num_samples=5000
   genbench evaluate 20260101 20260102 evaluation=full"""
@@ -78,14 +79,13 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     """The run's `evaluation` and `extractor` blocks with `overrides` applied.
 
     A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run. UserMistake
-    for overrides of other groups.
+    for overrides of other groups. A run without an evaluation gets the default one.
     """
     for override in overrides:
-        if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
-            raise UserMistake(
-                f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
-            )
+        _check(override)
     chosen = {override.split("=")[0] for override in overrides}
+    if not run.get("evaluation"):
+        chosen.add("evaluation")
     choices = [f"{k}={v}" for k, v in run["choices"].items() if v is not None and k not in chosen]
     cfg = compose_checked([*choices, *overrides], blamed=overrides)
     OmegaConf.set_struct(cfg, False)
@@ -99,13 +99,30 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     return {name: config[name] for name in ("evaluation", "extractor")}
 
 
+def _check(override: str) -> None:
+    """UserMistake for an override that no evaluation takes."""
+    if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
+        raise UserMistake(
+            f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
+        )
+    if override == "evaluation=none":
+        raise UserMistake(
+            "evaluation=none computes no scores: leave it out, or choose evaluation=quick, standard or full"
+        )
+
+
 def _kept(cfg: DictConfig, group: str, block: Mapping[str, Any], chosen: set[str]) -> DictConfig:
-    """The run's block with the changed values. References to extractor and paths stay interpolations."""
+    """The run's block with the changed values. Its references to extractor and paths stay interpolations."""
     kept = OmegaConf.create(dict(block))
     raw = OmegaConf.to_container(cfg[group], resolve=False)
     assert isinstance(raw, dict)
     for name, value in raw.items():
-        if isinstance(value, str) and value.startswith(("${extractor", "${paths")):
+        # a key that the block lacks is one of the dataset's own extractor
+        if (
+            name in block
+            and isinstance(value, str)
+            and value.startswith(("${extractor", "${paths"))
+        ):
             kept[name] = value
     for key in chosen:
         if key.startswith(f"{group}."):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.commands.arguments import outputs_argument
+from genbench.comparison.costs import spent_on_scores
 from genbench.comparison.settings import images_text
 from genbench.comparison.tables import number
 from genbench.errors import DONE
@@ -97,10 +98,7 @@ def _pairs(content: Mapping[str, Any]) -> str:
 
 def _cost(result: Result) -> list[str]:
     cost, budget = result.cost, result.budget
-    parameters = cost.get("parameters", {})
-    lines = [f"  parameters   {name} {count:,}" for name, count in parameters.items()]
-    if parameters:
-        lines.append(f"  parameters   all {sum(parameters.values()):,}")
+    lines = _networks(cost)
     steps = [("decoder", "generator_steps"), ("discriminator", "discriminator_steps")]
     done = ", ".join(f"{budget[key]:,} {name} steps" for name, key in steps if budget.get(key))
     lines.append(
@@ -113,13 +111,32 @@ def _cost(result: Result) -> list[str]:
             f"  skipped      {count:,} steps of the {player}: the loss or a gradient was NaN or infinite"
         )
     if budget.get("seconds"):
-        lines.append(f"  training     {budget['seconds']:.1f} s")
+        chosen = cost.get("selection_seconds")
+        within = f", {chosen:.1f} s of it to select the best weights" if chosen else ""
+        lines.append(f"  training     {budget['seconds']:.1f} s{within}")
+    if spent := spent_on_scores(result):
+        parts = sorted(spent.items(), key=lambda part: -part[1])
+        said = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts if seconds >= 0.05)
+        lines.append(f"  scoring      {sum(spent.values()):.1f} s: {said}".removesuffix(": "))
     for name in ("train", "sample"):
         speed = cost.get(f"{name}_images_per_second")
         if speed:
             lines.append(f"  speed        {speed:,.0f} images/s to {name}")
     if cost.get("peak_memory_bytes"):
         lines.append(f"  memory       {cost['peak_memory_bytes'] / 2**20:,.0f} MiB at most")
+    return lines
+
+
+def _networks(cost: Mapping[str, Any]) -> list[str]:
+    """Parameters, and multiply-adds of one image forward, of each network; old runs have no work."""
+    parameters = cost.get("parameters", {})
+    work = cost.get("forward_multiply_adds") or {}
+    lines = []
+    for name, count in parameters.items():
+        each = f", {images_text(work[name])} multiply-adds an image" if work.get(name) else ""
+        lines.append(f"  parameters   {name} {count:,}{each}")
+    if parameters:
+        lines.append(f"  parameters   all {sum(parameters.values()):,}")
     return lines
 
 

@@ -10,7 +10,7 @@ from genbench.comparison.rows import Row, make_rows
 from genbench.comparison.settings import images_text
 from genbench.errors import UserMistake
 from genbench.runs.budget import parse_amount
-from genbench.runs.history import read_history
+from genbench.runs.history import PSNR, read_history
 from genbench.runs.result import Result
 from genbench.runs.score import Score, higher_is_better
 
@@ -109,7 +109,8 @@ def _resolved(run: Result, row: Row) -> Result:
 def _names(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
     there = sorted({name for own in curves for name in own})
     held_out = [n for n in there if n.partition("/")[0] not in _NOT_HELD_OUT]
-    known = [n for n in held_out if higher_is_better(_quantity(n)) is not None]
+    scores = [n for n in held_out if higher_is_better(_quantity(n)) is not None]
+    known = [n for n in scores if n != PSNR]  # which a model without an encoder cannot have
     for name in wanted:
         if name not in there and name not in map(_quantity, held_out):
             how = "" if known else "; a score is logged by training with selection=fd"

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 KINDS = ("samples", "interpolations", "reconstructions")
-GAP, HEADING = 16, 28
+GAP, HEADING, LINE = 16, 28, 19  # pixels
 
 
 def last_grids(run: Path) -> dict[str, Path]:
@@ -33,13 +33,15 @@ def contact_sheet(runs: Sequence[tuple[str, Path]]) -> Image.Image:
         for kind in KINDS
     }
     shown = {kind: height for kind, height in heights.items() if height}
-    total = sum(height + HEADING for height in shown.values()) + HEADING
+    font = ImageFont.load_default(size=15)
+    titles = [wrapped(label, width, font) for label, _ in columns]
+    title = HEADING + LINE * (max(map(len, titles)) - 1)
+    total = sum(height + HEADING for height in shown.values()) + title
     sheet = Image.new("RGB", (len(columns) * (width + GAP) + GAP, total + GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
-    for place, (label, grids) in enumerate(columns):
-        left, top = GAP + place * (width + GAP), 6
-        draw.text((left, top), label, fill="black", font=font)
-        top += HEADING - 6
+    draw = ImageDraw.Draw(sheet)
+    for place, (lines, (_, grids)) in enumerate(zip(titles, columns, strict=True)):
+        left, top = GAP + place * (width + GAP), title
+        draw.multiline_text((left, 6), "\n".join(lines), fill="black", font=font)
         for kind, height in shown.items():
             text = kind if kind in grids else f"no {kind}: it has no encoder"
             draw.text((left, top + 4), text, fill="grey", font=font)
@@ -47,3 +49,19 @@ def contact_sheet(runs: Sequence[tuple[str, Path]]) -> Image.Image:
                 sheet.paste(grids[kind].convert("RGB"), (left, top + HEADING - 2))
             top += height + HEADING
     return sheet
+
+
+def wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+    """Lines of at most `width` pixels, broken at spaces, or within a word that is wider."""
+    lines = [""]
+    for word in text.split(" "):
+        line = f"{lines[-1]} {word}".strip()
+        if font.getlength(line) <= width:
+            lines[-1] = line
+            continue
+        lines += [""] if lines[-1] else []
+        for letter in word:
+            if font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines

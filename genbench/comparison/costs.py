@@ -7,6 +7,7 @@ from typing import Any
 from genbench.comparison.rows import Row
 from genbench.comparison.settings import images_text
 from genbench.comparison.tables import Cell, Column, Table, number
+from genbench.runs.result import Result
 
 _HEADS = (
     Column("model", "model", numeric=False),
@@ -17,6 +18,7 @@ _HEADS = (
     Column("real_images", "real images"),
     Column("multiply_adds", "multiply-adds"),
     Column("seconds", "training, s"),
+    Column("scoring", "scoring, s"),
     Column("train", "images/s in training"),
     Column("sample", "images/s in sampling"),
     Column("memory", "peak memory, MiB"),
@@ -28,11 +30,42 @@ _NOTES = (
     "means over seeds; of runs that shared a machine, the speeds share it too",
 )
 
+SPENT_NOTE = (
+    "sample: drawing images; features: the extractor; then each part of the scores; final, averaged and "
+    "best weights together, means over seeds"
+)
+
 
 def cost_table(rows: Sequence[Row], title: str = "cost") -> Table:
     """A line for each method that was trained; blank is what its runs did not count."""
     trained = [row for row in rows if row.runs and not row.untrained]
     return Table(title, _HEADS, [_line(row) for row in trained], _NOTES)
+
+
+def seconds_table(rows: Sequence[Row], title: str = "seconds") -> Table | None:
+    """How each method's seconds were spent, means over seeds; None if no run has noted it."""
+    trained = [row for row in rows if any(spent_on_scores(run) for run in row.runs)]
+    if not trained:
+        return None
+    parts = dict.fromkeys(
+        name for row in trained for run in row.runs for name in spent_on_scores(run)
+    )
+    heads = [Column("model", "model", numeric=False), Column("training", "training")]
+    heads += [Column(name, name.replace("_", " ")) for name in parts]
+    lines = []
+    for row in trained:
+        spent = [
+            {"training": run.budget.get("seconds"), **spent_on_scores(run)} for run in row.runs
+        ]
+        values = [_mean(spent, column.key) for column in heads[1:]]
+        cells = (Cell(number(value, 2), {"value": value}) for value in values)
+        lines.append([Cell(row.label, {"label": row.label}), *cells])
+    return Table(title, heads, lines, [SPENT_NOTE])
+
+
+def spent_on_scores(run: Result) -> Mapping[str, float]:
+    """Seconds of a run's scoring by what they were spent on; empty for runs that have not noted it."""
+    return run.cost.get("scoring_seconds") or {}
 
 
 def _line(row: Row) -> list[Cell]:
@@ -43,6 +76,7 @@ def _line(row: Row) -> list[Cell]:
     parameters = [float(sum(first.values())), float(first.get("decoder", 0)) or None]
     rest = [
         _mean(budgets, "seconds"),
+        _mean([{"scoring": sum(spent_on_scores(run).values())} for run in row.runs], "scoring"),
         _mean(costs, "train_images_per_second"),
         _mean(costs, "sample_images_per_second"),
         memory / 2**20 if memory else None,

@@ -39,7 +39,7 @@ def depends_on_model(score: Score) -> bool:
     card = score.card
     if score.quantity.endswith(DIAGNOSTICS):
         return False
-    of_model = any(name in card for name in ("fake", "likelihood", "curve"))
+    of_model = any(name in card for name in ("fake", "reconstructed", "likelihood", "curve"))
     return of_model or not any(role in card for role in IMAGE_SETS)
 
 

@@ -12,6 +12,7 @@ from genbench.runs.method import method
 _DERIVED = (
     "network.decoder.",
     "network.trunk.",
+    "network.encoder.",
     "model.decoder.",
     "model.encoder.",
     "model.discriminator.",

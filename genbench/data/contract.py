@@ -36,6 +36,13 @@ class ImageData(ABC):
     def card(self, split: Split) -> dict[str, Any]:
         """What defines the split: dataset, split, number, transform, fingerprint of the pixels."""
 
+    def labels(self, split: Split) -> NDArray[np.int64] | None:
+        """Classes of the images of a split, (N,) int64, by index.
+
+        None where the source reads none: so far all but `image-folder`.
+        """
+        return None
+
     @abstractmethod
     def plan(
         self,

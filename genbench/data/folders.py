@@ -1,4 +1,4 @@
-"""Datasets with one file or database entry per picture: a user's folder, CelebA, LSUN."""
+"""Datasets with one file or database entry per picture: a user's folder or zip, CelebA, LSUN."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from genbench.data.archive import Files, open_files
 from genbench.data.cache import say
+from genbench.data.classes import LISTED, Classes, by_folder, by_list, listed
 from genbench.data.contract import Split
 from genbench.data.source import Source, signatures
 from genbench.data.splits import SPLITS, SplitIndices, part_sizes, set_aside
@@ -41,41 +43,68 @@ def open_picture(file: str | io.BytesIO, label: str, hint: str) -> Image.Image:
     except UnidentifiedImageError:
         raise UserMistake(f"{label} is not a picture: remove it; {hint}") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserMistake(
-            f"{label} is a damaged picture ({error}): replace or remove it; {hint}"
-        ) from error
+        raise UserMistake(damaged(label, error, hint)) from error
+
+
+def damaged(label: str, error: Exception, hint: str) -> str:
+    """A sentence on a picture that cannot be decoded."""
+    return f"{label} is a damaged picture ({error}): replace or remove it; {hint}"
 
 
 class Folder(Source):
-    """A user's own pictures below `root`, in any format that PIL reads.
+    """A user's own pictures below `root`, a folder or a zip, in any format that PIL reads.
 
     If a subfolder train exists, subfolders named after splits are the splits. Other splits are set
     aside from train in the order of the hash of each picture's name, so that pictures added later move
-    few others to another split.
+    few others to another split, and no class is favoured.
     """
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
+        self._below: Files | None = None
         self._files: list[str] | None = None
         self._parts: SplitIndices | None = None
 
     @property
     def place(self) -> str:
-        """The folder itself."""
+        """The folder or zip itself."""
         return str(self.given_root) if self.given_root else "dataset.root=..."
 
+    @property
+    def below(self) -> Files:
+        """All files below the root."""
+        if self._below is None:
+            self._below = open_files(self.root, kept=OWN_SPLITS)
+        return self._below
+
     def missing(self) -> str | None:
-        """Check the folder and that it has pictures."""
+        """Check the folder or zip, that it has pictures, and a zip's labels."""
         if self.given_root is None:
-            return "dataset=image-folder needs dataset.root=...: the folder with your pictures"
-        if not self.root.is_dir():
-            return f"dataset.root={self.root} is not a folder: give the one with your pictures"
-        if not self.files():
             return (
-                f"dataset.root={self.root} has no pictures: it and its subfolders hold no file "
-                "with an ending such as .png, .jpg or .webp"
+                "dataset=image-folder needs dataset.root=...: the folder or zip with your pictures"
             )
+        problem = self.below.problem()
+        if problem is not None:
+            return problem
+        if not self.files():
+            return self._empty()
+        if not self.root.is_dir():  # a folder's are checked when used: it may be of an earlier run
+            try:
+                self.classes()
+            except UserMistake as error:
+                return str(error)
         return None
+
+    def _empty(self) -> str:
+        zips = [name for name in self.below.names() if name.lower().endswith(".zip")]
+        if zips:
+            remedy = f"give dataset.root={self.root / zips[0]}, a zip is read as it is"
+            remedy = remedy if self.root.is_dir() else "unpack the outer zip"
+            return f"dataset.root={self.root} has no pictures but {zips[0]}: {remedy}"
+        return (
+            f"dataset.root={self.root} has no pictures: it and its subfolders hold no file "
+            "with an ending such as .png, .jpg or .webp"
+        )
 
     def prepare(self) -> None:
         """Check only: there is nothing to download from. Raises UserMistake."""
@@ -89,18 +118,13 @@ class Folder(Source):
             Image.init()
             known = Image.registered_extensions()
             endings = tuple(ending for ending, kind in known.items() if kind in Image.OPEN)
-            self._files = sorted(
-                Path(folder, name).relative_to(self.root).as_posix()
-                for folder, _, names in os.walk(self.root, followlinks=True)
-                for name in names
-                if name.lower().endswith(endings) and not name.startswith(".")
-            )
+            self._files = [name for name in self.below.names() if name.lower().endswith(endings)]
         return self._files
 
     def identity(self) -> Any:
-        """Signatures of all files."""
+        """Signatures of all pictures."""
         try:
-            return signatures(self.files(), self.root)
+            return self.below.signatures(self.files())
         except OSError as error:
             raise UserMistake(
                 f"{error.filename} cannot be read ({error.strerror}): restore or remove it"
@@ -115,7 +139,7 @@ class Folder(Source):
     def _split(self) -> SplitIndices:
         names = self.files()
         given: dict[Split, list[int]] = {split: [] for split in SPLITS}
-        if (self.root / "train").is_dir():
+        if self.below.has_folder("train"):
             for number, name in enumerate(names):
                 given[OWN_SPLITS.get(name.split("/")[0], "train")].append(number)
         else:
@@ -131,17 +155,33 @@ class Folder(Source):
         given["test"] += by_hash[train + validation :]
         return {split: np.array(sorted(numbers), np.int64) for split, numbers in given.items()}
 
+    def classes(self) -> Classes | None:
+        """By dataset.json, or else by folder. Raises UserMistake for a list that does not match."""
+        files = self.files()
+        try:
+            content = self.below.read(LISTED)
+        except OSError as error:
+            raise UserMistake(f"{LISTED} is damaged ({error}): replace or remove it") from error
+        if content is not None:
+            where = self.below.label(LISTED)
+            there, pairs = listed(content, where)
+            if there:
+                return by_list(pairs, files, where)
+        return by_folder(files, OWN_SPLITS if self.below.has_folder("train") else ())
+
     def picture(self, number: int) -> Picture:
         """Decode a file."""
         hint = f"`genbench data check image-folder dataset.root={self.root}` finds all such files"
-        file = os.path.join(
-            self.root, self.label(number)
-        )  # pathlib would take a tenth of the time of decoding
-        return open_picture(file, self.label(number), hint)
+        label = self.label(number)
+        try:
+            file = self.below.open(self.files()[number])
+        except OSError as error:
+            raise UserMistake(damaged(label, error, hint)) from error
+        return open_picture(file, label, hint)
 
     def label(self, number: int) -> str:
-        """Its path below the root."""
-        return self.files()[number]
+        """Its path below the root, or in the zip."""
+        return self.below.label(self.files()[number])
 
 
 def _hash(name: str) -> bytes:
@@ -286,10 +326,10 @@ class Lsun(Source):
                 f"{self.category}_train_lmdb.zip with the official script "
                 "(https://github.com/fyu/lsun, 43 GB for bedroom) and unzip it into "
                 f"{self.root}, or set paths.data to the folder that has it; reading it needs "
-                "`pip install lmdb`"
+                "`pip install 'genbench[lsun]'`"
             )
         if importlib.util.find_spec("lmdb") is None:
-            return "LSUN needs the package lmdb to be read: run `pip install lmdb`"
+            return "LSUN needs the package lmdb to be read: run `pip install 'genbench[lsun]'`"
         return None
 
     def prepare(self) -> None:

@@ -121,6 +121,17 @@ class Images(ImageData):
             card["binarisation"] = {"seed": binarisation.STATIC_SEED, "training": self.binarize}
         return card
 
+    def labels(self, split: Split) -> NDArray[np.int64] | None:
+        """Classes of the images of a split, (N,) into `class_names`. Raises UserMistake."""
+        classes = self.source.classes()
+        return None if classes is None else classes.labels[self.source.split(split)]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none where none are known. Raises UserMistake."""
+        classes = self.source.classes()
+        return () if classes is None else classes.names
+
     def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
         """A function from i to picture i of a split, read and transformed: (C, H, W) uint8.
 
@@ -143,7 +154,11 @@ class Images(ImageData):
         parts = [cache.VERSION, self._identity, split, self.set_aside, self.transform.card()]
         if self.binarize and not grey:
             parts.append({"binarised": binarisation.STATIC_SEED})
-        return self.cache_folder / f"{self.name}-{self.image_size}-{split}-{digest(parts, 16)}"
+        key = f"{self.image_size}-{split}-{digest(parts, 16)}"
+        folder = self.cache_folder / f"{self.name}-{key}"
+        if folder.is_dir():
+            return folder
+        return next(self.cache_folder.glob(f"*-{key}"), folder)  # the same under another name
 
     def _opened(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
         if split not in self._splits:

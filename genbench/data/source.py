@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.data.cache import locked
+from genbench.data.classes import Classes
 from genbench.data.contract import Split
 from genbench.data.splits import Amount
 from genbench.data.transform import Picture
@@ -67,6 +68,10 @@ class Source(ABC):
     @abstractmethod
     def label(self, number: int) -> str:
         """Name of a picture for error messages."""
+
+    def classes(self) -> Classes | None:
+        """Classes of all pictures; None where none are read. Raises UserMistake if they are wrong."""
+        return None
 
     def prepare(self) -> None:
         """Make sure that everything is there, by download if permitted. Raises UserMistake."""

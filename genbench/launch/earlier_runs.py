@@ -7,6 +7,7 @@ from typing import Any
 
 from genbench.errors import GenbenchError
 from genbench.runs.config import read_config
+from genbench.runs.dataset_name import as_named_before, same_pictures
 from genbench.runs.directory import run_names
 from genbench.runs.index import Index
 from genbench.runs.method import method
@@ -23,7 +24,7 @@ NOT_REPEATED = ("finished", "diverged", "running")
 # of several equal runs, the one whose status comes last here counts
 RANK = ("failed", "interrupted", "running", "diverged", "finished")
 # settings of an evaluation that older configs lack, with the values that these had
-ADDED = {"split": "test", "pixels": "mean"}
+ADDED = {"split": "test", "pixels": "mean", "reconstruction": None}
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,16 @@ class EarlierRuns:
 
     def find(self, config: Mapping[str, Any]) -> EarlierRun | None:
         """The earlier run that is equal to this one, if it is done or can be resumed; else None."""
-        earlier = self._found.get(identity(config))
+        earlier = self._found.get(identity(config)) or self._named_before(config)
         if earlier is None or earlier.status not in (*NOT_REPEATED, "interrupted"):
+            return None
+        return earlier
+
+    def _named_before(self, config: Mapping[str, Any]) -> EarlierRun | None:
+        """An equal run on the same pictures from when all image folders had one name."""
+        before = as_named_before(config)
+        earlier = self._found.get(identity(before)) if before else None
+        if earlier is None or not same_pictures(config, read_config(earlier.directory)):
             return None
         return earlier
 

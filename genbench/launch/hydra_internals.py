@@ -1,8 +1,8 @@
 """Everything that genbench uses of Hydra beyond its documented API.
 
-Two functions that Hydra's own example plugins use too, and patterns of its English error messages,
-because some errors name the override they are about only there. tests/launch has a test for each, which
-fails if a new version of Hydra changes one.
+Two functions that Hydra's own example plugins use too, a method of its loader, and patterns of its
+English error messages, because some errors name the override they are about only there. tests/launch has a
+test for each, which fails if a new version of Hydra changes one.
 """
 
 import re
@@ -28,6 +28,19 @@ def group_options(
     """
     loader = GlobalHydra.instance().config_loader()
     return loader.get_group_options(group, kind, config_name, list(overrides) or None)
+
+
+def options_of_groups(config_name: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The options of every group, sorted; call while Hydra is initialised.
+
+    As `group_options` for each group, but Hydra's search path is read once instead of for each of them,
+    which saves a quarter of a second in every command.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    read: Any = loader._parse_overrides_and_create_caching_repo  # type: ignore[attr-defined]
+    _, repository = read(config_name, list(overrides))
+    groups = repository.get_group_options("", ObjectType.GROUP)
+    return {name: repository.get_group_options(name) for name in groups}
 
 
 def run_in_this_process(

@@ -203,6 +203,9 @@ def _no_option(settings: Settings) -> str:
 
 def _unknown_key(key: str, settings: Settings) -> str:
     key = key.lstrip("+~")
+    lacking = settings.options_without(key)
+    if lacking:
+        return f"{' and '.join(lacking)} of this sweep has no setting {key}: sweep it in a command of its own"
     near = settings.nearest(key)
     if not near:
         return (

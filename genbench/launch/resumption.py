@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from genbench.errors import UserMistake
 from genbench.launch.mistakes import compose_checked
 from genbench.runs.config import read_config
+from genbench.runs.dataset_name import as_named_before, same_pictures
 from genbench.runs.method import NOT_THE_DATA, method
 
 MAY_CHANGE = ("trainer", *(f"dataset.{name}" for name in NOT_THE_DATA))
@@ -29,7 +30,9 @@ def restarted_config(directory: Path, config: Mapping[str, Any]) -> dict[str, An
     It is the run's own with the trainer of `config`, the command's. UserMistake if method or seed differ.
     """
     before = read_config(directory)
-    if (method(before), before["seed"]) != (method(config), config["seed"]):
+    once = as_named_before(config) if same_pictures(config, before) else None
+    methods = [method(now) for now in (config, once) if now is not None]
+    if method(before) not in methods or before["seed"] != config["seed"]:
         raise UserMistake(
             f"{directory} holds a run of another method or seed, which this command cannot resume: "
             "choose another run_id"

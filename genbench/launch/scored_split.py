@@ -26,6 +26,11 @@ def with_split(overrides: Sequence[str], on_test: bool = False) -> list[str]:
         for o in OverridesParser.create().parse_overrides([*overrides])
         if o.get_key_element() == KEY
     ]
+    if "evaluation=none" in overrides:
+        raise UserMistake(
+            "a search selects by the scores of its trials, and evaluation=none computes none: choose "
+            "evaluation=quick, standard or full"
+        )
     if any(override.is_sweep_override() for override in named):
         raise UserMistake(
             f"a search compares scores of one split: leave out {named[-1].input_line}, and its trials "

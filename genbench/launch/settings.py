@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genbench.errors import UserMistake
-from genbench.launch.hydra_internals import group_options
+from genbench.launch.hydra_internals import options_of_groups
 from genbench.runs.budget import parse_images
 from genbench.runs.paths import config_root
 
@@ -53,20 +52,20 @@ class Settings:
         return self.cache[key]  # type: ignore[no-any-return]
 
     def _read_groups(self, paths: list[str]) -> dict[str, list[str]]:
-        names = group_options("", ObjectType.GROUP, self.config_name, paths)
-        return {
-            name: group_options(name, ObjectType.CONFIG, self.config_name, paths)
-            for name in names
-            if name != "hydra"
-        }
+        groups = options_of_groups(self.config_name, paths)
+        return {name: options for name, options in groups.items() if name != "hydra"}
 
     @cached_property
     def defaults(self) -> DictConfig:
         """The composition of the groups that the user chose, with every value at its default."""
+        return self._composition()
+
+    def _composition(self, **instead: str) -> DictConfig:
+        """The composition of the first option of each group that is swept, or of the one in `instead`."""
         chosen = {}
         for override in self.overrides:
             key, _, value = override.partition("=")
-            option = value.split(",")[0].strip()  # in a sweep all options have the same keys
+            option = instead.get(key, value.split(",")[0].strip())
             if option in self.groups.get(key, []):
                 chosen[key] = f"{key}={option}"
             elif key == "hydra.searchpath":
@@ -89,6 +88,18 @@ class Settings:
         # `choices` is filled in when groups are chosen
         return [key for key in keys if not key.startswith("choices.")]
 
+    def options_without(self, key: str) -> list[str]:
+        """The swept options, as `model=vae`, that lack a key which others of the same sweep have."""
+        missing: list[str] = []
+        swept = (o.partition("=") for o in self.overrides if "," in o)
+        for group, options in ((g, v.split(",")) for g, _, v in swept if g in self.groups):
+            lacks = [
+                o.strip() for o in options if not _has(self._composition(**{group: o.strip()}), key)
+            ]
+            if 0 < len(lacks) < len(options):
+                missing += [f"{group}={option}" for option in lacks]
+        return missing
+
     def default(self, key: str) -> Any:
         """Default value of a key; None if it has none or cannot be resolved."""
         try:
@@ -110,6 +121,10 @@ class Settings:
             return near[:1]
         lasts = {k.split(".")[-1]: k for k in reversed(self.keys)}
         return [lasts[name] for name in close_matches(last, list(lasts))[:1]]
+
+
+def _has(composition: DictConfig, key: str) -> bool:
+    return key in _keys(OmegaConf.to_container(composition, resolve=False))
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -160,8 +175,10 @@ def check_deleted(key: str) -> None:
 
 def _check_emptied(override: Override, settings: Settings) -> None:
     key = override.key_or_group
+    if override.value() != {}:
+        return
     default = settings.default(key)
-    if override.value() != {} or not OmegaConf.is_dict(default) or not default:
+    if not OmegaConf.is_dict(default) or not default:
         return
     names = ", ".join(map(str, default))
     remedy = (

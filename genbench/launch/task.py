@@ -17,7 +17,9 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -154,7 +156,10 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
         config_path=str(paths.config_root()), config_name="train", version_base="1.3"
     )
     try:
-        with _sweep_directory(argv) as arguments, _as_command_line("genbench train", arguments):
+        with (
+            _sweep_directory(_deferred(argv)) as arguments,
+            _as_command_line("genbench train", arguments),
+        ):
             decorate(task)()
     except StopSweep:
         pass
@@ -162,7 +167,7 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
         raise mistakes.explain(error, _overrides(argv)) from error
     sweep = is_sweep(argv)
     if sweep and task.jobs:
-        print(_summary(task.jobs))
+        print(summary(task.jobs))
     jobs = task.jobs
     if any(job.exit_code == DONE for job in jobs):
         jobs = [job for job in jobs if not job.trial or job.exit_code in (DONE, INTERRUPTED)]
@@ -172,6 +177,31 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
 def is_sweep(argv: Sequence[str]) -> bool:
     """Whether these arguments ask for several runs."""
     return any(a in ("-m", "--multirun") or a.startswith("hydra.mode=MULTIRUN") for a in argv)
+
+
+def _deferred(argv: Sequence[str]) -> list[str]:
+    """Write settings of a swept group as sweeps of one value, `model.gamma=choice(0.1)`.
+
+    Before it makes the jobs, Hydra composes the overrides that are not swept, without the swept groups: it
+    would look for model.gamma in the default model.
+    """
+    if not is_sweep(argv) or any(a.startswith(("hydra/sweeper=", "experiment=")) for a in argv):
+        return [*argv]
+    swept = {key for key, _, value in (a.partition("=") for a in argv) if "," in value}
+    if "dataset" in swept:  # picks these
+        swept |= {"network", "extractor", "arena"}
+    return [_as_choice(a) if a.lstrip("+").split(".")[0] in swept else a for a in argv]
+
+
+def _as_choice(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if "." not in key or not _is_override(argument) or not value:
+        return argument
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:  # is explained where Hydra reads it
+        return argument
+    return argument if override.is_sweep_override() else f"{key}=choice({value})"
 
 
 @contextlib.contextmanager
@@ -242,15 +272,29 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         for name, path in list(cfg.paths.items()):
             if path is not None:
                 cfg.paths[name] = os.path.abspath(os.path.expanduser(str(path)))
+        root = OmegaConf.select(cfg, "dataset.root")
+        if root is not None and os.path.exists(os.path.expanduser(str(root))):
+            cfg.dataset.root = os.path.abspath(os.path.expanduser(str(root)))
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserMistake(mistakes.explain_value(error)) from error
     assert isinstance(config, dict)
     plain = renamed({str(key): value for key, value in config.items()})
+    _with_float_betas(plain)
     return with_versions(plain, versions(plain))
 
 
-def _summary(jobs: Sequence[EndedRun]) -> str:
+def _with_float_betas(node: Any) -> None:
+    """Write Adam's betas as floats, in place: it refuses the [0, 0.99] that people type."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key == "betas" and isinstance(value, list):
+            node[key] = [float(v) if isinstance(v, int) else v for v in value]
+        else:
+            _with_float_betas(value)
+
+
+def summary(jobs: Sequence[EndedRun]) -> str:
+    """How the runs of a command ended, a line each, and what is left to do."""
     words = {DONE: "finished", MISTAKE: "refused", INTERRUPTED: "interrupted"}
     lines = ["", f"{sum(job.exit_code == DONE for job in jobs)} of {len(jobs)} runs finished"]
     for job in jobs:
@@ -260,6 +304,13 @@ def _summary(jobs: Sequence[EndedRun]) -> str:
         lines.append(
             f"  {state:<12} {job.seconds:7.0f} s  {kept.name if kept else '-':<24} {settings}"
         )
+    unscored = [
+        job.directory.name
+        for job in jobs
+        if job.exit_code == DONE and job.directory and "evaluation=none" in job.overrides
+    ]
+    if unscored:
+        lines.append(f"not scored: `genbench evaluate {' '.join(unscored)}`, where the weights are")
     return "\n".join(lines)
 
 

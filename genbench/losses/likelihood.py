@@ -37,6 +37,9 @@ class Likelihood(nn.Module, ABC):
 
 # Soft bounds of learned scales; images are in [-1, 1]
 SMALLEST_LOG_SCALE, SMALLEST_LOG_SIGMA = -7.0, -6.0
+SMALLEST_LOG_FEATURE_SIGMA = (
+    -12.0
+)  # features have no unit: an untrained network's are as small as e^-5
 SHARPNESS = 10  # of the corner of `bounded`
 
 
@@ -165,3 +168,37 @@ class Bernoulli(Likelihood):
     def draw(self, output: Tensor, uniform: Tensor) -> Tensor:
         """1 where u < sigmoid(output), else -1."""
         return (uniform < torch.sigmoid(output.float())).float() * 2 - 1
+
+
+class FeatureGaussian(nn.Module):
+    """N(features of the reconstruction, sigma^2 I): L_llike of a VAE-GAN, with one learned sigma.
+
+    The sigma-VAE of Rybkin et al. 2021, https://arxiv.org/abs/2006.13202, on features: at the best sigma,
+    whose square is the mean squared error, the loss of d features is d/2 log of that error. So it does
+    not depend on the unit of the features, which the discriminator changes as it trains.
+
+    It differs from a density in two ways. Of d features of an image with D < d values, D are counted:
+    features of images have no more degrees of freedom than the images, and counted in full they make
+    the latents carry noise. And Adam moves log sigma `pace` times as fast as other parameters, since
+    it must follow the features over several orders of magnitude; it begins at 0, as a large sigma should.
+    """
+
+    def __init__(self, pace: float = 10.0) -> None:
+        super().__init__()
+        self.pace = _positive("pace", pace)
+        self.scaled_log_sigma = nn.Parameter(torch.zeros(()))  # log sigma / pace
+
+    @property
+    def log_sigma(self) -> Tensor:
+        """Log sigma, above its soft bound."""
+        return bounded(self.pace * self.scaled_log_sigma, SMALLEST_LOG_FEATURE_SIGMA)
+
+    def log_prob(self, features: Tensor, means: Tensor, values: int) -> Tensor:
+        """min(1, D / d) * sum over d of log N(features | means, sigma^2), (N,), for D = `values`.
+
+        Features and means are (N, ...); without the constant -log(2 pi) / 2 of each feature.
+        """
+        log_sigma = self.log_sigma
+        error = (features.float() - means.float()) * (-log_sigma).exp()
+        counted = min(1.0, values / features[0].numel())
+        return counted * (-0.5 * error.square() - log_sigma).flatten(1).sum(1)

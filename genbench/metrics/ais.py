@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genbench.data.cache import progress, say
 from genbench.data.contract import ImageData, Split
+from genbench.data.subsets import chosen, subset_card
 from genbench.metrics.annealing import (
     FIRST_VARIANCE,
     FIT_ROUNDS,
@@ -28,7 +29,6 @@ from genbench.metrics.annealing import (
     simulate,
 )
 from genbench.metrics.likelihood import OVER_IMAGES, LikelihoodRequest
-from genbench.metrics.subsets import chosen, subset_card
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel
 from genbench.ranges import number, whole

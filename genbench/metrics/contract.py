@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from genbench.errors import UserMistake
+
 
 class Features(NamedTuple):
     """What an extractor computes from N images: features (N, D), logits (N, K), both float32.
@@ -22,10 +24,19 @@ class Features(NamedTuple):
     logits: Tensor
 
 
+class MissingWeights(UserMistake):
+    """The weights of an extractor are not at hand; `remedy` says how to get them."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}: {remedy}")
+        self.reason, self.remedy = reason, remedy
+
+
 class Extractor(nn.Module, ABC):
     """A fixed feature network, always in eval mode, always float32."""
 
     name: str
+    remark: str = ""  # what its scores must not be taken for; printed when a run begins
     card: Mapping[str, Any]  # name, sha256 of the weights, layer, input size, resize
 
     @abstractmethod
@@ -33,7 +44,7 @@ class Extractor(nn.Module, ABC):
         """Features of level indices (N, C, H, W) uint8 in 0 .. levels - 1."""
 
     def prepare(self) -> None:  # noqa: B027
-        """Find the weights, or download them; raises UserMistake with a remedy if that fails."""
+        """Find the weights, or download them; raises MissingWeights if there are none."""
 
     def train(self, mode: bool = True) -> "Extractor":
         """Stay in eval mode, whatever a parent module asks for."""

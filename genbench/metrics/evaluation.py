@@ -1,5 +1,6 @@
 """Scores of a model under one protocol: sample, extract features, compute metrics."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,14 +12,24 @@ import torch
 from genbench.data.contract import ImageData, Split
 from genbench.device import scoring_memory
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Role
+from genbench.metrics.contract import (
+    Estimate,
+    Extractor,
+    FeatureMetric,
+    Features,
+    MissingWeights,
+    Role,
+)
+from genbench.metrics.extractors import alternatives
 from genbench.metrics.feature_cache import FeatureCache
 from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import Moments, distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
+from genbench.metrics.reconstruction import Reconstruction, ReconstructionRequest
 from genbench.metrics.sampling import GeneratedSet
+from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.ranges import whole
@@ -36,8 +47,8 @@ class Evaluation:
     neither the test images nor the latents of reported scores. Features of splits are kept under
     `cache`. For `num_samples`, `seed` and `pixels` see GeneratedSet.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
-    is shared by `devices` processes, with the same scores; likelihoods are computed by the first one.
-    A metric that is None is left out.
+    is shared by `devices` processes, with the same scores; reconstructions and likelihoods are left to
+    the first one. A metric that is None is left out. `watch` says how this process spent its time.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class Evaluation:
         devices: int = 1,
         split: str = "test",
         pixels: str = "mean",
+        reconstruction: Reconstruction | None = None,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -67,37 +79,33 @@ class Evaluation:
         self.num_samples, self.batch_size = num_samples, batch_size
         self.given_seed, self.seed = seed, seed_of(self.split, seed)
         self.generated = GeneratedSet(num_samples, self.seed, pixels)
-        self.extractor, self.metrics = extractor, [m for m in metrics.values() if m is not None]
-        self.likelihoods = [one for one in likelihoods.values() if one is not None]
-        self.cache = FeatureCache(Path(cache).expanduser() / "features", extractor)
+        self.extractor, self.reconstruction = extractor, reconstruction
+        self.metrics = {name: one for name, one in metrics.items() if one is not None}
+        self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
+        self.folder = Path(cache).expanduser()
+        self.cache = FeatureCache(self.folder / "features", extractor)
         self.devices = devices
         self.sample_images_per_second: float | None = None  # of one process
+        self.watch = Stopwatch()
+        self.selection_seconds = 0.0  # spent on `validation_distance`, while the model was trained
         self._validation: tuple[str, Moments] | None = None  # of real images, by their card
         self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
 
-    def prepare(self, data: ImageData) -> None:
-        """Check before training that scoring can work. Raises UserMistake."""
+    def prepare(self, data: ImageData, trained: bool = False) -> None:
+        """Check that scoring can work, before training or of a `trained` model. Raises UserMistake."""
         for what, count in {
             f"evaluation.num_samples={self.num_samples}": self.num_samples,
             f"the training split of {data.name}": len(data.pixels("train")),
             f"the {self.split} split of {data.name}": len(data.pixels(self.split)),
         }.items():
-            needed = max([2, *(metric.minimum for metric in self.metrics)])
+            needed = max([2, *(metric.minimum for metric in self.metrics.values())])
             if count < needed:
                 raise UserMistake(
                     f"{what} has too few images: this evaluation needs at least {needed}"
                 )
-        self.extractor.prepare()
-        two = torch.from_numpy(data.pixels("train")[:2].copy())
-        try:
-            with torch.no_grad():
-                self.extractor(two, data.levels)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise UserMistake(
-                f"the extractor {self.extractor.name} cannot read the images of {data.name} "
-                f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
-                f"choose another with extractor=... ({first_line(error)})"
-            ) from error
+        if self.reconstruction is not None:
+            self.reconstruction.prepare(data, self.folder / "extractors")
+        _check_extractor(self.extractor, data, trained)
 
     def __call__(
         self,
@@ -115,7 +123,7 @@ class Evaluation:
         that depend on samples alone are computed, since the encoder was not averaged. `protocol` is
         the file of this protocol for the other processes, if it is not that of the run's config.
         """
-        with self._scoring(model, device, self.seed):
+        with scoring(model, device, self.seed, self.batch_size):
             sets: dict[Role, Features] = {}
             cards: dict[Role, Mapping[str, Any]] = {}
             arguments = self._missing(data) + ([] if averaging is None else [AVERAGED])
@@ -135,10 +143,17 @@ class Evaluation:
             if averaging is not None:
                 scores = [score for score in scores if "fake" in score.card]
             else:
+                if self.reconstruction is not None:
+                    heldout = sets["heldout"], cards["heldout"]
+                    scores += self.reconstruction(
+                        ReconstructionRequest(model, data, self.split, *heldout, store)
+                    )
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split, directory=directory
                 )
-                scores += [one for metric in self.likelihoods for one in metric(request)]
+                for name, metric in self.likelihoods.items():
+                    with self.watch.timing(name):
+                        scores += metric(request)
         return [of_split(score, self.split) for score in scores]
 
     def validation_distance(
@@ -150,8 +165,9 @@ class Evaluation:
         `evaluation.seed` are used.
         """
         self.check_seed(seed)
-        with self._scoring(model, model.device, seed):
-            store = self._store(model.device, ALONE)
+        began = time.perf_counter()
+        with scoring(model, model.device, seed, self.batch_size):
+            store = self._store(model.device, ALONE, Stopwatch())
             real, _ = store.of(data, "validation")
             fake = self._features(
                 replace(self.generated, num_samples=num_samples, seed=seed), model, data, store
@@ -162,7 +178,9 @@ class Evaluation:
             key = digest(data.card("validation"))
             if self._validation is None or self._validation[0] != key:
                 self._validation = key, moments(real.features.to(place))
-            return distance(self._validation[1], moments(fake.features.to(place)))
+            value = distance(self._validation[1], moments(fake.features.to(place)))
+        self.selection_seconds += time.perf_counter() - began
+        return value
 
     def check_seed(self, seed: int) -> None:
         """Refuse to select by the latents that are scored. Raises UserMistake."""
@@ -178,15 +196,22 @@ class Evaluation:
         splits: Sequence[Split],
     ) -> None:
         """In a worker process: extract its batches of `splits` and of the generated images."""
-        with self._scoring(model, device, self.seed):
+        with scoring(model, device, self.seed, self.batch_size):
             store = self._store(device, workers)
             for split in splits:
                 store.contribute(data, split)
             self._features(self.generated, model, data, store)
 
-    def _store(self, device: torch.device, workers: FeatureWorkers) -> FeatureStore:
+    def _store(
+        self, device: torch.device, workers: FeatureWorkers, watch: Stopwatch | None = None
+    ) -> FeatureStore:
         return FeatureStore(
-            self.extractor, self.cache, workers, batch_size=self.batch_size, device=device
+            self.extractor,
+            self.cache,
+            workers,
+            batch_size=self.batch_size,
+            device=device,
+            watch=watch or self.watch,
         )
 
     def _missing(self, data: ImageData) -> list[str]:
@@ -203,16 +228,6 @@ class Evaluation:
         features, self.sample_images_per_second = images.features(model, data, store)
         return features
 
-    @contextmanager
-    def _scoring(self, model: GenerativeModel, device: torch.device, seed: int) -> Iterator[None]:
-        """How a model is sampled and scored; its mode and all random states are restored."""
-        with (
-            scoring_memory(self.batch_size),
-            _undisturbed(model, device, seed),
-            recalibrated(model),
-        ):
-            yield
-
     def _scores(
         self,
         sets: Mapping[Role, Features],
@@ -225,13 +240,42 @@ class Evaluation:
         }
         key = digest([cards["real"], cards["heldout"]])
         if key not in self._floors:
-            self._floors[key] = floors_of(self.metrics, moved, self.num_samples)
-        return feature_scores(self.metrics, self.extractor, moved, cards, self._floors[key])
+            self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
+        floors = self._floors[key]
+        return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch)
+
+
+def _check_extractor(extractor: Extractor, data: ImageData, trained: bool) -> None:
+    """Raise UserMistake unless the extractor has its weights and can read the images."""
+    others = alternatives(data.image_size, data.channels, trained)
+    try:
+        extractor.prepare()
+    except MissingWeights as error:
+        raise UserMistake(f"{error.reason}: choose {others}, or {error.remedy}") from error
+    two = torch.from_numpy(data.pixels("train")[:2].copy())
+    try:
+        with torch.no_grad():
+            extractor(two, data.levels)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UserMistake(
+            f"the extractor {extractor.name} cannot read the images of {data.name} "
+            f"({data.channels} x {data.image_size} x {data.image_size}, {data.levels} levels): "
+            f"choose {others} ({first_line(error)})"
+        ) from error
 
 
 def seed_of(split: Split, seed: int) -> int:
     """The seed of an evaluation's latents: validation scores have others than reported ones."""
     return seed if split == "test" else int(digest([split, seed], 8), 16)
+
+
+@contextmanager
+def scoring(
+    model: GenerativeModel, device: torch.device, seed: int, batch_size: int
+) -> Iterator[None]:
+    """How a model is sampled and scored; its mode and all random states are restored."""
+    with scoring_memory(batch_size), _undisturbed(model, device, seed), recalibrated(model):
+        yield
 
 
 @contextmanager

@@ -30,12 +30,16 @@ class FeatureCache:
 
     def __init__(self, folder: Path, extractor: Extractor) -> None:
         self.folder, self.extractor = folder, extractor
+        self._read: dict[Path, Features] = {}  # or written: handed out again as they are
 
     def load(self, data: ImageData, split: Split) -> Features | None:
-        """Features of a split, float32 on the CPU; None if they are not on disk or damaged."""
+        """Features of a split, float32 on the CPU, the same objects each time; None if there are none.
+
+        That is if they are not on disk, or damaged.
+        """
         path, identity = self._place(data, split)
-        if not path.exists():
-            return None
+        if path in self._read or not path.exists():
+            return self._read.get(path)
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -50,11 +54,14 @@ class FeatureCache:
         )
         if not sound:
             log.warning("%s is damaged and made anew", path)
-        return features if sound else None
+            return None
+        self._read[path] = features
+        return features
 
     def save(self, data: ImageData, split: Split, features: Features) -> None:
         """Write features atomically; if the disk is full or read-only, log it and go on without."""
         path, identity = self._place(data, split)
+        self._read[path] = features
         metadata = {"identity": json.dumps(identity, sort_keys=True), "sha256": _checksum(features)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,13 @@
 """Scores of feature metrics: their names and cards."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from genbench.data.contract import Split
 from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Quantity, Role
+from genbench.metrics.stopwatch import Stopwatch
 from genbench.runs.score import Score
 
 # First hex digits of the sha256 of the only weights whose distances have the papers' names
@@ -15,9 +16,11 @@ INCEPTION = "6726825d"
 # How images are resized for those weights, and what this adds to the papers' names
 RESERVED = {"tf1-bilinear": "", "pil-bicubic": "_clean"}
 
-PAPER_NAMES = {"fd": "fid", "kid": "kid", "is": "is"}
+PAPER_NAMES = {"fd": "fid", "rfd": "rfid", "kid": "kid", "is": "is"}
 
-PAPER_SAMPLES = 10_000  # generated images from which a score may have a paper's name
+PAPER_SAMPLES = (
+    10_000  # generated images, or reconstructions, from which a score may have a paper's name
+)
 
 NONFINITE = "nonfinite"  # status of a score that has no value because something is NaN or infinite
 
@@ -25,8 +28,8 @@ NONFINITE = "nonfinite"  # status of a score that has no value because something
 def score_name(quantity: str, extractor: Extractor, num_samples: int) -> str:
     """Name a quantity by its extractor: `fd_lenet-digits-v1`.
 
-    The papers' names are reserved for the papers' features and numbers of images: `fid`, `kid` and
-    `is` for 10 000 samples or more and the 2015 Inception with its own resizing, `fid_clean` and so
+    The papers' names are reserved for the papers' features and numbers of images: `fid`, `rfid`, `kid`
+    and `is` for 10 000 samples or more and the 2015 Inception with its own resizing, `fid_clean` and so
     on for the same with Pillow's.
     """
     card = extractor.card
@@ -39,21 +42,24 @@ def score_name(quantity: str, extractor: Extractor, num_samples: int) -> str:
 
 
 def feature_scores(
-    metrics: Sequence[FeatureMetric],
+    metrics: Mapping[str, FeatureMetric],
     extractor: Extractor,
     sets: Mapping[Role, Features],
     cards: Mapping[Role, Mapping[str, Any]],
     floors: Mapping[str, Estimate],
+    watch: Stopwatch,
 ) -> list[Score]:
     """Scores of all quantities; those whose sets are not there, or not computed, have no value.
 
-    `floors` are those of `floors_of`, which do not depend on the model.
+    `floors` are those of `floors_of`, which do not depend on the model. `watch` counts the seconds of
+    each metric under its name.
     """
     scores = []
     num_samples = int(cards["fake"]["n"])
-    for metric in _usable(metrics, sets):
+    for title, metric in _usable(metrics, sets).items():
         known = any(set(q.sets) <= set(sets) for q in metric.quantities if not q.floor)
-        estimates = {**floors, **(metric(sets) if known else {})}
+        with watch.timing(title):
+            estimates = {**floors, **(metric(sets) if known else {})}
         for quantity in metric.quantities:
             estimator = {"name": type(metric).__name__, **metric.estimator_of(quantity.name)}
             card: dict[str, Any] = {
@@ -65,26 +71,32 @@ def feature_scores(
             there = set(quantity.sets) <= set(sets)
             missing = Estimate(None, status="not computed" if there else NONFINITE)
             name = score_name(quantity.name, extractor, num_samples)
-            scores.append(_score(name, quantity, estimates.get(quantity.name, missing), card))
+            scores.append(score_of(name, quantity, estimates.get(quantity.name, missing), card))
     return scores
 
 
 def floors_of(
-    metrics: Sequence[FeatureMetric], sets: Mapping[Role, Features], num_samples: int
+    metrics: Mapping[str, FeatureMetric],
+    sets: Mapping[Role, Features],
+    num_samples: int,
+    watch: Stopwatch,
 ) -> dict[str, Estimate]:
     """What as many new real images would get, by quantity, from the real and the held-out images."""
     found: dict[str, Estimate] = {}
-    for metric in _usable(metrics, sets):
-        found |= metric.floors(sets, num_samples)
+    for title, metric in _usable(metrics, sets).items():
+        with watch.timing(title):
+            found |= metric.floors(sets, num_samples)
     return found
 
 
-def _usable(metrics: Sequence[FeatureMetric], sets: Mapping[Role, Features]) -> list[FeatureMetric]:
+def _usable(
+    metrics: Mapping[str, FeatureMetric], sets: Mapping[Role, Features]
+) -> dict[str, FeatureMetric]:
     labelled = sets["real"].logits.shape[1] > 0
-    return [metric for metric in metrics if labelled or not metric.needs_labels]
+    return {name: one for name, one in metrics.items() if labelled or not one.needs_labels}
 
 
-def _score(name: str, quantity: Quantity, estimate: Estimate, card: Mapping[str, Any]) -> Score:
+def score_of(name: str, quantity: Quantity, estimate: Estimate, card: Mapping[str, Any]) -> Score:
     """A score of an estimate; without a value if there is none, or NaN, or infinity."""
     value, status = estimate.value, estimate.status
     if value is not None and not math.isfinite(value):

@@ -11,6 +11,7 @@ from genbench.data.contract import ImageData, Split
 from genbench.metrics.contract import Extractor, Features
 from genbench.metrics.feature_cache import KEYS, FeatureCache
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers
+from genbench.metrics.stopwatch import Stopwatch
 
 
 class FeatureStore:
@@ -28,7 +29,9 @@ class FeatureStore:
         *,
         batch_size: int,
         device: torch.device,
+        watch: Stopwatch | None = None,
     ) -> None:
+        self.watch = watch or Stopwatch()
         self.extractor, self.cache, self.workers = extractor.to(device), cache, workers
         self.batch_size, self.device = batch_size, device
 
@@ -54,13 +57,14 @@ class FeatureStore:
 
     def extract(self, batches: Iterable[Tensor], levels: int) -> Features:
         """Features of batches of level indices (N, C, H, W) uint8, float32 on the CPU."""
-        found = [self.extractor(pixels.to(self.device), levels) for pixels in batches]
+        found = []
+        for pixels in batches:
+            with self.watch.timing("features"):
+                batch = self.extractor(pixels.to(self.device), levels)
+                found.append(Features(batch.features.float().cpu(), batch.logits.float().cpu()))
         if not found:
             return Features(torch.empty(0, 0), torch.empty(0, 0))
-        return Features(
-            torch.cat([batch.features.float().cpu() for batch in found]),
-            torch.cat([batch.logits.float().cpu() for batch in found]),
-        )
+        return Features(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _read(self, data: ImageData, split: Split, workers: FeatureWorkers) -> tuple[Features, str]:
         """Features of a split, and the sha256 of the pixels that this process has read."""

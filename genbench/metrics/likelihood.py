@@ -17,8 +17,8 @@ from torch import Tensor
 
 from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
+from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.metrics.subsets import chosen, subset_card
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
 from genbench.ranges import whole

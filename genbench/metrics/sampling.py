@@ -14,6 +14,7 @@ from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
 from genbench.metrics.feature_store import FeatureStore
+from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import DrawsPixels, GenerativeModel, HasLikelihood
 from genbench.runs.score import digest
@@ -67,7 +68,7 @@ class GeneratedSet:
         """
         latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
         parts = torch.split(latents, store.batch_size)
-        clock = _Clock(store.device)
+        clock = _Clock(store.device, store.watch)
         finite = torch.ones((), dtype=torch.bool, device=store.device)
 
         def batches() -> Iterator[Tensor]:
@@ -80,6 +81,7 @@ class GeneratedSet:
                 yield data.to_pixels(images)
 
         own = store.extract(batches(), data.levels)
+        clock.stop()
         if not finite:  # pixels are clamped, so that their features may be finite nevertheless
             own.features.fill_(math.nan)
         features = store.workers.gather("fake", own)
@@ -111,8 +113,8 @@ class _Clock:
     On a GPU by its own events, so that the host need not wait for it.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, watch: Stopwatch) -> None:
+        self.device, self.watch = device, watch
         self.laps: list[tuple[int, Callable[[], float]]] = []  # images, and how long they took
 
     @contextmanager
@@ -128,6 +130,10 @@ class _Clock:
         yield
         end.record()
         self.laps.append((images, lambda: start.elapsed_time(end) / 1000))
+
+    def stop(self) -> None:
+        """Tell the stopwatch, when the GPU has sampled everything."""
+        self.watch.add("sample", sum(lap() for _, lap in self.laps))
 
     @staticmethod
     def _event() -> torch.cuda.Event:

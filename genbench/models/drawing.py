@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.data.subsets import chosen
 from genbench.models.contract import GenerativeModel, Reconstructs
 
 SEED = 2_718  # of the fixed latents: the same ones for every run, so that grids can be compared
@@ -46,10 +47,13 @@ def draw_interpolations(model: GenerativeModel, rows: int, columns: int, seed: i
 
 
 def draw_reconstructions(model: GenerativeModel, data: ImageData, num: int) -> Tensor | None:
-    """Draw rows of 8 validation images, each above its reconstruction; None without an encoder."""
+    """Draw rows of 8 validation images, each above its reconstruction; None without an encoder.
+
+    The images are the first ones of a fixed permutation: of a folder's first ones all are of one class.
+    """
     if not isinstance(model, Reconstructs):
         return None
-    pixels = torch.as_tensor(data.pixels("validation")[:num].copy())
+    pixels = torch.from_numpy(data.pixels("validation")[chosen(data, "validation", num)])
     images = data.to_images(pixels).to(model.device)
     with evaluating(model):
         pairs = [torch.split(images, 8), torch.split(model.reconstruct(images), 8)]

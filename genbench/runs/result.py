@@ -9,6 +9,7 @@ from typing import Any
 
 from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.config import read_config
+from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import write_json
 from genbench.runs.method import fingerprint
 from genbench.runs.moved import renamed
@@ -51,8 +52,12 @@ class Result:
     def from_dict(cls, content: Mapping[str, Any]) -> "Result":
         """Inverse of `to_dict`; unknown fields, which a later version may have written, are ignored."""
         known = {k: v for k, v in content.items() if k in {f.name for f in fields(cls)}}
-        scores = [Score.from_dict(score) for score in content["scores"]]
-        return cls(**known | {"scores": scores, "config": renamed(content["config"])})
+        read = {
+            "scores": [Score.from_dict(score) for score in content["scores"]],
+            "config": renamed(content["config"]),
+            "dataset": dataset_name(content["config"], content["dataset"]),
+        }
+        return cls(**known | read)
 
 
 def write_result(run: Path, result: Result) -> None:
@@ -116,7 +121,7 @@ def _unfinished(run: Path) -> Result:
         study=config.get("study"),
         tags=_tags(run, config.get("tags")),
         model=choices.get("model", "?"),
-        dataset=choices.get("dataset", "?"),
+        dataset=dataset_name(config),
         seed=config.get("seed", 0),
         fingerprint=fingerprint(config),
         config=config,

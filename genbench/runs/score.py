@@ -9,12 +9,12 @@ from typing import Any
 # order of columns, by quantity
 ORDER = (
     "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "density",
-    "elbo", "iwae", "nll_ais", "ais_gap", "bits_per_dim",
+    "rfd", "psnr", "ssim", "lpips", "elbo", "elbo_subset", "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
 
 # first words of the names of quantities of which more is better, and of which less is better
 HIGHER = ("is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim")
-LOWER = ("fid", "fd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips")
+LOWER = ("fid", "fd", "rfid", "rfd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips")
 
 
 def higher_is_better(name: str) -> bool | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.budget import parse_images
+from genbench.runs.dataset_name import dataset_name
 
 _ABSENT = object()
 S = TypeVar("S")
@@ -41,7 +42,8 @@ def unless_damaged(read: Callable[[S], T], run: S) -> T | None:
 def fits(config: Mapping[str, Any], key: str, wanted: str) -> bool:
     """Whether the value of `key` in a config is one of the comma-separated values in `wanted`.
 
-    `key` is a config group (a key of `choices`) or a dotted path. Numbers are compared as numbers.
+    `key` is a config group (a key of `choices`) or a dotted path; `dataset` is also the name that tables
+    give it. Numbers are compared as numbers.
     False if the config has no such key: `model.beta=1` selects only models that have a beta.
     """
     value = (config.get("choices") or {}).get(key, _ABSENT)
@@ -50,6 +52,8 @@ def fits(config: Mapping[str, Any], key: str, wanted: str) -> bool:
     if value is _ABSENT:
         return False
     values = value if isinstance(value, list) else [value]
+    if key == "dataset":
+        values = [*values, dataset_name(config)]
     return any(_equal(key, v, text) for v in values for text in wanted.split(","))
 
 

@@ -2,6 +2,11 @@
 
 - *All samples alike*: between the images of the sample grid there is less than a twentieth of the
   variance that there is between real ones, on two grids in a row or on the final one.
+- *Reconstructions know nothing of their images*, by the final weights: the squared distance to its own
+  image is on average less than a fifth smaller than that to any image (`nearness`). It is measured in
+  pixels, and is 0 for a decoder that does not use its latents, whatever it shows: the mean image, grey,
+  or sharp images of something else. It has no unit, so that it means the same for 64 pixels and for
+  3072, where a rate in nats does not.
 - *Symptoms of the model's own* (see the contract): a tracked mean stays below a value for a tenth of
   the budget. The first tenth of the budget is left out.
 """
@@ -15,17 +20,32 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.models.contract import GenerativeModel, Reconstructs
+from genbench.models.drawing import evaluating
 from genbench.models.symptoms import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
+NEARER = 0.2  # least `nearness` of reconstructions
 LONG = 0.1  # share of the budget
-REAL = 512  # validation images, to know the data's variance
+REAL, AT_ONCE = 512, 64  # validation images, and how many of them are reconstructed together
 log = logging.getLogger("genbench")
 
 
 def variance(images: Tensor) -> float:
     """Mean over pixels of the variance between images (N, C, H, W)."""
     return float(images.float().var(dim=0).mean())
+
+
+def nearness(images: Tensor, reconstructions: Tensor) -> float:
+    """1 - E |x_i - r_i|^2 / E |x_i - r_j|^2 over all i and j, for images and reconstructions (N, C, H, W).
+
+    1 for perfect reconstructions, 0 for such as do not depend on the image; NaN where all are alike.
+    """
+    real, rebuilt = images.float(), reconstructions.float()
+    own = (real - rebuilt).square().mean()
+    spread = real.var(dim=0, correction=0) + rebuilt.var(dim=0, correction=0)
+    any_other = (spread + (real.mean(0) - rebuilt.mean(0)).square()).mean()
+    return float(torch.where(any_other > 0, 1 - own / any_other, math.nan))
 
 
 class Alarms:
@@ -51,8 +71,7 @@ class Alarms:
         if not images:
             return
         if self._real is None:
-            real = torch.as_tensor(self.data.pixels("validation")[:REAL].copy())
-            self._real = variance(self.data.to_images(real))
+            self._real = variance(self._real_images())
         alike = variance(samples) < ALIKE * self._real
         if alike and (self._alike_before or images >= self.total_images):
             self.warn(
@@ -62,6 +81,28 @@ class Alarms:
                 "for a VAE a smaller model.beta; after few images, a larger budget",
             )
         self._alike_before = alike
+
+    def look_at_reconstructions(self, model: GenerativeModel, images: int) -> None:
+        """Check what the final weights, after `images` images, make of validation images."""
+        if not images or images < self.total_images or not isinstance(model, Reconstructs):
+            return
+        real = self._real_images()
+        with evaluating(model):
+            parts = torch.split(real, AT_ONCE)
+            rebuilt = torch.cat([model.reconstruct(part.to(model.device)).cpu() for part in parts])
+        near = nearness(real, rebuilt)
+        if near < NEARER:
+            self.warn(
+                "reconstructions",
+                f"reconstructions of {len(real)} validation images are {round(100 * near)}% nearer to "
+                "their own image than to any, in squared distance of pixels: the encoder is dead, or the "
+                "decoder does not heed it. Look at the reconstructions; try a smaller model.beta for a "
+                "VAE, a larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
+            )
+
+    def _real_images(self) -> Tensor:
+        pixels = self.data.pixels("validation")[:REAL].copy()
+        return self.data.to_images(torch.as_tensor(pixels))
 
     def look_at_means(
         self, symptoms: Sequence[Symptom], means: Mapping[str, float], images: int

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
@@ -117,41 +118,57 @@ def check_ranks(model: GenerativeModel) -> None:
 
 
 def check_parts(model: GenerativeModel) -> None:
-    """Refuse networks that see more in a whole batch than in its parts."""
+    """Refuse networks that see more in a whole batch than in its parts, or count forwards."""
     if name := normalises_over_batch(model):
         raise UserMistake(
             f"the {name} normalises over its batch, which trainer.accumulate would split: choose "
             "network.decoder_norm=group and network.trunk_norm=none, or trainer.accumulate=1"
         )
+    for name, network in model.named_children():
+        if _has(network, _SpectralNorm):
+            raise UserMistake(
+                f"the {name} has spectral norm, which follows its weights by a power iteration in every "
+                "forward, and trainer.accumulate takes more forwards: choose network.trunk_norm=group or "
+                "none, or trainer.accumulate=1"
+            )
 
 
 def check_penalty(model: GenerativeModel) -> None:
-    """Refuse BatchNorm in a network whose gradient at each image is penalised.
+    """Refuse BatchNorm and spectral norm in a network whose gradient at each image is penalised.
 
-    Every image's logit would depend on all images of the batch, so that the gradient is not that of
-    its own logit.
+    Under BatchNorm every image's logit would depend on all images of the batch, so that the gradient is
+    not that of its own logit. Spectral norm bounds the gradient already, and by another power iteration
+    the penalty's forward is that of other weights than the loss's.
     """
     if not model.has_gradient_penalty:
         return
     for name, player in model.players().items():
-        if name != model.counted and any(map(_has_batch_norm, player.modules)):
+        if name == model.counted:
+            continue
+        if any(_has(network, *BATCH_NORMS) for network in player.modules):
             raise UserMistake(
                 f"the {name} normalises over its batch, and a penalty on its gradient (model.r1_gamma, "
                 "model.gradient_penalty) needs logits that depend on their own image alone: choose "
                 "network.trunk_norm=group or none, or weights of 0 for the penalties"
+            )
+        if any(_has(network, _SpectralNorm) for network in player.modules):
+            raise UserMistake(
+                f"the {name} has spectral norm, which bounds its gradient and changes in every forward, so "
+                "a penalty on that gradient (model.r1_gamma, model.gradient_penalty) is one too many: "
+                "choose network.trunk_norm=group or none, or weights of 0 for the penalties"
             )
 
 
 def normalises_over_batch(model: GenerativeModel) -> str | None:
     """Name of a network with BatchNorm; None if there is none."""
     for name, network in model.named_children():
-        if _has_batch_norm(network):
+        if _has(network, *BATCH_NORMS):
             return name
     return None
 
 
-def _has_batch_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, BATCH_NORMS) for module in network.modules())
+def _has(network: nn.Module, *kinds: type[nn.Module]) -> bool:
+    return any(isinstance(module, kinds) for module in network.modules())
 
 
 def check_batch(batch_size: int, ranks: int, parts: int) -> None:

@@ -67,5 +67,18 @@ def load_run(
 
 def load_weights(model: GenerativeModel, path: Path) -> None:
     """Give a model the weights of a checkpoint."""
+    model.load_state_dict(_weights(path))
+
+
+def has_weights(model: GenerativeModel, path: Path) -> bool:
+    """Whether a model has the weights of a checkpoint, every value and buffer of them."""
+    own, other = model.state_dict(), _weights(path)
+    return own.keys() == other.keys() and all(
+        torch.equal(value.cpu(), other[name]) for name, value in own.items()
+    )
+
+
+def _weights(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["state_dict"])
+    weights: dict[str, Any] = state["state_dict"]
+    return weights

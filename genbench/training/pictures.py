@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 SMALLEST = 32  # pixels a side at which an image of a grid can be read
+PANEL = (4.0, 2.6)  # width and height of a panel of curves, inches
+MARGINS = (0.6, 0.15, 0.5, 0.3)  # left, right, below and above its axes, inches
 
 
 def grid(pixels: Tensor, levels: int, columns: int = 8) -> Image.Image:
@@ -35,16 +37,35 @@ def save_curves(history: Mapping[str, Sequence[tuple[float, float]]], path: Path
 
     columns = min(3, max(1, len(history)))
     rows = -(-len(history) // columns) or 1
-    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows))
     FigureCanvasAgg(figure)
-    for position, (name, points) in enumerate(sorted(history.items()), start=1):
-        axes = figure.add_subplot(rows, columns, position)
-        axes.plot(*zip(*points, strict=True), linewidth=1)
-        axes.set_title(name, fontsize=9)
-        axes.set_xlabel("images (steps x batch)", fontsize=8)
+    for position, (name, points) in enumerate(sorted(history.items())):
+        axes = figure.add_axes(_box(*divmod(position, columns), rows, columns))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))  # labels that the margin holds
+        axes.yaxis.get_offset_text().set_fontsize(7)
+        axes.tick_params(labelsize=8)
+        axes.plot(*zip(*points, strict=True), linewidth=1)
+        axes.set_title(name, fontsize=9, y=1.0)
+        axes.set_xlabel("images (steps x batch)", fontsize=8)
+        axes.xaxis.set_label_coords(0.5, -0.16)
         axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path
+
+
+def _box(row: int, column: int, rows: int, columns: int) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height of a panel's axes as parts of the figure.
+
+    Margins are fixed: to measure every label (matplotlib's constrained layout) would double the time.
+    """
+    (width, height), (left, right, bottom, top) = PANEL, MARGINS
+    return (
+        (column + left / width) / columns,
+        (rows - 1 - row + bottom / height) / rows,
+        (1 - (left + right) / width) / columns,
+        (1 - (bottom + top) / height) / rows,
+    )

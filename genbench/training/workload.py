@@ -4,7 +4,7 @@ A trial step on zeros is measured before training, and a run's moves are counted
 total is moves times the work of a move. Rows are the latents or images of all calls of a network.
 Multiply-adds are those of matrix products, convolutions and attention, forward and backward, with all
 penalties, half of what `torch.utils.flop_counter` calls flops; elementwise work, norms and optimizers
-are not in it.
+are not in it. What one image takes in one forward is counted for each network, too.
 
 Counted is the method: a batch taken in parts, over several DDP ranks or from a CUDA graph counts as the
 plain one, although parts compute again what precedes a move.
@@ -12,7 +12,7 @@ plain one, although parts compute again what precedes a move.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class MoveWork:
     moves: int
     rows: dict[str, int]  # by network
     multiply_adds: int
+    forward: dict[str, int] = field(default_factory=dict)  # multiply-adds of a row, by network
 
 
 Work = Mapping[str, MoveWork]  # by player; empty: not known
@@ -66,6 +67,14 @@ def measure(model: GenerativeModel, data: ImageData) -> Work:
     return work
 
 
+def forward_multiply_adds(work: Work) -> dict[str, int]:
+    """Multiply-adds of each network for one latent or image, forward alone; empty if not known."""
+    found: dict[str, int] = {}
+    for own in work.values():
+        found |= {name: max(n, found.get(name, 0)) for name, n in own.forward.items()}
+    return found
+
+
 def _tried(model: GenerativeModel, images: Tensor) -> Work:
     """Compute the loss and the gradient of every move of a step."""
     players = model.players()
@@ -73,7 +82,7 @@ def _tried(model: GenerativeModel, images: Tensor) -> Work:
     check_moves(model, moves)
     work: dict[str, MoveWork] = {}
     last: MoveWork | None = None
-    with _rows_of(model) as rows, Flops() as flops:
+    with Flops() as flops, _rows_of(model, flops) as rows:
         before = 0
         for move in moves:
             check_move(model, move)
@@ -106,8 +115,9 @@ def _descends(value: Tensor) -> bool:
 
 def _take(work: MoveWork, rows: "_Rows", flops: "Flops", before: int) -> int:
     """Add what was counted since the last call; `before` and the return value are all flops."""
-    for name, count in rows.take().items():
+    for name, (count, forward) in rows.take().items():
         work.rows[name] = work.rows.get(name, 0) + count
+        work.forward[name] = max(forward, work.forward.get(name, 0))
     work.multiply_adds += (flops.total - before) // 2
     return flops.total
 
@@ -134,17 +144,26 @@ class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 # --- rows ---------------------------------------------------------------------------------------
+@dataclass
+class _Calls:
+    """Calls of a module from outside of its network."""
+
+    rows: int = 0
+    flops: int = 0
+
+
 class _Rows:
-    """Counts the rows that enter networks from outside of them.
+    """Counts the rows that enter networks from outside of them, and the flops until they leave.
 
     A network may be entered by its own call or through some of its modules, as
     `discriminator.features(images)` does: of these the one with most rows counts.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self.networks = networks
+    def __init__(self, networks: Mapping[str, nn.Module], flops: Flops) -> None:
+        self.networks, self._flops = networks, flops
         self._depth = dict.fromkeys(networks, 0)
-        self._entered: dict[str, dict[nn.Module, int]] = {name: {} for name in networks}
+        self._entered: dict[str, dict[nn.Module, _Calls]] = {name: {} for name in networks}
+        self._inside: dict[str, _Calls] = {}  # what the present call is counted in, by network
         self._homes: dict[nn.Module, list[str]] = {}
         for name, network in networks.items():
             for module in network.modules():
@@ -157,8 +176,10 @@ class _Rows:
         for name in homes:
             # a module that two networks share belongs to the one that calls it
             if not self._depth[name] and (module is self.networks[name] or not inside):
-                entered = self._entered[name]
-                entered[module] = entered.get(module, 0) + _length((args, kwargs))
+                calls = self._entered[name].setdefault(module, _Calls())
+                calls.rows += _length((args, kwargs))
+                calls.flops -= self._flops.total
+                self._inside[name] = calls
                 inside = inside or [name]
             self._depth[name] += 1
 
@@ -166,25 +187,32 @@ class _Rows:
         """Its call is over, or failed."""
         for name in self._homes[module]:
             self._depth[name] -= 1
+            if not self._depth[name] and (calls := self._inside.pop(name, None)):
+                calls.flops += self._flops.total
 
-    def take(self) -> dict[str, int]:
-        """Rows by network since the last call, of networks that had any."""
-        counts = {}
+    def take(self) -> dict[str, tuple[int, int]]:
+        """Rows since the last call, and multiply-adds of one, of the networks that had any."""
+        found = {}
         for name, entered in self._entered.items():
-            whole = entered.pop(self.networks[name], 0)
-            counts[name] = whole + max(entered.values(), default=0)
+            whole = entered.pop(self.networks[name], _Calls())
+            parts = max((calls.rows for calls in entered.values()), default=0)
+            if whole.rows:  # calls of modules leave out some of a network
+                found[name] = whole.rows + parts, whole.flops // (2 * whole.rows)
+            elif parts:
+                flops = sum(calls.flops for calls in entered.values())
+                found[name] = parts, flops // (2 * parts)
             entered.clear()
-        return {name: count for name, count in counts.items() if count}
+        return found
 
 
 @contextmanager
-def _rows_of(model: GenerativeModel) -> Iterator[_Rows]:
+def _rows_of(model: GenerativeModel, flops: Flops) -> Iterator[_Rows]:
     """Count the rows through a model's networks, those of its children that have parameters."""
     decoder = getattr(model, "decoder", None)
     networks = {n: m for n, m in model.named_children() if any(True for _ in m.parameters())}
     if decoder is not None:  # whatever a model calls it, or where it keeps it
         networks = {n: m for n, m in networks.items() if m is not decoder} | {"decoder": decoder}
-    rows = _Rows(networks)
+    rows = _Rows(networks, flops)
     modules = {module for network in networks.values() for module in network.modules()}
     hooks = [m.register_forward_pre_hook(rows.begin, with_kwargs=True) for m in modules]
     hooks += [m.register_forward_hook(rows.end, always_call=True) for m in modules]

@@ -7,6 +7,7 @@ import yaml
 
 from genbench.commands import evaluate
 from genbench.errors import UserMistake
+from genbench.runs.config import read_config
 
 
 def test_evaluate_hands_each_run_its_protocol(train, room):
@@ -24,12 +25,35 @@ def test_evaluate_hands_each_run_its_protocol(train, room):
     assert first["evaluation"]["extractor"] == first["extractor"]
 
 
+def test_a_run_without_an_evaluation_is_scored_by_the_default_one_or_by_the_chosen_one(train):
+    train("run_id=a", "evaluation=none")
+    run = read_config(Path("outputs/a"))
+    assert run["evaluation"] == {}
+    default = evaluate.protocol(run, [])
+    assert default["evaluation"]["num_samples"] == 2_000
+    assert default["evaluation"]["extractor"] == default["extractor"] == run["extractor"]
+    fewer = evaluate.protocol(run, ["evaluation.num_samples=50", "extractor=random-conv-v1"])
+    assert fewer["evaluation"]["num_samples"] == 50
+    assert fewer["evaluation"]["extractor"]["_target_"].endswith("RandomConv")
+    full = evaluate.protocol(run, ["evaluation=full"])
+    assert full["evaluation"]["num_samples"] == 50_000
+
+
+def test_an_extractor_of_the_run_is_not_mixed_with_the_dataset_s_own(train):
+    train("run_id=a", "dataset=cifar10", "extractor=random-conv-v1")
+    run = read_config(Path("outputs/a"))
+    again = evaluate.protocol(run, ["evaluation.num_samples=50"])
+    assert again["extractor"] == again["evaluation"]["extractor"] == run["extractor"]
+
+
 def test_evaluate_refuses_what_belongs_to_training(train):
     train("run_id=a")
     with pytest.raises(UserMistake, match=r"model\.beta=2 belongs to training"):
         evaluate.main(["a", "model.beta=2"], worker="stub_worker")
     with pytest.raises(UserMistake, match=r"did you mean evaluation\.num_samples"):
         evaluate.main(["a", "evaluation.num_smaples=2"], worker="stub_worker")
+    with pytest.raises(UserMistake, match="evaluation=none computes no scores"):
+        evaluate.main(["a", "evaluation=none"], worker="stub_worker")
     with pytest.raises(UserMistake, match="evaluate needs a run"):
         evaluate.main(["evaluation.num_samples=2"], worker="stub_worker")
 

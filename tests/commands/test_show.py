@@ -55,7 +55,7 @@ def score(quantity, value, n=2000, unit=""):
 def run(tmp_path):
     """Write a run: finished with scores, or in the status given; returns its directory."""
 
-    def run(name, scores=(), status=None, environment=ENVIRONMENT, counted=(), **config):
+    def run(name, scores=(), status=None, environment=ENVIRONMENT, counted=(), work=(), **config):
         path = tmp_path / name
         path.mkdir()
         content = make_config(**config)
@@ -76,6 +76,7 @@ def run(tmp_path):
             budget={"images": 128_000, "seconds": 10.5, "generator_steps": 2000, **dict(counted)},
             cost={
                 "parameters": {"decoder": 86_592, "encoder": 90_656},
+                **({"forward_multiply_adds": dict(work)} if work else {}),
                 "peak_memory_bytes": 2**30,
                 "sample_images_per_second": 12345.6,
             },
@@ -264,6 +265,26 @@ def test_what_was_counted_is_shown_and_what_was_not_is_left_out(run, shown):
     unknown = {"rows": None, "real_images": 128_000, "multiply_adds": None}
     run("c", counted=unknown)
     assert "128,000 (1 x images)" in shown("c") and "multiply-adds" not in shown("c")
+
+
+def test_what_an_image_takes_in_each_network_is_shown(run, shown):
+    run("a", work={"decoder": 1_250_000, "encoder": 90_112})
+    text = shown("a")
+    assert "decoder 86,592, 1.25M multiply-adds an image" in text
+    assert "encoder 90,656, 90.11k multiply-adds an image" in text
+    run("b")  # an old one
+    assert "decoder 86,592\n" in shown("b") and "multiply-adds" not in shown("b")
+
+
+def test_show_says_how_the_seconds_were_spent(run, shown):
+    path = run("a") / "result.json"
+    content = json.loads(path.read_text())
+    spent = {"sample": 0.21, "features": 1.0, "bounds": 2.5, "psnr": 0.001}
+    content["cost"] |= {"selection_seconds": 3.0, "scoring_seconds": spent}
+    path.write_text(json.dumps(content))
+    text = shown("a")
+    assert "  training     10.5 s, 3.0 s of it to select the best weights\n" in text
+    assert "  scoring      3.7 s: bounds 2.5, features 1.0, sample 0.2\n" in text
 
 
 def test_cards_are_printed_only_with_the_flag(run, shown):

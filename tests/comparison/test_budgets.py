@@ -47,6 +47,15 @@ def test_the_last_point_at_or_before_counts_and_none_beyond(tmp_path, finished):
         at(tmp_path, 1000)  # nothing is extrapolated
 
 
+def test_psnr_which_not_every_model_has_is_compared_where_it_is_asked_for(tmp_path, finished):
+    log(finished([fd(1.0)]), [12.5, 20.5], "validation/psnr")
+    log(finished([fd(2.0)], model="gan"), ["", ""], "selection/fd")
+    with pytest.raises(UserMistake, match="train with selection=fd"):
+        at(tmp_path, 200)  # else every GAN would be a run without a point
+    rows, _, _ = at(tmp_path, 200, ["psnr"])
+    assert rows["vae"]["PSNR ↑"] == "20.5"
+
+
 def test_what_came_of_a_run_later_does_not_count(tmp_path, finished, unfinished):
     for seed in range(4):
         log(finished([fd(1.0)], seed=seed, selection=SELECTION), [50 + seed, 40 + seed])

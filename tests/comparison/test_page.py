@@ -21,6 +21,7 @@ from genbench.comparison.page.content import joined_commands, shipped_question
 from genbench.comparison.page.curves import Curve, Panel, over_seeds
 from genbench.comparison.page.plots import log_ticks, plot
 from genbench.comparison.page.styles import ALIKE, PALETTE, of_losses, of_methods
+from genbench.runs.score import Score
 
 ATTACK = "</script><script>alert('x')</script>"
 
@@ -159,6 +160,41 @@ def test_a_curve_that_is_not_there_is_told_with_the_option_that_gives_it(study, 
         "wgan: 2 of 2 seeds, which share no point",
     }
     assert text.count("Not in the curves") == 1  # a loss that a method has not is no gap
+
+
+def test_reconstructions_stand_beside_their_scores_and_their_curve(study, finished):
+    by_name = {"psnr": (21.44, "dB", True), "ssim": (0.9, "", True)}
+    for model in ("vae", "vae-gan"):
+        card = {"heldout": {"n": 5, "split": "test"}, "reconstructed": {"weights": "raw"}}
+        scores = [
+            Score(name, value, unit, better, {"quantity": name, **card})
+            for name, (value, unit, better) in by_name.items()
+        ]
+        run = finished([fd(5.0), *scores], seed=8, model=model, study="again")
+        (run / "history.csv").write_text("images,validation/psnr\n1,12.0\n2,21.0\n")
+        (run / "samples").mkdir()
+        Image.new("L", (16, 16)).save(run / "samples" / "reconstructions-000000002.png")
+    text = " ".join(" ".join(Reader(page_of(study, "study=again")).text).split())
+    assert text.count("PSNR 21.44 dB, SSIM 0.9") == 2
+    assert "PSNR on the validation split" in text
+    out = study / "page" / "again.md"
+    argv = ["--outputs", str(study), "--out", str(out), "--format", "md", "study=again"]
+    assert report.main(argv) == 0
+    assert "| PSNR 21.44 dB, SSIM 0.9 | PSNR 21.44 dB, SSIM 0.9 |" in out.read_text()
+
+
+def test_the_page_says_how_the_seconds_were_spent(tmp_path, finished):
+    for seed, bounds in ((0, 3.0), (1, 5.0)):
+        path = finished([fd(3.0)], seed=seed) / "result.json"
+        content = json.loads(path.read_text())
+        content["cost"]["scoring_seconds"] = {"sample": 0.25, "copy_rate": 1.5, "bounds": bounds}
+        path.write_text(json.dumps(content))
+    finished([fd(4.0)], model="gan")  # of before it was noted
+    text = " ".join(" ".join(Reader(page_of(tmp_path)).text).split())
+    assert (
+        "How the seconds were spent: model training sample copy rate bounds vae 10 0.25 1.5 4"
+        in text
+    )
 
 
 def test_markdown_has_its_pictures_beside_it(study, tmp_path):

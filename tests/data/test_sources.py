@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures.data import draw, make_digits, make_images, write_idx
+from fixtures.data import make_digits, make_images, write_idx
 from fixtures.places import ROOT
+from fixtures.stand_ins import make_celeba
 from genbench.data.folders import CelebA, Lsun
-from genbench.data.sources import Cifar, Idx, Stl10, Svhn
+from genbench.data.sources import Cifar, Idx
 from genbench.data.splits import SPLITS, set_aside
 from genbench.errors import UserMistake
 
@@ -127,44 +128,9 @@ def test_cifar_batches_are_read_in_order_with_colours_where_they_belong(tmp_path
     assert torchvision.datasets.CIFAR10.base_folder == folder.name
 
 
-def test_stl10_and_svhn_are_read_the_right_way_up(tmp_path):
-    from scipy.io import savemat
-
-    rng = np.random.default_rng(0)
-    stl = {}
-    for name, count in (("unlabeled_X.bin", 6), ("train_X.bin", 3), ("test_X.bin", 2)):
-        stl[name] = rng.integers(0, 256, (count, 3, 96, 96), dtype=np.uint8)  # N, C, column, row
-        path = tmp_path / "data" / "stl10_binary" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(stl[name].tobytes())
-    shape = {"image_size": 96, "channels": 3, "validation": 2, "test": None}
-    data = make_images(tmp_path, Stl10, **shape)
-    assert np.array_equal(data.pixels("test"), stl["test_X.bin"].transpose(0, 1, 3, 2))
-    assert len(data.pixels("train")) == 7
-    svhn = rng.integers(0, 256, (32, 32, 3, 5), dtype=np.uint8)
-    for split in ("train", "test"):
-        savemat(tmp_path / "data" / f"{split}_32x32.mat", {"X": svhn})
-    data = make_images(tmp_path, Svhn, **(shape | {"image_size": 32}))
-    assert np.array_equal(data.pixels("test"), svhn.transpose(3, 2, 0, 1))
-
-
-def make_celeba(tmp_path, count=10, listed="txt"):
-    folder = tmp_path / "data" / "celeba"
-    (folder / "img_align_celeba").mkdir(parents=True)
-    rows = []
-    for number in range(count):
-        name = f"{number + 1:06d}.jpg"
-        draw((178, 218), seed=number).save(folder / "img_align_celeba" / name)
-        rows.append((name, number % 3 if number < 3 else 0))
-    text = "\n".join(f"{name}{',' if listed == 'csv' else ' '}{part}" for name, part in rows)
-    header = "image_id,partition\n" if listed == "csv" else ""
-    (folder / f"list_eval_partition.{listed}").write_text(header + text + "\n")
-    return folder
-
-
 @pytest.mark.parametrize("listed", ["txt", "csv"])
 def test_celeba_is_the_centre_crop_of_140_in_the_makers_splits(tmp_path, listed):
-    folder = make_celeba(tmp_path, listed=listed)
+    folder = make_celeba(tmp_path / "data", listed=listed)
     shape = {"image_size": 64, "channels": 3, "crop": 140, "validation": None, "test": None}
     data = make_images(tmp_path, CelebA, **shape)
     assert [len(data.pixels(split)) for split in SPLITS] == [8, 1, 1]
@@ -178,7 +144,7 @@ def test_a_celeba_that_is_not_whole_says_what_is_missing(tmp_path):
     data = partial(make_images, tmp_path, CelebA, channels=3, validation=None, test=None)
     with pytest.raises(UserMistake, match="no list_eval_partition.txt.*get img_align_celeba.zip"):
         data().prepare_data()
-    make_celeba(tmp_path)
+    make_celeba(tmp_path / "data")
     (folder / "img_align_celeba" / "000004.jpg").unlink()
     with pytest.raises(UserMistake, match="1 of 10 pictures of CelebA are missing.*000004.jpg"):
         data().prepare_data()
@@ -188,19 +154,9 @@ def test_a_celeba_that_is_not_whole_says_what_is_missing(tmp_path):
         data().prepare_data()
 
 
-def test_lsun_is_read_from_its_database(tmp_path):
-    lmdb = pytest.importorskip("lmdb", reason="LSUN needs the package lmdb")
-    folder = tmp_path / "data" / "bedroom_train_lmdb"
-    folder.mkdir(parents=True)
-    with lmdb.open(str(folder), map_size=1 << 24) as database, database.begin(write=True) as write:
-        for number in range(10):
-            draw((40, 30), seed=number).save(tmp_path / "x.webp", lossless=True)
-            write.put(f"{number:04d}".encode(), (tmp_path / "x.webp").read_bytes())
-    data = make_images(tmp_path, partial(Lsun, category="bedroom"), channels=3, image_size=30)
-    expected = np.asarray(draw((40, 30), seed=int(data.source.split("test")[0])))[:, 5:35]
-    assert np.array_equal(data.pixels("test")[0], expected.transpose(2, 0, 1))
+def test_a_missing_lsun_says_where_to_get_it_and_what_reads_it(tmp_path):
     missing = make_images(tmp_path, partial(Lsun, category="church_outdoor"), channels=3)
-    with pytest.raises(UserMistake, match="church_outdoor_train_lmdb.*pip install lmdb"):
+    with pytest.raises(UserMistake, match="church_outdoor_train_lmdb.*pip install .genbench.lsun"):
         missing.prepare_data()
 
 

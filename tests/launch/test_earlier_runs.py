@@ -138,6 +138,7 @@ def test_with_an_index_only_changed_configs_are_opened(outputs, monkeypatch):
     assert statuses == {n for n in written if read_config(outputs / n)["study"] == "ab"}
 
 
+@pytest.mark.slow
 def test_added_removed_and_changed_runs_are_noticed(outputs):
     check(outputs)
     shutil.rmtree(outputs / "run-000")
@@ -148,6 +149,7 @@ def test_added_removed_and_changed_runs_are_noticed(outputs):
     check(outputs)
 
 
+@pytest.mark.slow
 def test_a_damaged_index_changes_no_decision(outputs):
     check(outputs)
     with sqlite3.connect(index.index_file(outputs, INDEX)) as database:

@@ -5,7 +5,7 @@ from hydra import compose
 from hydra.core.object_type import ObjectType
 
 from genbench.launch import hydra_internals
-from genbench.launch.hydra_internals import complaint_of, group_options
+from genbench.launch.hydra_internals import complaint_of, group_options, options_of_groups
 from genbench.launch.settings import composing
 
 CHANGED = "Hydra's message has changed: mend MESSAGES in genbench/launch/hydra_internals.py: "
@@ -48,3 +48,16 @@ def test_hydra_lists_the_options_of_a_group_and_the_groups():
     with composing():
         assert {"vae", "gan", "vae-gan"} <= set(group_options("model"))
         assert {"model", "dataset"} <= set(group_options("", ObjectType.GROUP))
+
+
+def test_the_options_of_all_groups_are_those_of_each(tmp_path):
+    mine = tmp_path / "model" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text("_target_: x\n")
+    path = [f"hydra.searchpath=[file://{tmp_path}]"]
+    with composing():
+        found = options_of_groups("train", path)
+        assert set(found) == set(group_options("", ObjectType.GROUP, "train", path))
+        for group, options in found.items():
+            assert options == group_options(group, ObjectType.CONFIG, "train", path)
+    assert "mine" in found["model"]

@@ -15,7 +15,7 @@ MISTAKES = {
     "model=1": "model=1 is not a choice: there are blur, gan",
     "model=": "model= names nothing: there are blur, gan",
     "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
-    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp",
+    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp, resnet",
     "lr=1e-3": "there is no setting lr: did you mean model.optimizer.lr?",
     "model.lr=1e-3": "did you mean model.optimizer.lr?",
     "beta=2": "did you mean model.beta?",
@@ -56,6 +56,15 @@ def test_a_mistake_is_one_sentence_with_the_remedy(room, capfd, argument):
     [
         (["-m", "model=vae,gann"], "did you mean model=gan?"),
         (["model=gan", "lr=1"], "did you mean model.generator_optimizer.lr"),
+        (
+            ["-m", "model=gan,vae", "model.generator_optimizer.lr=1"],
+            "model=vae of this sweep has no setting model.generator_optimizer.lr",
+        ),
+        (
+            ["-m", "dataset=digits,cifar10", "network.decoder_norm=group"],
+            "dataset=digits of this sweep has no setting network.decoder_norm",
+        ),
+        (["-m", "model=gan,lsgan", "model.nix=1"], "there is no setting model.nix"),
         (["--config-dir", "nowhere"], "nowhere' not found"),
         (["--config-name", "tarin"], "Cannot find primary config 'tarin'"),
         (["--cfg", "job", "--info"], "Only one of"),
@@ -85,23 +94,29 @@ def test_right_values_are_accepted(room, argument, capfd):
 
 
 # --- the user's own files -------------------------------------------------------------------------
+WHAT = "what is chosen for {} does not hold `key: value` lines"
+SHAPES = [  # every group in both places, and every content
+    ("genbench_configs", "model", "- a", WHAT.format("model")),
+    ("elsewhere", "model", "word", "what is chosen for model names no class"),
+    ("genbench_configs", "model", "beta: 1", "what is chosen for model names no class"),
+    ("genbench_configs", "dataset", "- a", WHAT.format("dataset")),
+    ("elsewhere", "dataset", "- a", WHAT.format("dataset")),
+    ("genbench_configs", "experiment", "- a", WHAT.format("experiment")),
+    (
+        "elsewhere",
+        "experiment",
+        "# @package _global_\n- a",
+        "a config file does not hold `key: value` lines",
+    ),
+    ("genbench_configs", "network", "3", "a config file does not hold `key: value` lines"),
+    ("elsewhere", "network", "3", "a config file does not hold `key: value` lines"),
+]
+
+
 @pytest.mark.parametrize(
-    ("group", "content", "sentence"),
-    [
-        ("model", "- a", "what is chosen for model does not hold `key: value` lines"),
-        ("dataset", "- a", "what is chosen for dataset does not hold `key: value` lines"),
-        ("experiment", "- a", "what is chosen for experiment does not hold `key: value` lines"),
-        (
-            "experiment",
-            "# @package _global_\n- a",
-            "a config file does not hold `key: value` lines",
-        ),
-        ("network", "3", "a config file does not hold `key: value` lines"),
-        ("model", "word", "what is chosen for model names no class"),
-        ("model", "beta: 1", "what is chosen for model names no class"),
-    ],
+    ("where", "group", "content", "sentence"),
+    [*SHAPES[:3], *(pytest.param(*case, marks=pytest.mark.slow) for case in SHAPES[3:])],
 )
-@pytest.mark.parametrize("where", ["genbench_configs", "elsewhere"])
 def test_a_config_file_of_another_shape_is_named(room, capfd, where, group, content, sentence):
     file = Path(where, group, "mine.yaml").absolute()
     file.parent.mkdir(parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.callbacks import stop
+from fixtures.callbacks import stop, stop_by_parent
 from fixtures.launching import FINISHES, runs, seen
 from fixtures.loggers import records
 from fixtures.places import environment
@@ -111,6 +111,7 @@ def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method
     assert one.environment["threads"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
 
 
+@pytest.mark.slow
 def test_a_precision_that_only_auto_changed_is_refused(tmp_path, cache, capsys):
     run = make(tmp_path, cache, "model=gan", "trainer.precision=bf16-mixed", stop(192))
     assert go(run) == 75
@@ -202,6 +203,7 @@ def test_a_requeued_job_resumes_its_run(train, monkeypatch, capfd):
     assert seen(Path("outputs/y"))["arguments"] == []
 
 
+@pytest.mark.slow
 def test_a_requeued_step_of_srun_resumes_on_every_rank(train, monkeypatch):
     step = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}
     for name, value in step.items():
@@ -267,32 +269,20 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_usr1_stops_a_run_with_a_checkpoint_and_a_requeued_job_finishes_it(tmp_path, cache):
-    command = ["train", *SMOKE, "model=gan", "budget.images=64k", "run_id=x"]
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "genbench", *command],
-        cwd=tmp_path,
-        env=environment(GENBENCH_CACHE=str(cache), SLURM_JOB_ID="7"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_usr1_stops_a_run_with_a_checkpoint_and_a_requeued_job_finishes_it(
+    tmp_path, cache, monkeypatch
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    signalled = stop_by_parent(tmp_path / "marker", "SIGUSR1")
+    command = ["train", *SMOKE, "model=gan", "run_id=x", *signalled]
+    done = genbench(*command, cwd=tmp_path, cache=cache)
+    assert done.returncode == 75, done.stderr
     run = tmp_path / "outputs" / "x"
-    while not (run / "history.csv").exists():
-        assert parent.poll() is None
-        time.sleep(0.05)
-    parent.send_signal(signal.SIGUSR1)
-    _, error = parent.communicate(timeout=60)
-    assert parent.returncode == 75, error
-    images = read_status(run).images
-    assert 0 < images < 64_000
+    assert read_status(run).images == 64
     assert (run / "checkpoints" / "last.ckpt").exists()
     for name, value in REQUEUED.items():
-        os.environ[name] = value
-    try:
-        done = genbench(*command, cwd=tmp_path, cache=cache)
-    finally:
-        for name in REQUEUED:
-            del os.environ[name]
+        monkeypatch.setenv(name, value)
+    done = genbench(*command, cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
     assert read_status(run).status == "finished"
-    assert read_result(run).budget["images"] == 64_000
+    assert read_result(run).budget["images"] == 640

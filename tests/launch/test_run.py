@@ -221,6 +221,7 @@ sys.exit([0, 1, 0][seed])
     assert sorted(p.name for p in Path("outputs").iterdir()) == [run.name for run in runs()]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_records_the_command_that_repeats_it_alone(train):
     assert train("-m", "model=vae,gan", "study=a b") == 0
     commands = {seen(run)["environment"]["GENBENCH_COMMAND"] for run in runs()}
@@ -230,12 +231,25 @@ def test_a_run_of_a_sweep_records_the_command_that_repeats_it_alone(train):
     }
 
 
+def test_a_setting_of_a_swept_model_need_not_be_one_of_the_default_model(train):
+    setting = "model.generator_optimizer.betas=[0,0.9]"
+    assert train("-m", "model=gan,lsgan", setting, "model.r1_gamma=2,3") == 0
+    configs = [read_config(run) for run in runs()]
+    assert len(configs) == 4
+    assert {c["model"]["r1_gamma"] for c in configs} == {2, 3}
+    betas = [c["model"]["generator_optimizer"]["betas"] for c in configs]
+    assert betas == [[0.0, 0.9]] * 4
+    assert all(type(b[0]) is float for b in betas)  # Adam refuses the 0 that was typed
+
+
+@pytest.mark.slow
 def test_a_sweep_stops_on_interruption(train, capfd):
     argv = ("-m", "hydra/launcher=basic", "seed=0,1,2")
     assert train(*argv, source=FINISHES + "sys.exit(75)") == 75
     assert len(runs()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_refused_run(train):
     assert train("-m", "run_id=same", "seed=0,1") == 1
     assert len(runs()) == 1
@@ -265,7 +279,9 @@ def parent(room):
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_is_forwarded_once_and_the_checkpoint_waited_for(parent, number, room):
     process, _ = parent()
     os.killpg(process.pid, number)  # what a terminal does: to the whole group
@@ -275,6 +291,7 @@ def test_a_signal_is_forwarded_once_and_the_checkpoint_waited_for(parent, number
     assert len((run / "stops").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_third_signal_kills_a_stubborn_worker(parent, room):
     process, pid = parent("stubborn")
     stops = room / "outputs" / "stubborn" / "stops"
@@ -287,6 +304,7 @@ def test_the_third_signal_kills_a_stubborn_worker(parent, room):
     assert read_status(stops.parent).status == "interrupted"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_stops_even_if_its_current_run_finished(room):
     (room / "stub_worker.py").write_text(SLOW.replace("sys.exit(75)", "sys.exit(0)"))
     code = "import sys; from genbench.launch import task; "

@@ -40,6 +40,7 @@ def test_a_search_on_test_scores_is_marked_in_its_study_its_runs_and_its_summary
         (["evaluation.split=test"], "or add hydra.sweeper.on_test=true"),
         (["hydra.sweeper.on_test=true"], "or add evaluation.split=test"),
         (["evaluation.split=validation", "hydra.sweeper.on_test=true"], "on the validation split"),
+        (["evaluation=none"], "evaluation=none computes none"),
         (["evaluation.split=validation,test"], "a search compares scores of one split"),
         (
             ["+hydra.sweeper.also=x"],

@@ -242,10 +242,10 @@ def test_a_model_of_ones_own_joins_with_an_experiment_file(tune, room):
 @pytest.mark.slow
 def test_a_small_study_on_digits_from_the_search_to_the_table(room):
     cache = f"paths.cache={room / 'cache'}"
-    argv = ("hydra.sweeper.n_trials=1", "model=vae,gan", *SMALL[2:], *SMOKE, cache)
+    argv = ("hydra.sweeper.n_trials=1", "model=vae", *SMALL[2:], *SMOKE, cache)
     assert task.train(["-m", "experiment=tuned", *argv]) == 0
-    for config in configs("tuned"):
-        assert config["search"]["objective"] == "fd"
+    (config,) = configs("tuned")
+    assert config["search"]["objective"] == "fd"
     for result in load_results(["study=tuned-search"]):
         assert {score.split for score in result.scores} == {"validation"}
         weights = {s.card["fake"]["weights"] for s in result.scores if s.quantity == "fd"}
@@ -253,7 +253,7 @@ def test_a_small_study_on_digits_from_the_search_to_the_table(room):
     (only,) = compare(load_results(["study=tuned"]))
     assert {score.split for r in load_results(["study=tuned"]) for score in r.scores} == {"test"}
     assert any("each model: 1 trial, selected on fd" in note for note in only.notes)
-    assert len(only.rows) == 2
+    assert len(only.rows) == 1
 
 
 # --- mistakes -----------------------------------------------------------------------------------

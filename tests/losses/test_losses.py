@@ -15,6 +15,7 @@ from genbench.losses.likelihood import (
     SMALLEST_LOG_SIGMA,
     Bernoulli,
     DiscretizedLogistic,
+    FeatureGaussian,
     Gaussian,
     bounded,
 )
@@ -196,6 +197,56 @@ def test_a_likelihood_is_a_sum_per_image_whatever_the_batch(likelihood):
     )
     torch.testing.assert_close(likelihood.log_prob(images, output), alone)
     assert likelihood.log_prob(images, output).shape == (4,)
+
+
+def feature_gaussian(log_sigma: float, pace: float = 10.0) -> FeatureGaussian:
+    made = FeatureGaussian(pace)
+    nn.init.constant_(made.scaled_log_sigma, log_sigma / pace)
+    return made
+
+
+def test_the_likelihood_of_features_is_a_gaussian_without_its_constant():
+    features, means = torch.randn(5, 3, 2, 2), torch.randn(5, 3, 2, 2)
+    expected = Independent(Normal(means, math.exp(-1.3)), 3).log_prob(features)
+    found = feature_gaussian(-1.3).log_prob(features, means, 99)
+    torch.testing.assert_close(found - 12 / 2 * math.log(2 * math.pi), expected)
+
+
+def test_no_more_features_are_counted_than_an_image_has_values():
+    features, means = torch.randn(5, 12), torch.randn(5, 12)
+    likelihood = feature_gaussian(0.4)
+    whole = likelihood.log_prob(features, means, 12)
+    torch.testing.assert_close(likelihood.log_prob(features, means, 3), whole / 4)
+    torch.testing.assert_close(likelihood.log_prob(features, means, 24), whole)
+
+
+def test_the_best_sigma_of_features_is_their_error_and_its_loss_is_half_a_log_of_it_each():
+    """Rybkin et al. 2021, eq. 4: so a change of the features' unit changes a constant alone."""
+    features, means = torch.randn(50, 8), torch.randn(50, 8)
+    for unit in (1.0, 1e-3):
+        mse = (unit * features - unit * means).square().mean()
+        best = feature_gaussian(0.5 * math.log(mse))
+        loss = -best.log_prob(unit * features, unit * means, 8).mean()
+        torch.testing.assert_close(loss, 8 / 2 * (1 + mse.log()))
+        (slope,) = torch.autograd.grad(loss, best.scaled_log_sigma)
+        assert abs(slope) < 1e-3
+
+
+def test_the_sigma_of_features_follows_their_unit_at_the_pace_of_adam():
+    """From 1 to e^-5, an untrained discriminator's, in 600 steps at a rate of 1e-3."""
+    likelihood = FeatureGaussian()
+    adam = torch.optim.Adam(likelihood.parameters(), lr=1e-3, betas=(0.0, 0.99))
+    error = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) * math.exp(-5)
+    for _ in range(600):
+        adam.zero_grad()
+        (-likelihood.log_prob(error, torch.zeros(64, 32), 32).mean()).backward()
+        adam.step()
+    assert float(likelihood.log_sigma.detach()) == pytest.approx(-5, abs=0.05)
+
+
+def test_a_pace_that_is_not_above_0_is_refused():
+    with pytest.raises(UserMistake, match="pace=0 is not a scale"):
+        FeatureGaussian(0)
 
 
 def test_importance_weights_of_an_exact_posterior_are_constant():

@@ -192,6 +192,7 @@ def score(model, data=None, folder=None, metric=None):
     return {one.name: one for one in scores}
 
 
+@pytest.mark.slow
 def test_the_score_is_the_density_of_dequantised_images_on_the_unit_interval():
     """A linear decoder: the exact value is a Gaussian's, worked out on that scale."""
     model, data = PCA(), Given()
@@ -247,6 +248,7 @@ def test_means_of_the_darkest_and_brightest_pixel_are_the_middles_of_their_level
     torch.testing.assert_close(means, torch.tensor([[0.5 / 17, 16.5 / 17]]))
 
 
+@pytest.mark.slow
 def test_every_decoder_is_scored_under_one_protocol():
     models = [make_gan(), make_vae_gan(), make_vae(DiscretizedLogistic(256))]
     found = [score(model, metric=make_metric(variance=None)) for model in models]

@@ -1,5 +1,6 @@
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -23,12 +24,13 @@ from fixtures.evaluation import (
 from fixtures.places import CONFIGS
 from genbench.errors import UserMistake
 from genbench.losses.likelihood import DiscretizedLogistic, Gaussian
+from genbench.metrics.contract import MissingWeights
 from genbench.metrics.evaluation import Evaluation
 from genbench.metrics.frechet import FrechetDistance
 from genbench.models.noise import Noise
 from genbench.runs.score import Score
 
-PROTOCOLS = [path.stem for path in sorted((CONFIGS / "evaluation").glob("*.yaml"))]
+PROTOCOLS = sorted({path.stem for path in (CONFIGS / "evaluation").glob("*.yaml")} - {"none"})
 
 
 def test_a_metric_that_is_null_is_left_out_and_changes_no_other(tmp_path):
@@ -353,13 +355,27 @@ def test_too_few_images_are_refused_beforehand(tmp_path):
         make_evaluation(tmp_path, batch_size=0)
 
 
-def test_what_an_extractor_misses_is_said_beforehand(tmp_path):
+def test_what_an_extractor_misses_is_said_beforehand_with_what_fits_the_images(tmp_path):
     class Missing(Small):
         def prepare(self):
-            raise UserMistake("no weights")
+            raise MissingWeights("no weights", "fetch them")
 
-    with pytest.raises(UserMistake, match="no weights"):
-        make_evaluation(tmp_path, extractor=Missing()).prepare(Squares())
+    evaluation = make_evaluation(tmp_path, extractor=Missing())
+    with pytest.raises(UserMistake) as mistake:
+        evaluation.prepare(Squares())
+    found = re.findall(
+        r"extractor=[\w-]+|evaluation=none|fetch them|no weights", str(mistake.value)
+    )
+    assert found == [
+        "no weights",
+        "extractor=lenet-digits-v1",
+        "extractor=random-conv-v1",
+        "evaluation=none",
+        "fetch them",
+    ]
+    with pytest.raises(UserMistake) as mistake:
+        evaluation.prepare(Squares(), trained=True)
+    assert "evaluation=none" not in str(mistake.value)
 
 
 # --- configs --------------------------------------------------------------------------------------

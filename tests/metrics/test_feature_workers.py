@@ -1,17 +1,19 @@
 """Scores with several devices are those with one."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 
-from fixtures.places import ROOT
+from fixtures.training import go, make
+from genbench import evaluate
 from genbench.errors import GenbenchError
 from genbench.metrics.contract import Features
 from genbench.metrics.feature_workers import FeatureWorkers
+from genbench.runs.config import read_config
 from genbench.runs.result import read_result
 
 
@@ -50,44 +52,22 @@ def test_a_process_that_ended_is_not_waited_for(tmp_path):
         FeatureWorkers(0, 2, tmp_path, (helper,)).gather("fake", rows(1))
 
 
-BATCH_NORM = ["network=conv", "network.width=4", "budget.batch_size=256"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [[], BATCH_NORM], ids=["mlp", "conv with BatchNorm"])
-def test_processes_with_uneven_batches_give_the_scores_of_training_to_the_bit(tmp_path, network):
-    """Raw and averaged weights, in whatever batch they were trained."""
+def test_processes_with_uneven_batches_give_the_scores_of_training_to_the_bit(tmp_path, cache):
+    """Raw and averaged weights with BatchNorm, in whatever batch they were trained."""
+    uneven = ["evaluation.num_samples=256", "evaluation.batch_size=100", "evaluation.devices=2"]
+    network = ["network=conv", "network.width=4", "budget.batch_size=256", "ema=standard"]
+    run = make(tmp_path, cache, "model=gan", *network, *uneven)
+    assert go(run) == 0
+    for devices in (1, 3):
+        protocol = read_config(run)["evaluation"]
+        protocol |= {"devices": devices, "cache": str(tmp_path / f"cache of {devices}")}
+        path = tmp_path / f"{devices}.yaml"
+        path.write_text(yaml.safe_dump({"evaluation": protocol}))
+        assert evaluate.main([str(run), str(path)]) == 0
 
-    def genbench(*arguments: str, cache: str) -> None:
-        path = str(ROOT)
-        more = {"GENBENCH_CACHE": str(tmp_path / cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        done = subprocess.run(
-            [sys.executable, "-m", "genbench", *arguments],
-            cwd=tmp_path,
-            env=os.environ | more,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-
-    settings = ["evaluation.num_samples=256", "evaluation.batch_size=100"]
-    train = [
-        "trainer=smoke",
-        "budget=smoke",
-        "logger=csv",
-        "run_id=x",
-        "evaluation.devices=2",
-        "ema=standard",
-    ]
-    genbench("train", "model=gan", *train, *network, *settings, cache="first")
-    genbench("evaluate", "x", "evaluation.devices=1", *settings, cache="second")
-    genbench("evaluate", "x", "evaluation.devices=3", *settings, cache="third")
-
-    shared = {
-        score.protocol: score.value for score in read_result(tmp_path / "outputs" / "x").scores
-    }
-    files = sorted((tmp_path / "outputs" / "x" / "evaluations").glob("*.json"))
+    shared = {score.protocol: score.value for score in read_result(run).scores}
+    files = sorted((run / "evaluations").glob("*.json"))
     assert len(files) == 2
     for file in files:
         again = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fixtures.likelihood import CPU, PCA, D, Given, K, make_vae, make_vae_gan
+from genbench.data.subsets import chosen
 from genbench.errors import UserMistake
 from genbench.losses.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
 from genbench.losses.variational import reparameterize
@@ -21,7 +22,6 @@ from genbench.metrics.likelihood import (
     importance_bound,
     posthoc,
 )
-from genbench.metrics.subsets import chosen
 from genbench.models.contract import HasLikelihood
 
 

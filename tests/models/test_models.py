@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from genbench.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
-from genbench.losses.likelihood import DiscretizedLogistic
+from genbench.losses.likelihood import DiscretizedLogistic, FeatureGaussian
 from genbench.models.contract import GenerativeModel, HasLikelihood, Reconstructs
 from genbench.models.gan import GAN
 from genbench.models.noise import Noise
@@ -81,6 +81,9 @@ MODELS = {
         gradient_penalty=10.0,
     ),
     "vae-gan": make_vae_gan,
+    "vae-gan-fitted": lambda: make_vae_gan(
+        feature_likelihood=FeatureGaussian(), discriminate_reconstructions=False
+    ),
 }
 
 
@@ -230,9 +233,27 @@ def test_each_gan_player_follows_its_own_loss(images):
     assert_gradients(g_gradients, gradients_of(g_loss, before, "decoder"))
 
 
-def test_each_vae_gan_player_follows_the_gradients_of_larsen(images):
+def l_llike(model, images, recoded, fitted):
+    """Equation 7, for features of the last stage, by its definition."""
+    target = model.discriminator.features(images)[-1].detach()
+    error = (model.discriminator.features(recoded)[-1] - target).square()
+    if not fitted:
+        return 0.5 * error.sum(1).mean()
+    log_sigma = model.feature_likelihood.pace * model.feature_likelihood.scaled_log_sigma
+    return (0.5 * error / (2 * log_sigma).exp() + log_sigma).sum(1).mean()
+
+
+@pytest.mark.parametrize(
+    ("fitted", "kinds"), [(False, 2), (True, 1)], ids=["as published", "as shipped"]
+)
+def test_each_vae_gan_player_follows_the_gradients_of_larsen(images, fitted, kinds):
+    """L_prior + L_llike for the encoder, gamma L_llike - L_GAN for the decoder, -L_GAN for the other."""
     gamma = 0.1
-    model = make_vae_gan(gamma=gamma)
+    model = make_vae_gan(
+        gamma=gamma,
+        feature_likelihood=FeatureGaussian() if fitted else None,
+        discriminate_reconstructions=kinds == 2,
+    )
     before = copy.deepcopy(model)
     (_, _, d_gradients), (_, middle, ae_gradients) = train(model, [images]).steps
     cross_entropy, ones, zeros = F.binary_cross_entropy_with_logits, torch.ones(12), torch.zeros(12)
@@ -245,10 +266,10 @@ def test_each_vae_gan_player_follows_the_gradients_of_larsen(images):
         return mu, logvar, torch.tanh(model.decoder(z)), prior
 
     _, _, recoded, prior = draw(before)
-    real, fakes = before.discriminator(images), (recoded, prior)
+    real, fakes = before.discriminator(images), (prior, recoded)[:kinds]
     d_loss = (
         cross_entropy(real, ones)
-        + sum(cross_entropy(before.discriminator(fake), zeros) for fake in fakes) / 2
+        + sum(cross_entropy(before.discriminator(fake), zeros) for fake in fakes) / kinds
         + 1.0 / 2 * input_gradient_square(before.discriminator, images)
     )
     assert_gradients(d_gradients, gradients_of(d_loss, before, "discriminator"))
@@ -256,17 +277,26 @@ def test_each_vae_gan_player_follows_the_gradients_of_larsen(images):
     before.load_state_dict(middle)
     mu, logvar, recoded, prior = draw(before)
     kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1).mean()
-    target = before.discriminator.features(images)[-1].detach()
-    distance = before.discriminator.features(recoded)[-1] - target
-    reconstruction = 0.5 * distance.square().sum(1).mean()
-    adversarial = sum(cross_entropy(before.discriminator(f), ones) for f in (recoded, prior)) / 2
-    encoder = gradients_of(kl + reconstruction, before, "encoder")
-    mu, logvar, recoded, prior = draw(before)
-    distance = before.discriminator.features(recoded)[-1] - target
-    reconstruction = 0.5 * distance.square().sum(1).mean()
-    adversarial = sum(cross_entropy(before.discriminator(f), ones) for f in (recoded, prior)) / 2
+    own = ("encoder", "feature_likelihood") if fitted else ("encoder",)
+    encoder = gradients_of(kl + l_llike(before, images, recoded, fitted), before, *own)
+    _, _, recoded, prior = draw(before)
+    fakes = (prior, recoded)[:kinds]
+    adversarial = sum(cross_entropy(before.discriminator(f), ones) for f in fakes) / kinds
+    reconstruction = l_llike(before, images, recoded, fitted)
     larsen = gradients_of(gamma * reconstruction + adversarial, before, "decoder")
     assert_gradients(ae_gradients, encoder | {name: g / gamma for name, g in larsen.items()})
+
+
+def test_reconstructions_are_fakes_only_where_they_are_wanted(images):
+    tracked: dict[str, torch.Tensor] = {}
+    for wanted in (True, False):
+        model = make_vae_gan(discriminate_reconstructions=wanted)
+        tracked.clear()
+        model.track = tracked.__setitem__
+        for move in model.step(images):
+            move.loss()
+        assert ("logit/reconstruction" in tracked) == wanted
+        assert {"logit/real", "logit/prior"} < tracked.keys()
 
 
 @pytest.mark.parametrize("make", [make_gan, make_vae_gan], ids=["gan", "vae-gan"])
@@ -294,17 +324,19 @@ def gap(probe, state, images, z):
     return (probe.discriminator(images).mean() - probe.discriminator(probe.sample(z)).mean()).item()
 
 
-def test_a_loss_does_not_change_when_its_batch_is_doubled(images):
-    model = make_vae_gan()
-    twice = torch.cat([images, images])
+@pytest.mark.parametrize("likelihood", [None, FeatureGaussian()], ids=["unit", "fitted"])
+def test_a_loss_does_not_change_when_its_batch_is_doubled(images, likelihood):
+    model = make_vae_gan(feature_likelihood=likelihood)
     mu, logvar = model.encoder(images)
-    z = mu
-    arguments = images, mu, logvar, z, model.sample(z), model.sample(z)
-    doubled = twice, *(torch.cat([a, a]) for a in arguments[1:])
-    torch.testing.assert_close(model.autoencoder_loss(*arguments), model.autoencoder_loss(*doubled))
+    fakes = {"reconstruction": model.sample(mu), "prior": model.sample(mu + 1)}
+    twice, mu2, logvar2 = (torch.cat([a, a]) for a in (images, mu, logvar))
+    doubled = {kind: torch.cat([fake, fake]) for kind, fake in fakes.items()}
     torch.testing.assert_close(
-        model.discriminator_loss(images, *arguments[-2:]),
-        model.discriminator_loss(twice, *doubled[-2:]),
+        model.autoencoder_loss(images, mu, logvar, mu, fakes),
+        model.autoencoder_loss(twice, mu2, logvar2, mu2, doubled),
+    )
+    torch.testing.assert_close(
+        model.discriminator_loss(images, fakes), model.discriminator_loss(twice, doubled)
     )
 
 

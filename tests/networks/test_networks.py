@@ -126,6 +126,34 @@ def test_the_plan_halves_down_to_a_base_of_four_to_seven():
         stage_sizes(7)
 
 
+def mean_squares(trunk) -> list[float]:
+    """Of the activations of each stage, and of the head's outputs, for noise as images."""
+    images = torch.randn(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        activations = [*trunk.features(images), trunk.head(64)(trunk(images))]
+    return [float(each.square().mean()) for each in activations]
+
+
+def test_an_encoder_keeps_the_variance_of_its_signal():
+    """He et al. 2015, eq. 14; borders see fewer inputs, which costs some of it."""
+    torch.manual_seed(0)
+    found = mean_squares(ConvTrunk(64, 3, width=32, initialisation="he"))
+    assert all(0.4 < each < 1.2 for each in found)
+    starved = mean_squares(ConvTrunk(64, 3, width=32))
+    assert starved[0] < 1 / 7**2 and starved[3] < 1e-3
+
+
+def test_a_trunk_without_a_named_initialisation_has_that_of_dcgan():
+    torch.manual_seed(0)
+    trunk = ConvTrunk(32, 3, width=32, norm="group")
+    head = trunk.head(64)
+    assert float(head.weight.detach().std()) == pytest.approx(0.02, rel=0.02)
+    assert float(trunk.stages[2][0].weight.detach().std()) == pytest.approx(0.02, rel=0.02)
+    assert float(trunk.stages[2][1].weight.detach().mean()) == pytest.approx(1, rel=0.02)
+    with pytest.raises(UserMistake, match="'xavier' is not one of dcgan, he"):
+        ConvTrunk(32, 3, width=32, initialisation="xavier")
+
+
 def test_a_discriminator_without_batch_norm_treats_images_apart():
     discriminator = Discriminator(ConvTrunk(16, 1, width=4))
     images = torch.randn(6, 1, 16, 16)

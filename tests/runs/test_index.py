@@ -327,24 +327,25 @@ def codes(pids):
 
 
 readers = [child(reader) for _ in range(2)]
-written = codes([child(writer, number) for number in range(32)])
+written = codes([child(writer, number) for number in range(int(sys.argv[4]))])
 (outputs.parent / "over").touch()
 assert written == codes(readers) == {0}
 """
 
 
 @pytest.mark.slow
-def test_thirty_two_processes_write_a_thousand_records_each_while_others_read(tmp_path):
-    outputs, each = tmp_path / "outputs", 1000
+def test_many_processes_write_many_records_each_while_others_read(tmp_path):
+    outputs, writers, each = tmp_path / "outputs", 16, 200
     outputs.mkdir()
-    command = [sys.executable, "-c", CROWD, str(outputs), json.dumps(CONFIG), str(each)]
+    numbers = [str(each), str(writers)]
+    command = [sys.executable, "-c", CROWD, str(outputs), json.dumps(CONFIG), *numbers]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     time.sleep(2.1)  # until the last files are older than a clock's tick
     for _ in range(2):  # as they are, and from the index
         found = load_results((), outputs)
-        assert sorted(result.seed for result in found) == list(range(32 * each))
+        assert sorted(result.seed for result in found) == list(range(writers * each))
         assert all(result.scores[0].value == result.seed / 7 for result in found)
         assert {result.status for result in found} == {"finished"}
-    assert len(entries(outputs)) == 32 * each
+    assert len(entries(outputs)) == writers * each
     shutil.rmtree(outputs)

@@ -10,7 +10,8 @@ from genbench.losses.adversarial import NonSaturating
 from genbench.models.gan import GAN
 from genbench.networks.conv import ConvDecoder, ConvTrunk
 from genbench.networks.heads import Discriminator
-from genbench.training.checks import check_penalty
+from genbench.networks.resnet import ResnetDecoder, ResnetTrunk
+from genbench.training.checks import check_parts, check_penalty, check_ranks
 
 
 def make(trunk_norm, **penalties):
@@ -38,3 +39,24 @@ def test_what_is_refused_would_not_be_a_gradient_of_each_image():
         discriminator = make(norm).discriminator.train()
         (gradient,) = torch.autograd.grad(discriminator(images)[0], images)
         assert bool(gradient[1:].abs().max() > 1e-9) == leaks
+
+
+def residual(trunk_norm, r1=0.0):
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    critic = Discriminator(ResnetTrunk(32, 1, 2, trunk_norm))
+    return GAN(ResnetDecoder(32, 1, 4, 2), critic, NonSaturating(), 4, 1, r1, 0.0, adam, adam)
+
+
+def test_a_gradient_penalty_beside_spectral_norm_is_refused():
+    with pytest.raises(UserMistake, match="discriminator has spectral norm.*r1_gamma.*trunk_norm"):
+        check_penalty(residual("spectral", r1=1.0))
+    check_penalty(residual("spectral"))
+    check_penalty(residual("group", r1=1.0))
+
+
+def test_spectral_norm_is_refused_in_parts_and_not_over_ranks():
+    """Parts take more forwards, and each moves the power iteration; ranks take as many as one."""
+    with pytest.raises(UserMistake, match="discriminator has spectral norm.*trainer.accumulate"):
+        check_parts(residual("spectral"))
+    check_parts(residual("group"))
+    check_ranks(residual("spectral"), torch.device("cpu"))

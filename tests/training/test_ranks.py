@@ -1,19 +1,18 @@
 """Several devices: the same numbers as one, and a failure of one rank ends all. Two CPU ranks, gloo."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from fixtures import two_ranks
+from fixtures.callbacks import stop_by_parent
 from fixtures.places import environment
 from fixtures.processes import wait_for
-from fixtures.ranks import SMOKE, start_ranks
+from fixtures.ranks import run_on_ranks
 from fixtures.trainers import BATCH, CASES, STEPS
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
 from genbench.runs.status import read_status
@@ -72,79 +71,54 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-DIES = """
-import os
-if os.environ.get("LOCAL_RANK") == "1":
+ENDS = """
+import os, signal, sys
+ranks = {"1": 1, None: 0} if "genbench.work" in sys.orig_argv else {}
+if ranks.get(os.environ.get("LOCAL_RANK")) == VICTIM:
     from genbench.models.contract import Draws
     def begin(self, step, before=Draws.begin):
         if step == 30:
-            raise ValueError("no more of this")
+            ENDING
         before(self, step)
     Draws.begin = begin
 """
+RAISES, DIES = 'raise ValueError("no more of this")', "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def run_until(end: str, victim: int, folder: Path, cache: Path) -> tuple[str, str]:
+    """A run of which a rank ends in its step 30: (standard error, reason)."""
+    code = ENDS.replace("VICTIM", str(victim)).replace("ENDING", end)
+    done = run_on_ranks(folder, cache, code=code)
+    assert done.returncode == 1
+    status = read_status(folder / "outputs" / "x")
+    assert status.status == "failed"
+    wait_for(lambda: not processes_of(folder), 10)
+    return done.stderr, status.reason
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_exception_in_a_rank_ends_the_run_with_its_message(tmp_path, cache):
-    parent = start_ranks(tmp_path, cache, code=DIES)
-    _, error = parent.communicate(timeout=120)
-    assert parent.returncode == 1
+    error, reason = run_until(RAISES, 1, tmp_path, cache)
     assert "rank 1: ValueError: no more of this" in error
-    status = read_status(tmp_path / "outputs" / "x")
-    assert status.status == "failed"
-    assert "no more of this" in status.reason
-    wait_for(lambda: not processes_of(tmp_path), 10)
+    assert "no more of this" in reason
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_run(tmp_path, cache, victim):
-    parent = start_ranks(tmp_path, cache)
-    wait_for((tmp_path / "outputs" / "x" / "history.csv").exists)
-    by_rank = {
-        "LOCAL_RANK=1" in (Path(f"/proc/{pid}/environ").read_text()): pid
-        for pid in processes_of(tmp_path)
-    }
-    os.kill(by_rank[victim == 1], signal.SIGKILL)
-    began = time.monotonic()
-    _, error = parent.communicate(timeout=60)
-    assert time.monotonic() - began < 30
-    assert parent.returncode == 1
-    status = read_status(tmp_path / "outputs" / "x")
-    assert status.status == "failed"
-    assert "killed by signal 9" in status.reason
+    error, reason = run_until(DIES, victim, tmp_path, cache)
+    assert "killed by signal 9" in reason
     assert "killed by signal 9" in error
-    wait_for(lambda: not processes_of(tmp_path), 10)
 
 
 @pytest.mark.slow
 def test_a_stop_signal_interrupts_all_ranks(tmp_path, cache):
-    parent = start_ranks(tmp_path, cache)
-    wait_for((tmp_path / "outputs" / "x" / "history.csv").exists)
-    parent.send_signal(signal.SIGTERM)
-    _, error = parent.communicate(timeout=120)
-    assert parent.returncode == 75, error
+    done = run_on_ranks(tmp_path, cache, *stop_by_parent(tmp_path / "marker", "SIGTERM"))
+    assert done.returncode == 75, done.stderr
     assert read_status(tmp_path / "outputs" / "x").status == "interrupted"
     assert (tmp_path / "outputs" / "x" / "checkpoints" / "last.ckpt").exists()
-
-
-@pytest.mark.slow
-def test_torchrun_starts_a_whole_run(tmp_path, cache):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["train", *SMOKE, "budget=smoke", "run_id=x"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "genbench", *arguments],
-        cwd=tmp_path,
-        env=environment(GENBENCH_CACHE=str(cache)),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    assert read_status(tmp_path / "outputs" / "x").status == "finished"
-    assert (tmp_path / "outputs" / "x" / "result.json").exists()
 
 
 # --- the pieces ---------------------------------------------------------------------------------

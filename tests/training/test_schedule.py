@@ -88,7 +88,10 @@ def test_every_player_follows_the_schedule(tmp_path):
     assert all(first == second for first, second in seen)  # both players', 0.002 for each
 
 
-@pytest.mark.parametrize("case", ["vae", "gan", "wgan-gp", "vae-gan"])
+@pytest.mark.parametrize(
+    "case",
+    ["vae-gan", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vae", "gan", "wgan-gp"))],
+)
 def test_accumulated_parts_train_as_the_whole_batch(tmp_path, case):
     settings = [*CASES[case], f"budget.images={20 * BATCH}"]
     whole = made_for(tmp_path, *settings)
@@ -166,6 +169,7 @@ def test_a_wrong_gradient_clip_is_refused(tmp_path, clip, sentence):
         made_for(tmp_path, "model=gan", f"gradient_clip={clip}")
 
 
+@pytest.mark.slow
 def test_schedule_and_clip_change_the_fingerprint_and_accumulation_does_not(tmp_path):
     def name(*overrides):
         cfg = config(tmp_path, tmp_path / "cache", 1, list(overrides))

@@ -16,6 +16,8 @@ MOVES = {
 # draws of noise in one step: one for each batch of fakes, and for each batch that is encoded
 DRAWS = {"vae": 1, "gan": 1, "wgan-gp": 5, "vae-gan": 2}
 STEPS, BATCH, LATENT = 3, 64, 16
+QUICK = ("wgan-gp", "vae-gan")  # which between them have everything that the others have
+MODELS = [pytest.param(m, marks=[] if m in QUICK else [pytest.mark.slow]) for m in MOVES]
 SHORT = [
     f"budget.images={STEPS * BATCH}",
     "trainer.samples=0",
@@ -47,7 +49,7 @@ def rows(draws):
     return {tuple(row) for draw in draws for row in draw.flatten(1).tolist()}
 
 
-@pytest.mark.parametrize("model", MOVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_no_latent_is_drawn_twice_by_any_step_or_any_move_within_a_step(watched, model):
     _, noise, _ = watched(f"model={model}")
     assert [draw.shape for draw in noise] == [(BATCH, LATENT)] * STEPS * DRAWS[model]
@@ -64,7 +66,7 @@ def test_no_mixture_of_real_and_fake_is_drawn_twice(watched):
     assert len(values.unique()) > 0.99 * len(values)  # torch.rand has 2 ** 24 values
 
 
-@pytest.mark.parametrize("model", MOVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_equal_seeds_draw_equal_noise_and_another_seed_draws_none_of_it(watched, model):
     _, first, _ = watched(f"model={model}")
     _, again, _ = watched(f"model={model}", again=True)
@@ -73,7 +75,7 @@ def test_equal_seeds_draw_equal_noise_and_another_seed_draws_none_of_it(watched,
     assert not rows(first) & rows(other)
 
 
-@pytest.mark.parametrize("model", MOVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_parts_of_a_batch_draw_the_noise_of_the_whole_batch(watched, model):
     _, whole, _ = watched(f"model={model}")
     _, parts, _ = watched(f"model={model}", "trainer.accumulate=2")
@@ -82,7 +84,7 @@ def test_the_parts_of_a_batch_draw_the_noise_of_the_whole_batch(watched, model):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("model", MOVES)
+@pytest.mark.parametrize("model", MODELS)
 def test_while_a_player_moves_all_others_are_frozen_and_get_no_gradient(watched, model, accumulate):
     parts = [f"trainer.accumulate={accumulate}"] if accumulate > 1 else []
     turns, _, _ = watched(f"model={model}", *parts)

@@ -21,10 +21,11 @@ from genbench.models.noise import Noise
 from genbench.models.vae import VAE
 from genbench.networks.heads import Discriminator, GaussianEncoder
 from genbench.networks.mlp import MLPDecoder, MLPTrunk
+from genbench.networks.resnet import ResnetDecoder, ResnetTrunk
 from genbench.runs.result import read_result
 from genbench.training.cuda_graph import Capture
 from genbench.training.step import Stepper
-from genbench.training.workload import Flops, Tally, measure
+from genbench.training.workload import Flops, Tally, forward_multiply_adds, measure
 
 # batches per step. The discriminator: of a GAN real, fake and R1's images, and fake again for the
 # generator; of WGAN-GP real, fake and the mixture of both, five times, and fake; of a VAE-GAN real, both
@@ -69,7 +70,7 @@ def test_rows_and_real_images_of_a_step_are_the_known_ones(tmp_path, cache, mode
     assert made.training.images_shown == images
 
 
-@pytest.mark.parametrize("model", ["wgan-gp", "vae-gan"])
+@pytest.mark.parametrize("model", [pytest.param("wgan-gp", marks=pytest.mark.slow), "vae-gan"])
 def test_how_steps_are_taken_changes_no_count(tmp_path, cache, model):
     ways = {
         "plain": ["trainer.steps_per_batch=1"],
@@ -130,6 +131,55 @@ def test_a_step_on_a_whole_batch_takes_what_the_trial_says(tmp_path, cache, monk
     made = engine(tmp_path, cache, f"model={model}", *settings)
     made.fit(resume=False)
     assert len(flops) == 2 and made.training.tally.multiply_adds == sum(flops) // 2
+
+
+def test_what_an_image_takes_in_a_network_is_that_of_its_layers():
+    likelihood = Gaussian()
+    model = VAE(decoder(), GaussianEncoder(trunk(), LATENT), likelihood, LATENT, 1.0, SGD)
+    own, _ = products(LATENT, WIDTH, WIDTH, SIZE**2)
+    encoder, _ = products(SIZE**2, WIDTH, WIDTH, 2 * LATENT)
+    assert forward_multiply_adds(measure(model, DATA)) == {"decoder": own, "encoder": encoder}
+    game = GAN(decoder(), Discriminator(trunk()), NonSaturating(), LATENT, 1, 1.0, 0.0, SGD, SGD)
+    critic, _ = products(SIZE**2, WIDTH, WIDTH, 1)
+    work = forward_multiply_adds(measure(game, DATA))
+    assert work == {"decoder": own, "discriminator": critic}  # without the penalty's backward
+    assert forward_multiply_adds({}) == {}
+
+
+class Perceptive(Forgery):
+    """It looks at features alone, which never enter the connoisseur by its own call."""
+
+    def step(self, images):
+        fake = self.sample(self.noise(3 * len(images), LATENT))
+        yield Move("forger", lambda: self.connoisseur.features(fake)[-1].mean())
+
+
+def test_a_network_that_is_entered_through_its_modules_is_counted_by_what_was_called():
+    model = Perceptive(decoder(), Discriminator(trunk()), LATENT, SGD)
+    without_head, _ = products(SIZE**2, WIDTH, WIDTH)
+    assert forward_multiply_adds(measure(model, DATA))["connoisseur"] == without_head
+
+
+@pytest.mark.parametrize(("norm", "gamma"), [("none", 1.0), ("spectral", 0.0)])
+def test_residual_networks_are_counted_as_they_train(norm, gamma):
+    """With attention, differentiated twice, and with power iterations, which are no such products."""
+    own = ResnetDecoder(32, 1, LATENT, 2, "batch", attention=8)
+    critic = Discriminator(ResnetTrunk(32, 1, 2, norm, attention=8))
+    game = GAN(own, critic, NonSaturating(), LATENT, 1, gamma, 0.0, SGD, SGD)
+    work = measure(game, SimpleNamespace(name="pictures", channels=1, image_size=32))
+    with Flops() as flops:
+        for move in game.train().step(torch.zeros(2, 1, 32, 32)):
+            owned = {id(p) for p in game.players()[move.player].parameters()}
+            for p in game.parameters():
+                p.requires_grad_(id(p) in owned)
+            move.loss().backward()
+    assert sum(part.multiply_adds for part in work.values()) == flops.total // 2 > 0
+    each = forward_multiply_adds(work)
+    for network, rows in ((own, torch.zeros(1, LATENT)), (critic, torch.zeros(1, 1, 32, 32))):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.eval()(rows)
+        name = "decoder" if network is own else "discriminator"
+        assert each[name] == counter.get_total_flops() // 2
 
 
 def test_strangers_are_counted_by_the_names_of_their_networks():

@@ -6,14 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
-from genbench.comparison.columns import ScoreColumn
+from genbench.comparison.columns import HEADERS, ScoreColumn
 from genbench.comparison.contact_sheet import KINDS, last_grids
-from genbench.comparison.costs import cost_table
+from genbench.comparison.costs import cost_table, seconds_table
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
 from genbench.comparison.rows import Row
 from genbench.comparison.table import Arena, table_of
-from genbench.comparison.tables import Cell, Column, Table
+from genbench.comparison.tables import Cell, Column, Table, number
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.runs.history import read_history
 from genbench.runs.paths import config_root
@@ -23,8 +24,10 @@ CAPTIONS = {
     "samples": "Samples of the final weights. Every method decodes the same 64 latents.",
     "interpolations": "From one latent to another along the great circle, one pair per row; the same "
     "pairs for every method.",
-    "reconstructions": "Validation images, each row above its reconstructions by encoder and decoder.",
+    "reconstructions": "Validation images, each row above its reconstructions by encoder and decoder. The scores "
+    "are means over held-out images and seeds.",
 }
+COMPARED = ("psnr", "ssim", "lpips", "rfd")  # scores that stand beside reconstructions
 NO_CURVES = (
     "No run logged a score while it trained, and none can be computed afterwards. Train with `selection=fd`: "
     "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
@@ -34,10 +37,11 @@ NO_CURVES = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A grid of one method; `data` is a PNG."""
+    """A grid of one method, a PNG; `note` has the scores that belong to it."""
 
     label: str
     path: Path
+    note: str = ""
 
     @property
     def address(self) -> str:
@@ -77,6 +81,7 @@ class Section:
     losses: Mapping[str, Sequence[Panel]]
     galleries: Sequence[Gallery]
     costs: Table
+    seconds: Table | None  # of training and scoring, where runs have noted them
     cards: Sequence[Card]
     failed: Table | None
 
@@ -187,8 +192,9 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         versus_given=against is not None,
         scores=score_panels(histories),
         losses={label: loss_panels(label, own) for label, own in histories.items()},
-        galleries=_galleries(where),
+        galleries=_galleries(where, {row.label: _reconstructed(row) for row in trained}),
         costs=cost_table(trained),
+        seconds=seconds_table(trained),
         cards=_cards(columns),
         failed=_failed(failed) if failed else None,
     )
@@ -206,12 +212,28 @@ def _verdicts(
     return [standing.sentence for standing in found]
 
 
-def _galleries(where: Mapping[str, Sequence[Path]]) -> list[Gallery]:
-    """The pictures of every method's first seed."""
+def _reconstructed(row: Row) -> str:
+    """The scores of a row's reconstructions in a line: `PSNR 20.4 dB, SSIM 0.951`; empty without any."""
+    said = {}
+    for key, example in row.examples.items():
+        values = list(row.values(key).values())
+        if example.checkpoint == "final" and example.split == "test" and values:
+            name = HEADERS.get(example.quantity, example.quantity)
+            said[example.quantity] = f"{name} {number(mean(values))} {example.unit}".rstrip()
+    return ", ".join(said[quantity] for quantity in COMPARED if quantity in said)
+
+
+def _galleries(where: Mapping[str, Sequence[Path]], notes: Mapping[str, str]) -> list[Gallery]:
+    """The pictures of every method's first seed; `notes` go to their reconstructions."""
     grids = {label: last_grids(own[0]) for label, own in where.items() if own}
     found = []
     for kind in KINDS:
-        pictures = [Picture(label, own[kind]) for label, own in grids.items() if kind in own]
+        said = notes if kind == "reconstructions" else {}
+        pictures = [
+            Picture(label, own[kind], said.get(label, ""))
+            for label, own in grids.items()
+            if kind in own
+        ]
         absent = [label for label, own in grids.items() if kind not in own]
         if pictures:
             found.append(Gallery(kind, CAPTIONS[kind], pictures, absent))

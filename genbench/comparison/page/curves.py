@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from statistics import mean
 
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
+from genbench.runs.history import PSNR
 from genbench.runs.score import higher_is_better
 
 Points = Sequence[tuple[float, float]]  # (images, value)
-SCORES = "selection/"  # columns of history.csv that were measured on the validation split
+SCORES = ("selection/", "validation/")  # columns of history.csv measured on the validation split
+UNITS = {"psnr": "dB"}
 MOST_POINTS = 200  # of a curve on a page
 
 
@@ -78,14 +80,13 @@ def score_panels(histories: Mapping[str, Sequence[Mapping[str, Points]]]) -> lis
         curves = {
             row: over_seeds(row, [h.get(name, ()) for h in own]) for row, own in histories.items()
         }
-        quantity = name.removeprefix(SCORES)
+        quantity = name.partition("/")[2]
         direction = higher_is_better(quantity)
         drawn = [curve for curve in curves.values() if curve]
         said = {row: _gap(name, histories[row], curve) for row, curve in curves.items()}
         gaps = [f"{row}: {words}" for row, words in said.items() if words]
-        panels.append(
-            Panel(f"{quantity.upper()} on the validation split", "", drawn, direction, gaps)
-        )
+        title = f"{quantity.upper()} on the validation split"
+        panels.append(Panel(title, UNITS.get(quantity, ""), drawn, direction, gaps))
     return panels
 
 
@@ -93,6 +94,8 @@ def _gap(name: str, histories: Sequence[Mapping[str, Points]], curve: Curve | No
     """Say which seeds of a row are missing from its curve, and why; empty if none is."""
     count, option = len(histories), name.replace("/", "=")
     lacking = sum(name not in own for own in histories)
+    if lacking and name == PSNR:  # without an encoder, or of a version that did not log it
+        return f"{lacking} of {count} seeds have none"
     if lacking:
         return f"{lacking} of {count} seeds, trained without {option}"
     return "" if curve else f"{count} of {count} seeds, which share no point"

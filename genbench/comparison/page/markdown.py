@@ -5,6 +5,7 @@ from pathlib import Path
 
 from genbench.comparison.page.content import Gallery, Study
 from genbench.comparison.tables import render
+from genbench.runs.dataset_name import plain
 
 
 def write_markdown(study: Study, out: Path) -> str:
@@ -17,6 +18,8 @@ def write_markdown(study: Study, out: Path) -> str:
         for gallery in section.galleries:
             lines += _gallery(gallery, section.dataset, out)
         lines += [render([section.costs], "md"), ""]
+        if section.seconds:
+            lines += [render([section.seconds], "md"), ""]
         if section.failed:
             lines += [render([section.failed], "md"), ""]
     return "\n".join(lines).rstrip()
@@ -25,13 +28,16 @@ def write_markdown(study: Study, out: Path) -> str:
 def _gallery(gallery: Gallery, dataset: str, out: Path) -> list[str]:
     folder = out.with_name(f"{out.stem}-pictures")
     folder.mkdir(parents=True, exist_ok=True)
-    heads, cells = [], []
+    heads, cells, notes = [], [], []
     for place, picture in enumerate(gallery.pictures):
-        name = f"{dataset}-{gallery.kind}-{place}.png"
+        name = f"{plain(dataset)}-{gallery.kind}-{place}.png"
         shutil.copyfile(picture.path, folder / name)
         heads.append(picture.label.replace("|", "\\|"))
+        notes.append(picture.note)
         cells.append(
             f"![{gallery.kind} of {picture.label}]({folder.name}/{name})".replace("|", "\\|")
         )
     rule = "|" + ":---:|" * len(heads)
-    return [gallery.caption, "", f"| {' | '.join(heads)} |", rule, f"| {' | '.join(cells)} |", ""]
+    rows = [heads, cells, *([notes] if any(notes) else [])]
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return [gallery.caption, "", head, rule, *body, ""]

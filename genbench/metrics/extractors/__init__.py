@@ -1,7 +1,8 @@
 """Feature networks with fixed weights, identified by their sha256.
 
 Each module has a network's class. Its weights are shipped beside it (`<name>-v<k>.safetensors` with a
-card `<name>-v<k>.json`), trained into the cache, given by a path, or downloaded on first use.
+card `<name>-v<k>.json`), drawn from a seed, trained into the cache, given by a path, or downloaded on
+first use.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SHIPPED = Path(__file__).parent
+UNTRAINED = "random-conv-v1"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 INCEPTION_BYTES = 95_628_359
@@ -41,6 +43,7 @@ def status(cache: str | Path) -> list[Availability]:
     """Availability of every extractor; `cache` is `paths.cache`. Without torch or any network."""
     folder = Path(cache).expanduser() / "extractors"
     found = [_classifier(path, "shipped") for path in sorted(SHIPPED.glob("*.json"))]
+    found.append(Availability(UNTRAINED, True, "drawn from a seed: nothing to fetch"))
     found += [
         _classifier(path, f"trained here, {path.parent}") for path in sorted(folder.glob("*.json"))
     ]
@@ -53,6 +56,29 @@ def status(cache: str | Path) -> list[Availability]:
     else:
         where = f"fetched on first use ({INCEPTION_BYTES >> 20} MiB), to {fetched}"
     return [*found, Availability("inception-2015", there, where)]
+
+
+def fitting(image_size: int, channels: int) -> list[str]:
+    """Names of the shipped classifiers that read images of this size and number of channels."""
+    cards = [(path.stem, read_card(path)) for path in sorted(SHIPPED.glob("*.json"))]
+    wanted = (image_size, channels)
+    return [name for name, card in cards if (card["image_size"], card["channels"]) == wanted]
+
+
+def alternatives(image_size: int, channels: int, trained: bool = False) -> str:
+    """What to choose for such images where weights are missing: the best fit first, as one clause.
+
+    A model that is `trained` already is not offered to be scored later.
+    """
+    classifiers = [
+        f"extractor={name} (shipped, for this size)" for name in fitting(image_size, channels)
+    ]
+    offers = [
+        *classifiers,
+        f"extractor={UNTRAINED} (an untrained network: any images, nothing to fetch)",
+        "evaluation=none (train now, and `genbench evaluate` the run where the weights are)",
+    ]
+    return ", ".join(offers[:-1] if trained else offers)
 
 
 def _classifier(card: Path, where: str) -> Availability:

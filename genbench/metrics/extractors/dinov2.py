@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features
+from genbench.metrics.contract import Extractor, Features, MissingWeights
 from genbench.metrics.extractors import sha256_of
 from genbench.metrics.extractors.resizing import bicubic
 
@@ -132,9 +132,9 @@ class DINOv2(Extractor):
             return
         url = URL.format(self.architecture)
         if self.path is None or not self.path.is_file():
-            raise UserMistake(
-                f"extractor.path={self.path}: {self.name} needs the file of its weights; fetch {url}, "
-                "and give its place as extractor.path=..."
+            raise MissingWeights(
+                f"extractor.path={self.path}, but {self.name} needs the file of its weights",
+                f"fetch {url}, and give its place as extractor.path=...",
             )
         found = sha256_of(self.path)
         if self.expected is not None and found != self.expected:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genbench.data.cache import locked
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features
+from genbench.metrics.contract import Extractor, Features, MissingWeights
 from genbench.metrics.extractors import INCEPTION_BYTES, INCEPTION_FILE, INCEPTION_SHA256, sha256_of
 from genbench.metrics.extractors.inception_network import Network, check_folded, folded
 from genbench.metrics.extractors.resizing import RESIZES, SIZE
@@ -122,7 +122,7 @@ def check(path: Path, sha256: str = INCEPTION_SHA256) -> None:
 def fetch(path: Path, url: str = URL, sha256: str = INCEPTION_SHA256) -> None:
     """Download the weights to `path` atomically, by one process at a time; nothing if they are there.
 
-    Raises UserMistake if the download or its sha256 fails.
+    Raises MissingWeights if the download fails, UserMistake if its sha256 is another.
     """
     if path.is_file():
         return
@@ -135,10 +135,9 @@ def fetch(path: Path, url: str = URL, sha256: str = INCEPTION_SHA256) -> None:
                     _download(url, temporary)
                     check(temporary, sha256)
     except (OSError, HTTPException) as error:
-        raise UserMistake(
-            f"the weights of inception-2015 are not here and cannot be fetched ({error}): download "
-            f"{url} elsewhere and put it at {path} or give extractor.path=..., or choose an extractor "
-            "that needs no download (extractor=lenet-digits-v1, extractor=lenet-mnist-v1)"
+        raise MissingWeights(
+            f"the weights of inception-2015 are not here and cannot be fetched ({error})",
+            f"download {url} elsewhere and put it at {path} or give extractor.path=...",
         ) from error
 
 

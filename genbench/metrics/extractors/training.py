@@ -18,7 +18,7 @@ import gzip
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +29,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from genbench.data.contract import Split
+from genbench.device import device_of
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
+from genbench.metrics.extractors import convnet_training
+from genbench.metrics.extractors.classifier import Classifier
+from genbench.metrics.extractors.convnet import ConvNet
 from genbench.metrics.extractors.lenet import LeNet, Network
 from genbench.runs.files import atomic_write, write_json
 
@@ -66,10 +70,10 @@ class Labelled(NamedTuple):
         return self.pixels.float() / (self.levels - 1)
 
 
-def train(data: Labelled, classes: int, epochs: int) -> Network:
+def train(data: Labelled, classes: int, epochs: int, seed: int = SEED) -> Network:
     """Fit a network to labelled images; bit-identical on the same machine."""
     with _reproducible():
-        return _train(data, classes, epochs)
+        return _train(data, classes, epochs, seed)
 
 
 @contextmanager
@@ -85,8 +89,40 @@ def _reproducible() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _train(data: Labelled, classes: int, epochs: int) -> Network:
-    draw = np.random.RandomState(SEED)
+def train_convnet(
+    data: Labelled,
+    classes: int,
+    epochs: int,
+    flip: bool,
+    device: torch.device,
+    seed: int,
+    half: bool,
+) -> nn.Module:
+    """Fit a residual network on `device`, in half precision at the end; no global generator is moved."""
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=True
+        ),
+    ):
+        network = convnet_training.train(
+            data.pixels,
+            data.labels,
+            classes,
+            levels=data.levels,
+            epochs=epochs,
+            flip=flip,
+            device=device,
+            seed=seed,
+            half=half,
+        )
+    return (
+        network.half().float().to(memory_format=torch.channels_last)
+    )  # as stored, as computed with
+
+
+def _train(data: Labelled, classes: int, epochs: int, seed: int) -> Network:
+    draw = np.random.RandomState(seed)
     network = Network(data.pixels.shape[2], data.pixels.shape[1], classes)
     _initialise(network, draw)
     n = len(data.pixels)
@@ -149,11 +185,10 @@ def _labels(dataset: str, data: Any) -> Labels:
     return found
 
 
-def _labels_of_folders(data: Any) -> Labels:
-    """Classes by the folder that contains a picture."""
-    names = [PurePosixPath(file).parent.name for file in data.source.files()]
-    labels: Labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return labels
+def _labels_of_folders(data: Any) -> Labels | None:
+    """Classes by the folder that contains a picture, or by dataset.json; None if there are none."""
+    classes = data.source.classes()
+    return None if classes is None else classes.labels
 
 
 def _labels_of_files(data: Any) -> Labels | None:
@@ -177,9 +212,13 @@ def _read_idx(path: Path) -> Labels:
 # --- the card ---------------------------------------------------------------------------------
 @torch.no_grad()
 def look(network: nn.Module, images: Tensor) -> Features:
-    """Features and logits of images (N, C, S, S) in [0, 1]."""
-    parts = [network(rows) for rows in torch.split(images, READ)]
-    return Features(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+    """Features and logits on the CPU of images (N, C, S, S) in [0, 1]; computed where the network is."""
+    device = next(network.parameters()).device
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        parts = [network(rows.to(device)) for rows in torch.split(images, READ)]
+    return Features(*(torch.cat(kind).cpu() for kind in zip(*parts, strict=True)))
 
 
 def goldens(network: nn.Module, data: dict[Split, Labelled]) -> dict[str, float]:
@@ -240,48 +279,107 @@ def accuracy(network: nn.Module, data: Labelled) -> float:
     return float((found == data.labels).double().mean())
 
 
+ARCHITECTURES: dict[str, type[Classifier]] = {"lenet": LeNet, "convnet": ConvNet}
+
+
+class Training(NamedTuple):
+    """How a classifier is trained, beside its data; None for the architecture's own numbers."""
+
+    architecture: str = "lenet"
+    epochs: int | None = None
+    device: str = "auto"  # auto, cpu or cuda; a lenet is trained on the CPU
+    seed: int = SEED
+    precision: str = "auto"  # of a convnet: 32-true, bf16-mixed; auto: the latter on a GPU
+
+    def device_for(self) -> torch.device:
+        """Raises UserMistake for a device that is not there or not of this architecture."""
+        if self.architecture == "lenet":
+            if self.device == "cuda":
+                raise UserMistake(
+                    "--device cuda: a lenet is trained on one CPU thread, so that its file is "
+                    "reproducible; --architecture convnet takes a GPU"
+                )
+            return torch.device("cpu")
+        return device_of(self.device)
+
+    def fit(self, data: Any, train_split: Labelled, classes: int) -> tuple[nn.Module, Any]:
+        """The network, in eval mode on the CPU, and the card's recipe."""
+        n, device, flip = len(train_split.pixels), self.device_for(), bool(data.flip)
+        if self.architecture == "lenet":
+            epochs = self.epochs or max(EPOCHS, IMAGES // n)
+            return train(train_split, classes, epochs, self.seed).eval(), _recipe(epochs, self.seed)
+        epochs = self.epochs or max(convnet_training.EPOCHS, convnet_training.IMAGES // n)
+        half = self.precision == "bf16-mixed" or (
+            self.precision == "auto" and device.type == "cuda"
+        )
+        network = train_convnet(train_split, classes, epochs, flip, device, self.seed, half)
+        return network.eval(), convnet_training.recipe(epochs, flip, self.seed, half)
+
+
 def write(
-    name: str | None, dataset: str, data: Any, folder: Path, epochs: int | None = None
+    name: str | None, dataset: str, data: Any, folder: Path, training: Training | None = None
 ) -> Path:
     """Train a classifier on `data`, save it and its card in `folder`; returns the weights' path.
 
     `dataset` is the config's name, by which the classes are found. Without a `name` the sha256 of the
     weights gives one.
     """
+    training = training or Training()
+    device = training.device_for()  # checked before the data is read
     splits = label(dataset, data)
     classes = 1 + max(int(part.labels.max()) for part in splits.values())
-    epochs = epochs or max(EPOCHS, IMAGES // len(splits["train"].pixels))
-    network = train(splits["train"], classes, epochs).eval()
-    content = save(network.state_dict())
+    network, recipe = training.fit(data, splits["train"], classes)
+    content = save(_stored(network, training.architecture))
     sha256 = hashlib.sha256(content).hexdigest()
-    name = name or f"{data.name}-lenet-{sha256[:8]}"
+    name = name or f"{data.name}-{training.architecture}-{sha256[:8]}"
+    path = folder / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:  # before the card, which takes a while
+        temporary.write_bytes(content)
+    network.to(device)
     card = {
         "name": name,
         "sha256": sha256,
-        "architecture": "lenet",
+        "architecture": training.architecture,
         "image_size": data.image_size,
         "channels": data.channels,
         "classes": classes,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "recipe": {
-            "optimizer": "AdamW, cosine to 0",
-            "learning_rate": LEARNING_RATE,
-            "weight_decay": WEIGHT_DECAY,
-            "batch_size": BATCH,
-            "epochs": epochs,
-            "seed": SEED,
-            "version": 1,
-        },
+        "recipe": recipe,
         "trained_on": data.card("train"),
         "tested_on": data.card("test"),
         "accuracy": {split: accuracy(network, part) for split, part in splits.items()},
         "goldens": goldens(network, splits),
-        "made_with": {"torch": torch.__version__, "numpy": np.__version__, "threads": 1},
+        "made_with": _made_with(training.architecture, device),
     }
-    path = folder / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
     write_json(path.with_suffix(".json"), card)
-    LeNet(str(path)).prepare()
+    ARCHITECTURES[training.architecture](str(path)).prepare()
     return path
+
+
+def _stored(network: nn.Module, architecture: str) -> dict[str, Tensor]:
+    """Weights as they are written: a convnet's in half precision, to which they were rounded."""
+    weights = network.state_dict()
+    if architecture == "lenet":
+        return weights
+    return {key: value.half().contiguous() for key, value in weights.items()}
+
+
+def _recipe(epochs: int, seed: int) -> dict[str, Any]:
+    return {
+        "optimizer": "AdamW, cosine to 0",
+        "learning_rate": LEARNING_RATE,
+        "weight_decay": WEIGHT_DECAY,
+        "batch_size": BATCH,
+        "epochs": epochs,
+        "seed": seed,
+        "version": 1,
+    }
+
+
+def _made_with(architecture: str, device: torch.device) -> dict[str, Any]:
+    threads = 1 if architecture == "lenet" else torch.get_num_threads()
+    made = {"torch": torch.__version__, "numpy": np.__version__, "threads": threads}
+    if device.type == "cuda":
+        made["device"] = torch.cuda.get_device_name(device)
+    return made

@@ -1,15 +1,22 @@
-"""Pictures of a run over training: samples from fixed latents, reconstructions, interpolations."""
+"""Pictures of a run over training: samples from fixed latents, reconstructions, interpolations.
+
+With each goes the PSNR of some validation images, for models with an encoder.
+"""
 
 from pathlib import Path
 
 from genbench.data.contract import ImageData
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
+from genbench.models.reconstruction import validation_psnr
+from genbench.runs.history import PSNR
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.contract import RunCallback, passes
 from genbench.training.loggers import log_images
 from genbench.training.module import Training
 from genbench.training.pictures import save_grid
+
+COMPARED = 256  # validation images whose reconstructions are compared with them
 
 
 class Samples(RunCallback):
@@ -47,11 +54,16 @@ class Samples(RunCallback):
                 "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
             }
             reconstructions = draw_reconstructions(model, self.data, self.num // 2)
+            compared = validation_psnr(model, self.data, COMPARED)
+            if model.players():  # a known answer needs no advice
+                self.alarms.look_at_samples(sheets["samples"], images)
+                self.alarms.look_at_reconstructions(model, images)
         if reconstructions is not None:
             sheets["reconstructions"] = reconstructions
-        if model.players():  # a known answer needs no advice
-            self.alarms.look_at_samples(sheets["samples"], images)
         for key, sheet in sheets.items():
             path = self.directory / f"{key}-{images:09d}.png"
             save_grid(self.data.to_pixels(sheet), self.data.levels, path)
             log_images(run.trainer.loggers, key, path, images)
+        if compared is not None:
+            for logger in run.trainer.loggers:
+                logger.log_metrics({PSNR: compared}, step=images)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import UserMistake
+from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import UNSENT, first_line
 from genbench.runs.score import Score
 from genbench.training.loggers.sink import RemoteDashboard
@@ -61,7 +62,7 @@ class Wandb(RemoteDashboard):
 
     def _about(self, config: Mapping[str, Any], group: str) -> dict[str, Any]:
         """What groups seeds and compares models without a click."""
-        choices = config["choices"]
+        choices = {**config["choices"], "dataset": dataset_name(config)}
         columns = {key: config.get(key) for key in ("seed", "study")}
         study = [config["study"]] if config.get("study") else []
         tags = [choices["model"], choices["dataset"], *study, *(config.get("tags") or [])]
@@ -72,7 +73,7 @@ class Wandb(RemoteDashboard):
             "group": f"{choices['model']}-{choices['dataset']}-{group}",
             "job_type": "train",
             "tags": list(dict.fromkeys(str(tag)[:TAG_LETTERS] for tag in tags)),
-            "config": dict(choices) | columns | {"fingerprint": group, "cfg": dict(config)},
+            "config": choices | columns | {"fingerprint": group, "cfg": dict(config)},
         }
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

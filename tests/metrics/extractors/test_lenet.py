@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixtures.extractors import NAMES, draw_pixels
+from fixtures.extractors import LENETS, draw_pixels
 from genbench.commands import extractor as extractor_module
 from genbench.errors import UserMistake
 from genbench.metrics.extractors import SHIPPED, read_card, sha256_of, training
@@ -49,7 +49,7 @@ def by_our_metrics(network, splits):
     return {**found, "is_test": inception_score(training.look(network, test.images).logits)}
 
 
-@pytest.mark.parametrize("name", [by_cost(name) for name in NAMES])
+@pytest.mark.parametrize("name", [by_cost(name) for name in LENETS])
 def test_shipped_weights_are_small_and_give_the_numbers_of_their_card(name, tmp_path):
     path = SHIPPED / f"{name}.safetensors"
     assert path.stat().st_size < 1 << 20
@@ -78,7 +78,7 @@ def test_the_digits_have_a_classifier_of_64_features():
     assert torch.equal(found.features, extractor((pixels * 15), 241).features)  # levels are scaled
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LENETS)
 def test_an_extractor_never_trains(name):
     extractor = LeNet(name)
     extractor.prepare()

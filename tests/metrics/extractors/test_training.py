@@ -78,7 +78,7 @@ def test_a_dataset_whose_classes_nobody_knows_is_refused(tmp_path):
         shutil.copy(tmp_path / "0.png", tmp_path / f"{i}.png")
     settings = [f"dataset.root={tmp_path}", "dataset.image_size=4", "dataset.channels=1"]
     shares = ["dataset.validation=3", "dataset.test=3", f"paths.cache={tmp_path / 'cache'}"]
-    with pytest.raises(UserMistake, match="no classes are known for dataset image-folder"):
+    with pytest.raises(UserMistake, match=f"no classes are known for dataset {tmp_path.name}: "):
         extractor_module.train_extractor(["--dataset", "image-folder", *settings, *shares])
 
 
@@ -95,7 +95,13 @@ def test_a_dataset_or_a_setting_that_is_none_is_answered_by_a_sentence():
         extractor_module.train_extractor(["--dataset", "digits", "dataset.colour=1"])
 
 
-def test_a_name_or_a_dataset_is_needed_and_not_both():
-    for command in ([], ["lenet-digits-v1", "--dataset", "digits"]):
-        with pytest.raises(UserMistake, match="or --dataset NAME"):
-            extractor_module.train_extractor(command)
+def test_a_name_or_a_dataset_is_needed_and_one_architecture():
+    with pytest.raises(UserMistake, match="or --dataset NAME"):
+        extractor_module.train_extractor([])
+    with pytest.raises(UserMistake, match="names a lenet, not --architecture convnet"):
+        extractor_module.train_extractor(["lenet-digits-v1", "--architecture", "convnet"])
+
+
+def test_a_lenet_is_not_trained_on_a_gpu():
+    with pytest.raises(UserMistake, match="--architecture convnet takes a GPU"):
+        extractor_module.train_extractor(["lenet-digits-v1", "--device", "cuda"])

@@ -1,8 +1,12 @@
 """The best weights: selected on the validation split and scored beside the final ones."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from fixtures.comparison import fd, table
+from fixtures.evaluation import CPU, make_decoder
 from fixtures.training import make, scores
 from genbench import train
 from genbench.runs.history import read_history
@@ -28,6 +32,27 @@ def test_the_best_weights_are_scored_beside_the_final_ones_and_change_nothing(tm
     assert (chosen / "checkpoints" / "best.ckpt").exists()
     history = read_history(chosen)["selection/fd"]
     assert [images for images, _ in history] == [512, 1024, 1536, 2048, 2560]
+
+
+def test_best_weights_that_are_the_final_ones_are_scored_once(tmp_path):
+    model, scored, path = make_decoder(), [], tmp_path / "best.ckpt"
+
+    def evaluation(model, data, device, directory=None):
+        scored.append(directory)
+        return [fd(float(len(scored)))]
+
+    brief = SimpleNamespace(model=model, data=None, directory=tmp_path)
+    engine = SimpleNamespace(brief=brief, device=CPU, steps=1)
+    selection = SimpleNamespace(path=path)
+    torch.save({"state_dict": model.state_dict()}, path)
+    equal = train.score(evaluation, engine, None, selection)
+    assert [(s.checkpoint, s.value) for s in equal] == [("final", 1.0), ("best", 1.0)]
+    assert scored == [tmp_path]
+    changed = {name: value + 1 for name, value in model.state_dict().items()}
+    torch.save({"state_dict": changed}, path)
+    other = train.score(evaluation, engine, None, selection)
+    assert [(s.checkpoint, s.value) for s in other] == [("final", 2.0), ("best", 3.0)]
+    assert scored == [tmp_path, tmp_path, None]  # what is kept for the final weights is not theirs
 
 
 def test_selection_with_the_seed_of_the_evaluation_is_refused_before_training(

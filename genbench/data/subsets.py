@@ -1,8 +1,9 @@
-"""Subsets of a split for scores that are too slow for all of its images.
+"""Subsets of a split, for pictures and for scores that are too slow for all of its images.
 
 A split may be sorted by class, so that its first images are of some classes only.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,11 @@ def chosen(data: ImageData, split: Split, count: int) -> NDArray[np.int64]:
 
 def subset_card(data: ImageData, split: Split, count: int) -> dict[str, Any]:
     """The split's card, and what defines the subset if `count` is not the whole split."""
-    card = data.card(split)
-    if count >= len(data.pixels(split)):
-        return card
+    return subset_of(data.card(split), len(data.pixels(split)), count)
+
+
+def subset_of(card: Mapping[str, Any], there: int, count: int) -> dict[str, Any]:
+    """The card of `there` images, and what defines the subset of `count` of them by the permutation."""
+    if count >= there:
+        return dict(card)
     return {**card, "subset": {"n": count, "permutation": ORDER_SEED}}

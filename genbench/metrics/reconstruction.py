@@ -1,0 +1,174 @@
+"""How well a model with an encoder gives back the held-out images that go into it.
+
+Each image goes through the posterior's mean and the decoder, and is rounded to the levels of the stored
+images. `psnr`, `ssim` and `lpips` compare it with its original; `rfd` is the Frechet distance of all
+reconstructions to all of their originals, so that it is 0 for a perfect model at any number of images.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from genbench.data.contract import ImageData, Split
+from genbench.data.subsets import chosen, subset_of
+from genbench.errors import UserMistake
+from genbench.metrics.contract import Estimate, Features, Quantity
+from genbench.metrics.feature_scores import NONFINITE, score_name, score_of
+from genbench.metrics.feature_store import FeatureStore
+from genbench.metrics.frechet import distance, moments
+from genbench.metrics.likelihood import OVER_IMAGES
+from genbench.metrics.lpips import LPIPS
+from genbench.models.batch_statistics import batch_norm_card
+from genbench.models.contract import GenerativeModel, Reconstructs
+from genbench.models.reconstruction import psnr
+from genbench.runs.score import Score
+
+WINDOW, SIGMA = 11, 1.5  # of SSIM, Wang et al. 2004
+
+LEAST_SIDE = WINDOW // 2 + 1  # pixels from which borders can be reflected
+
+PSNR = Quantity("psnr", ("heldout",), True, "dB")
+SSIM = Quantity("ssim", ("heldout",), True)
+PERCEPTUAL = Quantity("lpips", ("heldout",), False)
+RFD = Quantity("rfd", ("heldout",), False)
+
+RFD_ESTIMATOR = {"name": "FrechetDistance", "ddof": 1, "version": 1}
+
+LOST = Estimate(None, status=NONFINITE)  # a reconstruction is NaN or infinite
+
+
+class Comparison(NamedTuple):
+    """Something that is measured on an image and its original, and what defines it.
+
+    `measure` gets level indices of reconstructions and originals, (N, C, H, W) uint8, and the number of
+    levels; it returns (N,).
+    """
+
+    quantity: Quantity
+    estimator: Mapping[str, Any]
+    measure: Callable[[Tensor, Tensor, int], Tensor]
+
+
+def ssim(pixels: Tensor, originals: Tensor, levels: int) -> Tensor:
+    """Structural similarity of each image, at most 1: Wang et al. 2004, (N,).
+
+    Of level indices (N, C, H, W), 6 pixels a side or more, with a Gaussian window of 11 pixels, sigma
+    1.5, borders reflected; the mean over channels.
+    """
+    one, other = (part.float() / (levels - 1) for part in (pixels, originals))
+    found = structural_similarity_index_measure(
+        one, other, sigma=SIGMA, reduction="none", data_range=1.0
+    )
+    assert isinstance(found, Tensor)  # a pair only where more is asked for
+    return found.reshape(-1)  # that of a single image has no dimension
+
+
+class ReconstructionRequest(NamedTuple):
+    """What is to be scored: a model, and the held-out images with their features and their card."""
+
+    model: GenerativeModel
+    data: ImageData
+    split: Split
+    heldout: Features
+    card: Mapping[str, Any]
+    store: FeatureStore
+
+
+class Reconstruction:
+    """`psnr`, `ssim`, `rfd`, and `lpips` where it is given and its weights are at hand.
+
+    Of `max_images` of the held-out split by the fixed permutation (None: of all). SSIM is left out for
+    images below 6 pixels a side.
+    """
+
+    def __init__(self, *, max_images: int | None = None, lpips: LPIPS | None = None) -> None:
+        if max_images is not None and max_images < 2:
+            raise UserMistake(
+                f"evaluation.reconstruction.max_images={max_images}: it must be 2 or more, or null for "
+                "the whole split"
+            )
+        self.max_images, self.lpips = max_images, lpips
+
+    def prepare(self, data: ImageData, cache: Path) -> None:
+        """Find the weights of `lpips` in the folder `cache`, or fetch them. Raises UserMistake."""
+        if self.lpips is not None:
+            self.lpips.prepare(data, cache)
+
+    def __call__(self, request: ReconstructionRequest) -> list[Score]:
+        """Score a model that has an encoder; an empty list for others."""
+        model, data, store = request.model, request.data, request.store
+        if not isinstance(model, Reconstructs):
+            return []
+        there = len(request.heldout.features)
+        which = chosen(data, request.split, self.max_images or there)
+        compared = self._compared(data, store.device)
+        values: dict[str, list[Tensor]] = {one.quantity.name: [] for one in compared}
+        finite = True
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal finite
+            for start in range(0, len(which), store.batch_size):
+                pixels = data.pixels(request.split)[which[start : start + store.batch_size]]
+                originals = torch.from_numpy(pixels).to(store.device)
+                with store.watch.timing("reconstruction"):
+                    images = model.reconstruct(data.to_images(originals))
+                    finite = finite and bool(images.isfinite().all())
+                    rebuilt = data.to_pixels(images)
+                for one in compared:
+                    with store.watch.timing(one.quantity.name):
+                        found = one.measure(rebuilt, originals, data.levels)
+                        values[one.quantity.name].append(found.double().cpu())
+                yield rebuilt
+
+        features = store.extract(batches(), data.levels).features
+        card = {
+            "heldout": subset_of(request.card, there, len(which)),
+            "reconstructed": {
+                "latents": "posterior mean",
+                "weights": "raw",
+                "quantisation": {"round": "nearest", "levels": data.levels},
+                **batch_norm_card(model),
+            },
+        }
+        scores = [
+            _mean(one, torch.cat(values[one.quantity.name]) if finite else None, card)
+            for one in compared
+        ]
+        with store.watch.timing("rfd"):
+            originals = request.heldout.features[torch.from_numpy(which)]
+            estimate = _distance(features, originals, store.device) if finite else LOST
+        extractor = store.extractor
+        own = {"estimator": RFD_ESTIMATOR, "extractor": dict(extractor.card), **card}
+        name = score_name(RFD.name, extractor, len(which))
+        return [*scores, score_of(name, RFD, estimate, {"quantity": RFD.name, **own})]
+
+    def _compared(self, data: ImageData, device: torch.device) -> list[Comparison]:
+        """What is measured on each pair of images."""
+        found = [Comparison(PSNR, {"error_at_least": "one level in one value", "version": 1}, psnr)]
+        if data.image_size >= LEAST_SIDE:
+            window = {"gaussian_window": WINDOW, "sigma": SIGMA, "borders": "reflected"}
+            found.append(Comparison(SSIM, {**window, "version": 1}, ssim))
+        if self.lpips is not None and self.lpips.network is not None:
+            self.lpips.network.to(device)
+            found.append(Comparison(PERCEPTUAL, self.lpips.card, self.lpips))
+        return found
+
+
+def _mean(one: Comparison, values: Tensor | None, card: Mapping[str, Any]) -> Score:
+    """Score of the mean over images, with bounds of 1.96 standard errors."""
+    quantity, estimate = one.quantity, LOST
+    if values is not None:
+        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
+        estimate = Estimate.within(float(values.mean()), error, OVER_IMAGES)
+    own = {"quantity": quantity.name, "estimator": dict(one.estimator), **card}
+    return score_of(quantity.name, quantity, estimate, own)
+
+
+def _distance(rebuilt: Tensor, originals: Tensor, device: torch.device) -> Estimate:
+    where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    return Estimate(distance(moments(originals.to(where)), moments(rebuilt.to(where))))
