@@ -79,6 +79,34 @@ def test_equal_seeds_give_equal_initial_decoders_in_all_models(network):
         assert all(torch.equal(decoders[0][key], other[key]) for key in other)
 
 
+def test_both_models_with_an_encoder_have_the_same_which_no_discriminator_has():
+    """It keeps a signal's variance; a discriminator has the initialisation of DCGAN."""
+    conv = configure("model=vae-gan", "network=conv").model
+    for model in (configure("model=vae", "network=conv").model, conv):
+        assert model.encoder.trunk.initialisation == "he"
+        assert model.encoder.trunk._target_ == conv.discriminator.trunk._target_
+    assert instantiate(conv).discriminator.trunk.initialisation == "dcgan"
+    assert (
+        configure("network=conv", "network.encoder_norm=group").model.encoder.trunk.norm == "group"
+    )
+
+
+def test_a_network_without_an_encoder_of_its_own_has_its_trunk_for_both():
+    model = configure("model=vae-gan", "network=mlp").model
+    assert (
+        model.encoder.trunk == model.discriminator.trunk == configure("network=mlp").network.trunk
+    )
+
+
+def test_a_vae_gan_learns_the_variance_of_its_features_unless_its_config_does_not_say_so():
+    shipped = instantiate(configure("model=vae-gan").model)
+    assert shipped.feature_likelihood.scaled_log_sigma in {
+        *shipped.players()["autoencoder"].parameters()
+    }
+    of_before = instantiate(configure("model=vae-gan", "~model.feature_likelihood").model)
+    assert of_before.feature_likelihood is None
+
+
 @pytest.mark.parametrize("likelihood", options("likelihood"))
 def test_every_likelihood_is_built_in_a_vae(likelihood):
     levels = "dataset.levels=2" if likelihood == "bernoulli" else "dataset.levels=17"
