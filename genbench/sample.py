@@ -12,6 +12,7 @@ from genbench.errors import DONE, UserMistake, notices_to
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
+from genbench.models.reconstruction import reconstructing
 from genbench.training import loading, trainer
 from genbench.training.pictures import save_grid
 
@@ -79,7 +80,8 @@ def _draw(
         return draw_interpolations(model, rows, options.columns, options.seed)
     if not options.reconstruct:
         return draw_samples(model, options.num, options.seed)
-    rebuilt = draw_reconstructions(model, data, options.num)
+    with reconstructing(model, data):
+        rebuilt = draw_reconstructions(model, data, options.num)
     if rebuilt is None:
         raise UserMistake(
             f"{name} has no encoder, so it cannot reconstruct: leave --reconstruct away, or choose "

@@ -23,9 +23,8 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.lpips import LPIPS
-from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, Reconstructs
-from genbench.models.reconstruction import psnr
+from genbench.models.reconstruction import psnr, reconstructing, reconstruction_norm_card
 from genbench.runs.score import Score
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM, Wang et al. 2004
@@ -125,14 +124,15 @@ class Reconstruction:
                         values[one.quantity.name].append(found.double().cpu())
                 yield rebuilt
 
-        features = store.extract(batches(), data.levels).features
+        with reconstructing(model, data):
+            features = store.extract(batches(), data.levels).features
         card = {
             "heldout": subset_of(request.card, there, len(which)),
             "reconstructed": {
                 "latents": "posterior mean",
                 "weights": "raw",
                 "quantisation": {"round": "nearest", "levels": data.levels},
-                **batch_norm_card(model),
+                **reconstruction_norm_card(model, data),
             },
         }
         scores = [

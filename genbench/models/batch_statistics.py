@@ -3,11 +3,12 @@
 In training a batch is normalised by its own statistics. Their running average is one of posterior
 draws in a VAE, of prior draws in a GAN, of both in a VAE-GAN, and of other weights where weights are
 averaged. So before a model is sampled or scored, its decoder's running statistics are those of samples
-from its prior: the same number of them, with the same seed, for all.
+from its prior: the same number of them, with the same seed, for all. Where it gives images back, they are those
+of reconstructions of training images: what it decodes then is no draw from the prior.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -120,17 +121,24 @@ def batch_norm_card(model: GenerativeModel) -> dict[str, Any]:
     return {"batch_norm": rule}
 
 
+def has_batch_norm(model: GenerativeModel) -> bool:
+    """Whether the decoder has running statistics."""
+    return bool(_norms(model))
+
+
 @contextmanager
-def recalibrated(model: GenerativeModel) -> Iterator[None]:
+def recalibrated(
+    model: GenerativeModel, decoded: Iterable[Callable[[], object]] | None = None
+) -> Iterator[None]:
     """Within: the decoder normalises by the statistics of samples from its prior, in eval mode.
 
-    The trained statistics are back afterwards, in the same tensors. Nothing is drawn from global
+    Or by those of what it decodes in calling all of `decoded`, a batch of two or more latents each. The trained statistics are back afterwards, in the same tensors. Nothing is drawn from global
     generators, and no other process takes part, so that one DDP rank may do it alone.
     """
     norms = _norms(model)
     before = [{name: b.clone() for name, b in norm.named_buffers()} for norm in norms]
     try:
-        _recalibrate(model, norms)
+        _recalibrate(model, norms, _of_prior(model) if decoded is None else decoded)
         yield
     finally:
         with torch.no_grad():
@@ -155,8 +163,16 @@ def _uncompiled() -> AbstractContextManager[object]:
     return eager
 
 
+def _of_prior(model: GenerativeModel) -> Iterator[Callable[[], object]]:
+    z = model.latents(BATCHES * BATCH_SIZE, torch.Generator().manual_seed(SEED))
+    for part in torch.split(z, BATCH_SIZE):
+        yield partial(model.sample, part.to(model.device))
+
+
 @torch.no_grad()
-def _recalibrate(model: GenerativeModel, norms: list[BatchNorm]) -> None:
+def _recalibrate(
+    model: GenerativeModel, norms: list[BatchNorm], decoded: Iterable[Callable[[], object]]
+) -> None:
     if not norms:
         return
     modes = [(module, module.training) for module in model.modules()]
@@ -170,10 +186,9 @@ def _recalibrate(model: GenerativeModel, norms: list[BatchNorm]) -> None:
     for norm in together:  # it would wait for the other ranks
         vars(norm)["forward"] = partial(nn.BatchNorm2d.forward, norm)
     try:
-        z = model.latents(BATCHES * BATCH_SIZE, torch.Generator().manual_seed(SEED))
         with _uncompiled():
-            for part in torch.split(z, BATCH_SIZE):
-                model.sample(part.to(model.device))
+            for decode in decoded:
+                decode()
     finally:
         for norm in together:
             del vars(norm)["forward"]

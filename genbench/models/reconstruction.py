@@ -1,10 +1,16 @@
 """Reconstructions by a model with an encoder, against their originals."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
-from genbench.data.subsets import chosen
+from genbench.data.subsets import chosen, subset_card
+from genbench.models.batch_statistics import BATCH_SIZE, BATCHES, has_batch_norm, recalibrated
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.drawing import evaluating
 
@@ -20,6 +26,38 @@ def psnr(pixels: Tensor, originals: Tensor, levels: int) -> Tensor:
     error = (pixels.double() - originals.double()).square().flatten(1).mean(1)
     least = 1 / pixels[0].numel()
     return 10 * ((levels - 1) ** 2 / error.clamp_min(least)).log10()
+
+
+@contextmanager
+def reconstructing(model: GenerativeModel, data: ImageData) -> Iterator[None]:
+    """Within: the decoder's BatchNorm has the statistics of reconstructions of training images.
+
+    By those of prior samples a VAE of photographs lost 4 dB. Nothing is done without BatchNorm, or for
+    a model without an encoder.
+    """
+    if not isinstance(model, Reconstructs) or not has_batch_norm(model):
+        yield
+        return
+    device, reconstruct = model.device, model.reconstruct
+
+    def decoded() -> Iterator[Callable[[], object]]:
+        numbers = torch.from_numpy(chosen(data, "train", BATCHES * BATCH_SIZE))
+        for part in torch.split(numbers, BATCH_SIZE):
+            if len(part) > 1:  # a single image has no variance
+                pixels = torch.from_numpy(data.pixels("train")[part.numpy()])
+                yield partial(reconstruct, data.to_images(pixels.to(device)))
+
+    with recalibrated(model, decoded()):
+        yield
+
+
+def reconstruction_norm_card(model: GenerativeModel, data: ImageData) -> dict[str, Any]:
+    """What `reconstructing` does, for the card of a score: `{"batch_norm": {...}}`; empty without."""
+    if not has_batch_norm(model):
+        return {}
+    images = subset_card(data, "train", BATCHES * BATCH_SIZE)
+    rule = {"rule": "recalibrated on reconstructions", "batch_size": BATCH_SIZE, "images": images}
+    return {"batch_norm": rule}
 
 
 def validation_psnr(model: GenerativeModel, data: ImageData, count: int) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from genbench.data.contract import ImageData
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
-from genbench.models.reconstruction import validation_psnr
+from genbench.models.reconstruction import reconstructing, validation_psnr
 from genbench.runs.history import PSNR
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.contract import RunCallback, passes
@@ -53,6 +53,7 @@ class Samples(RunCallback):
                 "samples": draw_samples(model, self.num),
                 "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
             }
+        with reconstructing(model, self.data):
             reconstructions = draw_reconstructions(model, self.data, self.num // 2)
             compared = validation_psnr(model, self.data, COMPARED)
             if model.players():  # a known answer needs no advice
