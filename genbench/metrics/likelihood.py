@@ -19,8 +19,8 @@ from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
 from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
-from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
+from genbench.models.reconstruction import decoding_posterior, encoded_norm_card
 from genbench.ranges import whole
 from genbench.runs.score import Score
 
@@ -137,6 +137,10 @@ class Bounds:
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
         """Score a model that has an encoder; an empty list for others."""
+        with decoding_posterior(request.model, request.data):
+            return self._every(request)
+
+    def _every(self, request: LikelihoodRequest) -> list[Score]:
         model, scores = request.model, list[Score]()
         if isinstance(model, HasLikelihood):
             observer = Observer(model.posterior, model.log_prob)
@@ -153,7 +157,7 @@ class Bounds:
                 "weights": request.weights,
                 "seed": request.seed,
                 request.fitted: fitted,
-                **batch_norm_card(model),
+                **encoded_norm_card(model, request.data, "posterior draws"),
             }
             scores.append(_score("posthoc_variance", variance, "", None, card))
         return scores
@@ -172,7 +176,7 @@ class Bounds:
             "likelihood": tag,
             "seed": request.seed,
             "weights": request.weights,
-            **batch_norm_card(request.model),
+            **encoded_norm_card(request.model, request.data, "posterior draws"),
         }
         if not discrete:
             common["density"] = {"range": [-1, 1], "dequantised": False}

@@ -24,7 +24,7 @@ from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.lpips import LPIPS
 from genbench.models.contract import GenerativeModel, Reconstructs
-from genbench.models.reconstruction import psnr, reconstructing, reconstruction_norm_card
+from genbench.models.reconstruction import encoded_norm_card, psnr, reconstructing
 from genbench.runs.score import Score
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM, Wang et al. 2004
@@ -132,7 +132,7 @@ class Reconstruction:
                 "latents": "posterior mean",
                 "weights": "raw",
                 "quantisation": {"round": "nearest", "levels": data.levels},
-                **reconstruction_norm_card(model, data),
+                **encoded_norm_card(model, data, "reconstructions"),
             },
         }
         scores = [
