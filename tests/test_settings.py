@@ -1,9 +1,13 @@
 """Values out of range: a sentence before training."""
 
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from fixtures.settings import outcome
-from genbench.errors import UserMistake
+from genbench.errors import GenbenchError, UserMistake
+from genbench.training.endings import explain
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,23 @@ def test_values_out_of_range_are_refused_before_training(tmp_path, override, sen
     ended = outcome(overrides, tmp_path, False)
     assert isinstance(ended, UserMistake), ended
     assert sentence in str(ended)
+
+
+@pytest.mark.parametrize(
+    ("block", "kind", "sentence"),
+    [
+        ({"_target_": "nowhere.X"}, UserMistake, "a: nowhere.X cannot be made of its settings"),
+        (
+            {"_target_": "genbench.networks.mlp.MLPTrunk", "width": 3},
+            UserMistake,
+            "missing 3 required positional arguments",
+        ),
+        ({"_target_": "os.stat", "path": "/not/there"}, GenbenchError, "no such file or directory"),
+    ],
+)
+def test_a_class_that_cannot_be_made_is_told_in_a_sentence(block, kind, sentence):
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"a": block})
+    ended = explain(raised.value, OmegaConf.create({"paths": {"outputs": "here"}}))
+    assert type(ended) is kind
+    assert sentence in str(ended) and "\n" not in str(ended)

@@ -64,7 +64,9 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
             "genbench.metrics.contract (docs/adding-a-model.md)"
         )
     if isinstance(error, InstantiationException):
-        return UserMistake(_unmade(error))
+        if not isinstance(_root(error), OSError):
+            return UserMistake(_unmade(error))
+        error = _root(error)
     if isinstance(error, OSError) and error.errno is not None:
         return GenbenchError(
             f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
@@ -75,15 +77,22 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
     )
 
 
+def _root(error: BaseException) -> BaseException:
+    """What was raised first; an import that fails has several causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _unmade(error: InstantiationException) -> str:
     """A sentence about a class that refuses its settings; Hydra's own text has it over several lines."""
     lines = str(error).splitlines()
     target = re.search(r"'([\w.]+)'", lines[0])
     key = next((x.partition(": ")[2] for x in lines if x.startswith("full_key: ")), "")
-    cause = error.__cause__
-    why = f"{type(cause).__name__}: {first_line(cause)}" if cause else lines[0]
+    cause = _root(error)
+    why = lines[0] if cause is error else f"{type(cause).__name__}: {first_line(cause)}"
     where = f"{key}: " if key else ""
-    return f"{where}{target[1] if target else 'a class'} does not take its settings ({why}); correct them"
+    return f"{where}{target[1] if target else 'a class'} cannot be made of its settings ({why}); correct them"
 
 
 def _missing_module(error: BaseException | None) -> str:

@@ -21,7 +21,7 @@ from genbench.training.module import Training
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 STEPS = 4
-CONV = ["network=conv", "network.width=8"]
+LARGER = ["dataset.image_size=32", "dataset.upscale=true", "network.width=8"]
 
 
 def trained(tmp_path, cache, *overrides, steps=STEPS, graph=False):
@@ -74,6 +74,7 @@ def options(group):
 @pytest.mark.parametrize("model", options("model"))
 def test_a_step_neither_mixes_devices_nor_waits(tmp_path, cache, model, network, precision):
     settings = [f"model={model}", f"network={network}", f"trainer.precision={precision}"]
+    settings += [] if network in ("mlp", "conv") else LARGER
     inside = trained(tmp_path, cache, *settings)
     if inside is None:
         pytest.skip("nothing is trained")
