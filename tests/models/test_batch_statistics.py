@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fixtures.evaluation import CPU, Squares, make_evaluation, values
+from genbench.data.subsets import chosen
 from genbench.losses.likelihood import DiscretizedLogistic
 from genbench.models.batch_statistics import (
     BATCH_SIZE,
@@ -17,6 +18,7 @@ from genbench.models.batch_statistics import (
     recalibrated,
 )
 from genbench.models.noise import Noise
+from genbench.models.reconstruction import reconstructing, reconstruction_norm_card
 from genbench.models.vae import VAE
 from genbench.networks.heads import GaussianEncoder
 from genbench.networks.mlp import MLPTrunk
@@ -128,3 +130,23 @@ def test_a_compiled_decoder_is_not_compiled_for_it():
         assert not calls
         torch.testing.assert_close(model.sample(torch.ones(2, 4)), expected)
     assert calls
+
+
+def test_reconstructions_have_the_statistics_of_reconstructions_of_training_images():
+    data = Squares(sizes=(257, 40, 60))  # the last image would be a batch of its own
+    model = make().eval()
+    layer = model.decoder[1]
+    images = data.to_images(torch.from_numpy(data.pixels("train")[chosen(data, "train", 256)]))
+    with torch.no_grad():
+        expected = model.decoder[0](model.posterior(images)[0])
+    with recalibrated(model):
+        of_prior = layer.running_mean.clone()
+        with reconstructing(model, data):
+            torch.testing.assert_close(layer.running_mean, expected.mean(0), atol=1e-5, rtol=0)
+            torch.testing.assert_close(layer.running_var, expected.var(0), atol=0, rtol=1e-4)
+        assert torch.equal(layer.running_mean, of_prior)
+        assert not torch.equal(of_prior, expected.mean(0))
+    assert layer.running_mean.unique().item() == 100
+    rule = reconstruction_norm_card(model, data)["batch_norm"]
+    assert rule["images"]["split"] == "train"
+    assert reconstruction_norm_card(make(nn.Identity), data) == {}
