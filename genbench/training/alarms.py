@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.data.subsets import chosen
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.drawing import evaluating
 from genbench.models.symptoms import Symptom
@@ -101,8 +102,8 @@ class Alarms:
             )
 
     def _real_images(self) -> Tensor:
-        pixels = self.data.pixels("validation")[:REAL].copy()
-        return self.data.to_images(torch.as_tensor(pixels))
+        numbers = chosen(self.data, "validation", REAL)
+        return self.data.to_images(torch.as_tensor(self.data.pixels("validation")[numbers]))
 
     def look_at_means(
         self, symptoms: Sequence[Symptom], means: Mapping[str, float], images: int

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fixtures.evaluation import CPU, Squares, make_evaluation, values
+from genbench.data.subsets import chosen
 from genbench.losses.likelihood import DiscretizedLogistic
 from genbench.models import batch_statistics
 from genbench.models.batch_statistics import (
@@ -18,6 +19,7 @@ from genbench.models.batch_statistics import (
     recalibrated,
 )
 from genbench.models.noise import Noise
+from genbench.models.reconstruction import encoded_norm_card, reconstructing
 from genbench.models.vae import VAE
 from genbench.networks.heads import GaussianEncoder
 from genbench.networks.mlp import MLPTrunk
@@ -93,8 +95,8 @@ def test_nothing_happens_without_batch_norm(model):
     assert batch_norm_card(model) == {}
 
 
-def test_every_score_is_of_one_function_whatever_the_trained_statistics(tmp_path):
-    """Samples and likelihoods, and the distance that selects weights; each card says so."""
+def test_no_score_depends_on_the_trained_statistics(tmp_path):
+    """Neither of samples, nor the distance that selects weights, nor likelihoods; each card says why."""
     found = []
     for mean in (0.0, 100.0):
         model = make()
@@ -105,10 +107,12 @@ def test_every_score_is_of_one_function_whatever_the_trained_statistics(tmp_path
         found.append(values(scores) | {"distance": distance})
         assert torch.equal(model.decoder[1].running_mean, torch.full((64,), mean))
         rule = {"rule": "recalibrated", "batches": 8, "batch_size": 256, "seed": 1414}
+        drawn = encoded_norm_card(model, Squares(), "posterior draws")["batch_norm"]
         for score in scores:
             card = score.card.get("fake", score.card)
-            own = {"fake", "likelihood"} & set(score.card) or score.quantity == "posthoc_variance"
-            assert card.get("batch_norm") == (rule if own else None), score.name
+            own = "likelihood" in score.card or score.quantity == "posthoc_variance"
+            there = rule if "fake" in score.card else drawn if own else None
+            assert card.get("batch_norm") == there, score.name
     assert "elbo_discretized-logistic-17" in found[0]
     assert found[0] == found[1]
 
@@ -164,3 +168,23 @@ def test_batch_norm_across_ranks_is_batch_norm(one_rank, kind, shape, momentum):
         torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-5)
     batch_statistics.alone(own)
     assert type(own[0]) is kind
+
+
+def test_reconstructions_have_the_statistics_of_reconstructions_of_training_images():
+    data = Squares(sizes=(257, 40, 60))  # the last image would be a batch of its own
+    model = make().eval()
+    layer = model.decoder[1]
+    images = data.to_images(torch.from_numpy(data.pixels("train")[chosen(data, "train", 256)]))
+    with torch.no_grad():
+        expected = model.decoder[0](model.posterior(images)[0])
+    with recalibrated(model):
+        of_prior = layer.running_mean.clone()
+        with reconstructing(model, data):
+            torch.testing.assert_close(layer.running_mean, expected.mean(0), atol=1e-5, rtol=0)
+            torch.testing.assert_close(layer.running_var, expected.var(0), atol=0, rtol=1e-4)
+        assert torch.equal(layer.running_mean, of_prior)
+        assert not torch.equal(of_prior, expected.mean(0))
+    assert layer.running_mean.unique().item() == 100
+    rule = encoded_norm_card(model, data, "reconstructions")["batch_norm"]
+    assert rule["images"]["split"] == "train"
+    assert encoded_norm_card(make(nn.Identity), data, "reconstructions") == {}
