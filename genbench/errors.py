@@ -49,8 +49,7 @@ def notices_to(say: Callable[[str], None]) -> Iterator[None]:
         else:
             shown_before(message, category, *place, **more)
 
-    warnings.showwarning = show
-    try:
+    with warnings.catch_warnings():  # restores `showwarning` too
+        warnings.showwarning = show
+        warnings.simplefilter("default", Notice)  # whatever filters turn warnings into errors
         yield
-    finally:
-        warnings.showwarning = shown_before

@@ -35,7 +35,7 @@ def test_a_run_that_exists_is_scored_again_into_a_file_of_its_own(finished_run, 
     assert evaluate.main([str(directory), str(protocol)]) == 0
     (written,) = (directory / "evaluations").iterdir()
     content = json.loads(written.read_text())
-    assert set(content) == {"created", "evaluation", "scores"}
+    assert set(content) == {"created", "evaluation", "scores", "seconds"}
     assert content["evaluation"]["num_samples"] == 50
     scores = [Score.from_dict(score) for score in content["scores"]]
     assert "elbo_discretized-logistic-17" in values(scores)

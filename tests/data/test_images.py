@@ -19,7 +19,7 @@ from genbench.training.module import Pace, Training
         ({"crop": 17}, "smaller than dataset.crop=17.*crop=16 or less"),
         ({"crop": 4}, "dataset.crop=4 is smaller than dataset.image_size=8"),
         ({"crop": 0}, "dataset.crop=0 is not a number of pixels"),
-        ({"image_size": 2.5}, "dataset.image_size=2.5 is not a number of pixels"),
+        ({"image_size": 2.5}, "dataset.image_size=2.5: give a whole number from 1 on"),
         ({"channels": 2}, "grey .1. or colour .3."),
         ({"resize": "cubic"}, "is not one of nearest, box"),
         ({"device_resident": "yes"}, "is not one of auto, true, false"),

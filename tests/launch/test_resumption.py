@@ -78,6 +78,7 @@ def test_other_settings_are_refused_and_the_config_stays(interrupted):
     assert (interrupted / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.filterwarnings("default::genbench.errors.Notice")  # of a machine with fewer cores
 def test_a_trainer_that_the_worker_refuses_is_not_kept(interrupted, room):
     before = read_config(interrupted)
     (room / "stub_worker.py").write_text("import sys; sys.exit(2)")

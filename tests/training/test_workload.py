@@ -28,12 +28,12 @@ from genbench.training.step import Stepper
 from genbench.training.workload import Flops, Tally, forward_multiply_adds, measure
 
 # batches per step. The discriminator: of a GAN real, fake and R1's images, and fake again for the
-# generator; of WGAN-GP real, fake and the mixture of both, five times, and fake; of a VAE-GAN real, both
-# kinds of fake and R1's images, then both fakes, and the features of real and reconstruction
+# generator; of WGAN-GP real, fake and the mixture of both, five times, and fake; of a VAE-GAN real, fake
+# and R1's images, then fake, and the features of real and reconstruction
 ROWS = {
     "vae": {"decoder": 1, "encoder": 1},
     "gan": {"decoder": 1, "discriminator": 4},
-    "vae-gan": {"decoder": 3, "encoder": 1, "discriminator": 8},
+    "vae-gan": {"decoder": 2, "encoder": 1, "discriminator": 6},
     "wgan-gp": {"decoder": 5, "discriminator": 16},
 }
 REAL = {"vae": 1, "gan": 1, "vae-gan": 1, "wgan-gp": 5}
