@@ -32,12 +32,16 @@ class MissingWeights(UserMistake):
         self.reason, self.remedy = reason, remedy
 
 
+GREY_OR_COLOUR = (1, 3)  # channels
+
+
 class Extractor(nn.Module, ABC):
     """A fixed feature network, always in eval mode, always float32."""
 
     name: str
     remark: str = ""  # what its scores must not be taken for; printed when a run begins
     card: Mapping[str, Any]  # name, sha256 of the weights, layer, input size, resize
+    network: nn.Module | None  # until `prepare` has read its weights
 
     @abstractmethod
     def forward(self, pixels: Tensor, levels: int) -> Features:
@@ -45,6 +49,17 @@ class Extractor(nn.Module, ABC):
 
     def prepare(self) -> None:  # noqa: B027
         """Find the weights, or download them; raises MissingWeights if there are none."""
+
+    def begin(self, pixels: Tensor, channels: Sequence[int]) -> None:
+        """Have the weights on the device of `pixels` (N, C, H, W). Raises ValueError unless C is in `channels`."""
+        if self.network is None:
+            self.prepare()
+            self.to(pixels.device)
+        if pixels.shape[1] not in channels:
+            raise ValueError(
+                f"{self.name} reads images of {' or '.join(map(str, channels))} channels, not "
+                f"{pixels.shape[1]}"
+            )
 
     def train(self, mode: bool = True) -> "Extractor":
         """Stay in eval mode, whatever a parent module asks for."""

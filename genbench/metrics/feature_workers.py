@@ -90,8 +90,8 @@ def start_workers(
 ) -> Iterator[FeatureWorkers]:
     """Start `devices - 1` processes of `genbench.evaluate` for the final weights of a run.
 
-    They compute on the same kind of `device`, cpu or cuda. `arguments` are the splits to extract and other words that `genbench.evaluate` knows. Without
-    a run directory there are no weights to load, so this process works alone. On leaving, the
+    They compute on the same kind of `device`, cpu or cuda. `arguments` are the splits to extract and
+    other words that `genbench.evaluate` knows. Without a run directory there are no weights to load, so this process works alone. On leaving, the
     processes are killed: what they had to do is done, or is not wanted any more.
     """
     if devices == 1 or directory is None:

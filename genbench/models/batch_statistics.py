@@ -132,8 +132,8 @@ def recalibrated(
 ) -> Iterator[None]:
     """Within: the decoder normalises by the statistics of samples from its prior, in eval mode.
 
-    Or by those of what it decodes in calling all of `decoded`, a batch of two or more latents each. The trained statistics are back afterwards, in the same tensors. Nothing is drawn from global
-    generators, and no other process takes part, so that one DDP rank may do it alone.
+    Or by those of what it decodes in calling all of `decoded`, a batch of two or more latents each. The
+    trained statistics are back afterwards, in the same tensors. Nothing is drawn from global generators, and no other process takes part, so that one DDP rank may do it alone.
     """
     norms = _norms(model)
     before = [{name: b.clone() for name, b in norm.named_buffers()} for norm in norms]

@@ -88,9 +88,7 @@ class Classifier(Extractor):
 
     def forward(self, pixels: Tensor, levels: int) -> Features:
         """Features (N, D) and logits of level indices (N, C, S, S). Raises ValueError for other shapes."""
-        if self.network is None:
-            self.prepare()
-            self.to(pixels.device)
+        self.begin(pixels, [self.channels])
         assert self.network is not None
         expected = (self.channels, self.image_size, self.image_size)
         if tuple(pixels.shape[1:]) != expected:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features, MissingWeights
+from genbench.metrics.contract import GREY_OR_COLOUR, Extractor, Features, MissingWeights
 from genbench.metrics.extractors import sha256_of
 from genbench.metrics.extractors.resizing import bicubic
 
@@ -161,12 +161,8 @@ class DINOv2(Extractor):
 
     def forward(self, pixels: Tensor, levels: int) -> Features:
         """Features of level indices (N, 1 or 3, H, W); logits (N, 0). Raises ValueError for others."""
-        if self.network is None:
-            self.prepare()
-            self.to(pixels.device)
+        self.begin(pixels, GREY_OR_COLOUR)
         assert self.network is not None
-        if pixels.shape[1] not in (1, 3):
-            raise ValueError(f"{self.name} reads images of 1 or 3 channels, not {pixels.shape[1]}")
         size = BATCH_ON_CPU if pixels.device.type == "cpu" else max(1, len(pixels))
         with torch.autocast(pixels.device.type, enabled=False):
             found = [

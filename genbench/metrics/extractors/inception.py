@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genbench.data.cache import locked
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features, MissingWeights
+from genbench.metrics.contract import GREY_OR_COLOUR, Extractor, Features, MissingWeights
 from genbench.metrics.extractors import INCEPTION_BYTES, INCEPTION_FILE, INCEPTION_SHA256, sha256_of
 from genbench.metrics.extractors.inception_network import Network, check_folded, folded
 from genbench.metrics.extractors.resizing import RESIZES, SIZE
@@ -87,12 +87,7 @@ class Inception(Extractor):
 
         Raises ValueError for other numbers of channels.
         """
-        if self.network is None:
-            self.prepare()
-            self.to(pixels.device)
-        assert self.network is not None
-        if pixels.shape[1] not in (1, 3):
-            raise ValueError(f"{self.name} reads images of 1 or 3 channels, not {pixels.shape[1]}")
+        self.begin(pixels, GREY_OR_COLOUR)
         size = BATCH_ON_CPU if pixels.device.type == "cpu" else len(pixels)
         with torch.autocast(pixels.device.type, enabled=False):
             found = [self._read(batch, levels) for batch in torch.split(pixels, max(1, size))]

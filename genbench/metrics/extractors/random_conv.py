@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genbench.errors import UserMistake
-from genbench.metrics.contract import Extractor, Features
+from genbench.metrics.contract import GREY_OR_COLOUR, Extractor, Features
 
 SEED = 20_201_210
 
@@ -111,12 +111,7 @@ class RandomConv(Extractor):
 
         Raises ValueError for other numbers of channels.
         """
-        if self.network is None:
-            self.prepare()
-            self.to(pixels.device)
-        assert self.network is not None
-        if pixels.shape[1] not in (1, 3):
-            raise ValueError(f"{self.name} reads images of 1 or 3 channels, not {pixels.shape[1]}")
+        self.begin(pixels, GREY_OR_COLOUR)
         size = max(1, BATCH_PIXELS // (pixels.shape[2] * pixels.shape[3]))
         with torch.autocast(pixels.device.type, enabled=False):
             found = [self._read(part, levels) for part in torch.split(pixels, size)]
