@@ -1,7 +1,7 @@
 """All benchmarks, one table: python -m benchmarks [NAME...] [--data FOLDER] [--rounds 5] [--json]
 
-NAME is input, training, ranks, metrics, startup, index or gpu; without one, all of them. `--write` puts the table
-into docs/performance.md, between its two marks.
+NAME is input, training, ranks, metrics, startup, index or gpu; without one, all of them. `--write` puts the figures
+into this processor's column of docs/performance.md; those of other processors stay.
 """
 
 import argparse
@@ -14,9 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.page import Table, merged, put, read, written  # noqa: E402
+
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 NAMES = ["input", "training", "ranks", "metrics", "startup", "index", "gpu"]
 TAKE_DATA = ("input", "training")
 # of five rounds on the two cores of docs/performance.md; index writes 100 000 runs, whatever the rounds
@@ -47,36 +50,19 @@ def run(name: str, data: Path | None, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def machine() -> str:
+def processor() -> str:
     """Name what the figures were measured on."""
-    from importlib.metadata import version
-
     from genbench.training.environment import _processor
 
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, torch {version('torch')}"
+    return _processor()
 
 
-def line(row: dict[str, Any]) -> list[str]:
-    """A row of the table as words."""
-    what = row.get("what") or row.get("set") or f"against {row.get('peer', '')}"
-    if row["ratio"] is None:
-        return [row["id"], what, "", "", f"{row['demand']}", row["note"], ""]
-    at_least = row.get("at_least", row["id"] in ("I1", "I2"))
-    spread = f"{row['low']:.3g} - {row['high']:.3g}" if "low" in row else ""
-    memory = f"{row['peak_mb']:.0f} / {row['peer_peak_mb']:.0f}" if "peak_mb" in row else ""
-    known = [row["id"], what, f"{row['ratio']:.3g}", spread]
-    if row["demand"] is None:
-        return [*known, "", "", memory]
-    met = row["ratio"] >= row["demand"] if at_least else row["ratio"] <= row["demand"]
-    demand = f"{'>=' if at_least else '<='} {row['demand']}"
-    return [*known, demand, "" if met else "missed", memory]
+def circumstances(rounds: int) -> str:
+    """How they were measured."""
+    from importlib.metadata import version
 
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    heads = ["", "what", "ratio", "range", "demand", "", "peak MB, own / peer"]
-    lines = [heads, ["---"] * len(heads), *(line(row) for row in rows)]
-    return "\n".join("| " + " | ".join(words) + " |" for words in lines)
+    of = f"{os.cpu_count()} cores, {platform.system()}, torch {version('torch')}"
+    return f"{of}; {datetime.now(UTC):%Y-%m-%d}; {rounds} rounds"
 
 
 def lengths() -> str:
@@ -101,15 +87,14 @@ def main() -> None:
         for name in arguments.names or NAMES
         for row in run(name, arguments.data, arguments.rounds)
     ]
+    name, told = processor(), circumstances(arguments.rounds)
     if arguments.json:
-        json.dump({"machine": machine(), "rounds": arguments.rounds, "rows": rows}, sys.stdout)
+        machine = f"{name}, {told}"
+        json.dump({"machine": machine, "rounds": arguments.rounds, "rows": rows}, sys.stdout)
         return
-    told = f"{machine()}; {datetime.now(UTC):%Y-%m-%d}; {arguments.rounds} rounds.\n\n{table(rows)}"
-    print(told)
+    print(written(merged(Table({}, {}), name, told, rows)))
     if arguments.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n{told}\n{END}{after}", encoding="utf-8")
+        put(PAGE, merged(read(PAGE.read_text(encoding="utf-8")), name, told, rows))
 
 
 if __name__ == "__main__":
