@@ -99,6 +99,7 @@ def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start,
     assert protocols[0] == protocols[1] == protocols[2]
 
 
+@pytest.mark.slow
 def test_another_method_has_another_fingerprint(start, first_run):
     runs = [first_run("vae")[0], start("model.beta=2")[0], start("budget.images=128")[0]]
     assert len({read_result(run).fingerprint for run in runs}) == 3

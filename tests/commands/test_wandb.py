@@ -63,6 +63,7 @@ def test_without_a_login_nothing_is_sent(tmp_path, offline, no_login):
         wandb_module.sync(["--outputs", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_and_offline_mode_have_sentences_of_their_own(
     tmp_path, offline, no_login, monkeypatch, capsys
 ):

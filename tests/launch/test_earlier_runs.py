@@ -115,6 +115,7 @@ def entries(outputs: Path) -> int:
     return int(count)
 
 
+@pytest.mark.slow
 def test_earlier_runs_are_those_found_by_parsing_every_config(outputs):
     assert len(parsed(outputs, "a")) >= 4
     check(outputs)  # the first of these reads all, the others what the index lacks

@@ -78,6 +78,7 @@ def test_the_cores_are_divided_among_the_runs(sweep, monkeypatch):
     assert not any(seen(run)["torch"] for run in runs())
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_reported_at_once_and_stops_no_other(sweep, capfd):
     assert sweep("seed=0,1,2", "hydra.launcher.slots=2", source=SECOND_FAILS + ENDS) == 1
     captured = capfd.readouterr()
@@ -87,6 +88,7 @@ def test_a_failing_run_is_reported_at_once_and_stops_no_other(sweep, capfd):
     assert "seed=1" in line
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_the_others_with_their_checkpoints(sweep):
     argv = ("seed=0,1,2", "hydra.launcher.slots=2", "hydra.launcher.fail_fast=true")
     source = MEETS + SECOND_FAILS + WAITS
@@ -94,6 +96,7 @@ def test_fail_fast_stops_the_others_with_their_checkpoints(sweep):
     assert sorted(read_status(run).status for run in runs()) == ["failed", "interrupted"]
 
 
+@pytest.mark.slow
 def test_interrupting_one_run_stops_no_other(sweep):
     source = "if config['seed'] == 0: os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\n" + ENDS
     assert sweep("seed=0,1", "hydra.launcher.slots=1", source=source) == 75
@@ -379,6 +382,7 @@ def test_an_experiment_is_the_grid_that_its_file_names(path, planned):
     assert (configs[0]["study"], configs[0]["seed"]) == (path.stem, 7)
 
 
+@pytest.mark.slow
 def test_the_study_of_objectives_gives_every_model_the_same_optimizer(planned):
     _, configs = planned("experiment=objectives", "seed=7")
     optimizers = [

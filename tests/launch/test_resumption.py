@@ -69,6 +69,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_the_config_stays(interrupted):
     before = (interrupted / "config.yaml").read_bytes()
     for override, sentence in REFUSED.items():
@@ -79,6 +80,7 @@ def test_other_settings_are_refused_and_the_config_stays(interrupted):
 
 
 @pytest.mark.filterwarnings("default::genbench.errors.Notice")  # of a machine with fewer cores
+@pytest.mark.slow
 def test_a_trainer_that_the_worker_refuses_is_not_kept(interrupted, room):
     before = read_config(interrupted)
     (room / "stub_worker.py").write_text("import sys; sys.exit(2)")
@@ -86,6 +88,7 @@ def test_a_trainer_that_the_worker_refuses_is_not_kept(interrupted, room):
     assert read_config(interrupted) == before
 
 
+@pytest.mark.slow
 def test_the_record_shows_every_trainer_and_a_second_precision_is_another_method(
     tmp_path,
     cache,
@@ -219,6 +222,7 @@ def test_a_requeued_step_of_srun_resumes_on_every_rank(train, monkeypatch):
     assert len(runs()) == 1
 
 
+@pytest.mark.slow
 def test_a_requeued_command_of_a_study_finds_its_run(train, monkeypatch):
     train("model=gan", "study=s")
     write_status(runs()[0], Status("interrupted"))

@@ -87,6 +87,7 @@ def test_the_command_line_and_the_environment_are_put_back(train):
     assert dict(os.environ) == environment
 
 
+@pytest.mark.slow
 def test_a_run_id_that_exists_is_refused(train, capfd):
     assert train("run_id=first") == 0
     assert train("run_id=first") == 2
@@ -203,6 +204,7 @@ def test_other_hydra_applications_do_not_see_our_configs(room):
 # --- sweeps -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failure_and_sums_up(train, capfd):
     source = """
 import sys, yaml
@@ -232,6 +234,7 @@ def test_a_run_of_a_sweep_records_the_command_that_repeats_it_alone(train):
     }
 
 
+@pytest.mark.slow
 def test_a_setting_of_a_swept_model_need_not_be_one_of_the_default_model(train):
     setting = "model.generator_optimizer.betas=[0,0.9]"
     assert train("-m", "model=gan,lsgan", setting, "model.r1_gamma=2,3") == 0

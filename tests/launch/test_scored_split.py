@@ -24,6 +24,7 @@ def test_trials_are_scored_on_validation_images_unless_the_user_asks_for_others(
     assert "selected on validation scores" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_on_test_scores_is_marked_in_its_study_its_runs_and_its_summary(find, capfd):
     assert find(SPACE, "hydra.sweeper.n_trials=1", *ON_TEST) == 0
     (run,) = runs()
@@ -68,6 +69,7 @@ def begun_before():
     )
 
 
+@pytest.mark.slow
 def test_a_study_on_test_scores_of_before_goes_on_only_as_one(find, capfd):
     begun_before()
     with pytest.raises(UserMistake, match="were scored on the test split, not on the validation"):

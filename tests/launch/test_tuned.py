@@ -108,6 +108,7 @@ def test_an_experiment_chooses_its_sweeper_and_the_command_line_another():
         assert chosen("experiment=tuned", "hydra/sweeper=search") == "search"
 
 
+@pytest.mark.slow
 def test_every_model_has_the_same_shared_ranges_with_the_shipped_defaults_in_all_of_them():
     ranges = {}
     with settings.composing():

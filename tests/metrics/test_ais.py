@@ -120,6 +120,7 @@ def model_draws(model, n):
     return z, decode(model, z) + 0.1 * torch.randn(n, 64, generator=draws)
 
 
+@pytest.mark.slow
 def test_the_truth_lies_between_both_directions():
     below, above = errors(PCA(), 200, 16)
     assert -8 < below < 0 < above < 8

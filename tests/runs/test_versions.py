@@ -108,6 +108,7 @@ def test_a_run_begun_before_a_fix_is_resumed_as_a_method_of_its_own(tmp_path, ca
     assert len({old, result.fingerprint, fingerprint(read_config(new))}) == 3
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_scored_after_a_fix_stays_the_run_it_was(
     tmp_path, cache, monkeypatch
 ):

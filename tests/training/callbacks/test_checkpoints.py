@@ -92,6 +92,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cache, 
     assert ("lr/generator" in histories[0]) == bool(scheduled)
 
 
+@pytest.mark.slow
 def test_a_resumed_spectral_norm_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cache):
     """Its power iteration is part of a checkpoint, as BatchNorm and the average are."""
     trainer.quieten_lightning()

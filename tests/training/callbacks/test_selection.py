@@ -13,6 +13,7 @@ from genbench.runs.history import read_history
 from genbench.runs.result import read_result
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_scored_beside_the_final_ones_and_change_nothing(tmp_path, cache):
     settings = ["model=gan", "budget.images=2560", "trainer.steps_per_batch=1"]
     selection = ["selection=fd", "selection.num_samples=256", "selection.checks=5"]

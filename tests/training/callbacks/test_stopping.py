@@ -64,6 +64,7 @@ def state_of(directory: Path):
     return {name: state[name] for name in wanted} | {"random": random_states}
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_every_batch_equals_an_uninterrupted_one(begin):
     settings = ["model=gan", "budget.images=256", "trainer.steps_per_batch=1"]
     whole, parts = begin(*settings), begin(*settings, "trainer.checkpoint_minutes=0")
@@ -89,6 +90,7 @@ def test_a_resumed_run_restores_the_global_random_states(begin):
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == drawn
 
 
+@pytest.mark.slow
 def test_a_changed_method_is_refused_with_the_difference(begin, capsys):
     directory = begin("model=gan", stop(192))
     assert go(directory) == 75
