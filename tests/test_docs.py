@@ -48,3 +48,12 @@ def test_every_command_in_the_docs_is_a_verb(page):
     for block in blocks(page, "(?:sh|bash|console|)"):
         for verb in re.findall(r"^\$? ?genbench ([a-z]+)", block, flags=re.MULTILINE):
             assert verb in VERBS
+
+
+def test_the_citation_names_the_version_that_is_installed():
+    import yaml
+
+    import genbench
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == genbench.__version__ and cited["license"] == "Apache-2.0"
