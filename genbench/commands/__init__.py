@@ -10,6 +10,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "sample": "draw images from a run",
     "compare": "print the table: models in rows, seeds aggregated",
     "report": "write a study on one page: table, curves, pictures",
+    "reproduce": "list published numbers with what was measured of them; run one",
     "runs": "print a line per run; --format json for scripts; tag or remove them",
     "export": "put runs and scores into a database or a parquet file",
     "wandb": "send what was logged offline; save a view of a study there",

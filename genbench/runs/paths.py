@@ -18,6 +18,13 @@ def config_root() -> Path:
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
+def reproduce_root() -> Path:
+    """Absolute path of the rows of `genbench reproduce`: in the wheel, or beside the package."""
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "reproduce"
+    return shipped if shipped.is_dir() else package.parent / "reproduce"
+
+
 def user_config_directories() -> list[Path]:
     """Folders whose configs take precedence over genbench's, in that order.
 
