@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.page import Table, merged, put, read, written  # noqa: E402
+from genbench.runs.machine import processor  # noqa: E402
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "performance.md"
@@ -48,13 +49,6 @@ def run(name: str, data: Path | None, rounds: int) -> list[dict[str, Any]]:
     )
     rows: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
     return rows
-
-
-def processor() -> str:
-    """Name what the figures were measured on."""
-    from genbench.training.environment import _processor
-
-    return _processor()
 
 
 def circumstances(rounds: int) -> str:

@@ -11,6 +11,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "compare": "print the table: models in rows, seeds aggregated",
     "report": "write a study on one page: table, curves, pictures",
     "reproduce": "list published numbers with what was measured of them; run one",
+    "verify": "compute a run's scores again from its weights, and demand the recorded ones",
     "runs": "print a line per run; --format json for scripts; tag or remove them",
     "export": "put runs and scores into a database or a parquet file",
     "wandb": "send what was logged offline; save a view of a study there",

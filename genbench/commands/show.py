@@ -15,6 +15,7 @@ from genbench.runs.directory import find_run
 from genbench.runs.result import Result, read_result
 from genbench.runs.score import ORDER, Score, interval_notes
 from genbench.runs.status import Status, read_status
+from genbench.runs.verification import read_verification
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,6 +49,8 @@ def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[st
     ]
     if environment:
         lines.append(f"  where        {_where(environment)}")
+    if verified := read_verification(run):
+        lines.append(f"  verified     {verified.words()}")
     lines += ["", "settings", *_settings(config)]
     lines += ["", "cost", *_cost(result)]
     lines += ["", "scores", *_scores(result.scores, cards)]

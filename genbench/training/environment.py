@@ -14,6 +14,7 @@ from torch import nn
 
 import genbench
 from genbench.device import MALLOC
+from genbench.runs.machine import processor
 from genbench.training.numerics import numerics_card
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
@@ -50,7 +51,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
@@ -82,15 +83,6 @@ def _peak_of_process(device: torch.device) -> int:
 def _variables(*beginnings: str) -> dict[str, str]:
     """Environment variables whose names begin with one of these."""
     return {k: v for k, v in sorted(os.environ.items()) if k.startswith(beginnings)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,54 @@
+"""`genbench verify`: a run's scores are computed again from its weights."""
+
+import json
+
+import pytest
+
+from fixtures.training import score_again
+from genbench.commands import show, verify
+from genbench.errors import UserMistake
+
+
+@pytest.fixture
+def here(start, monkeypatch):
+    """A finished run, whose verification scores in this process."""
+    run, code = start("model=vae")
+    assert code == 0
+
+    def scored_here(arguments, verb, argv, worker):
+        assert verb == "verify" and arguments[0] == str(run)
+        return score_again(run)
+
+    monkeypatch.setattr(verify, "run_verb", scored_here)
+    return run
+
+
+def test_a_run_s_scores_follow_from_its_weights_and_show_says_so(here, capsys):
+    assert verify.main([str(here)]) == 0
+    told = capsys.readouterr().out
+    assert "equal to the bit" in told and not [*(here / "evaluations").glob("*.json")]
+    show.main([str(here)])
+    assert "verified     equal to the bit" in capsys.readouterr().out
+
+
+def test_a_record_that_does_not_follow_is_found(here, capsys):
+    path = here / "result.json"
+    content = json.loads(path.read_text())
+    score = next(one for one in content["scores"] if one["name"].startswith("fd_lenet"))
+    score["value"] *= 0.5
+    path.write_text(json.dumps(content))
+    assert verify.main([str(here)]) == 1
+    told = capsys.readouterr().out
+    assert "1 differ" in told and f"{score['name']}: {score['value']:.6g} recorded" in told
+    assert verify.main([str(here), "--tolerance", "2"]) == 0
+
+
+def test_a_run_without_scores_or_without_weights_is_a_sentence(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UserMistake, match="run has not finished: there are no scores to verify"):
+        verify.main([str(run)])
+    (run / "result.json").write_text('{"scores": []}')
+    with pytest.raises(UserMistake, match=r"has no checkpoints/final\.ckpt"):
+        verify.main([str(run)])
