@@ -19,7 +19,7 @@ from genbench.models.contract import GenerativeModel
 from genbench.runs.config import read_yaml
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest, interval_notes
-from genbench.training import loading, trainer
+from genbench.training import loading, targets, trainer
 from genbench.training.ranks import die_with_the_first
 
 
@@ -70,9 +70,11 @@ def main(argv: list[str]) -> int:
         raise UserMistake("genbench.evaluate takes a run directory and a file with its protocol")
     directory, path = Path(argv[0]), Path(argv[1])
     trainer.quieten_lightning()
+    if len(argv) == 2:  # else the process that has started this one did so
+        targets.check(directory)  # the protocol has parts of the run's
     protocol = read_yaml(path)["evaluation"]
     evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
-    model, data, config = loading.load_run(directory)
+    model, data, config = loading.load_run(directory, checked=True)
     choose_threads(model, config["budget"]["batch_size"])  # those of the training: the same sums
     evaluation.prepare(data, trained=True)
     with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):

@@ -28,7 +28,7 @@ from genbench.runs.method import fingerprint, method
 from genbench.runs.result import FILENAME, Result, write_result
 from genbench.runs.score import Score
 from genbench.runs.versions import versions, with_versions
-from genbench.training import loading, loggers, ranks, trainer
+from genbench.training import loading, loggers, ranks, targets, trainer
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.selection import Selection
 from genbench.training.checks import check_optimizers, check_penalty, check_sizes
@@ -323,7 +323,8 @@ def main(argv: list[str]) -> int:
     directory, resume = Path(argv[0]), "--resume" in argv
     keep_freed_memory()
     trainer.quieten_lightning()
-    cfg = OmegaConf.create(read_config(directory))
+    # a new run's directory was made by the command that has started this process
+    cfg = OmegaConf.create(targets.check(directory) if resume else read_config(directory))
     if not ranks.is_first_rank():
         return ranks.follow(
             directory, partial(run, directory, cfg, None, resume, []), partial(explain, cfg=cfg)

@@ -2,11 +2,15 @@
 
 import gc
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
+# what runs of these tests may name is recorded apart from the user's own; removed at the end
+STATE = tempfile.TemporaryDirectory(prefix="genbench-tests-")
+os.environ["GENBENCH_STATE"] = STATE.name
 
-import pytest
+import pytest  # noqa: E402
 
 gc.disable()  # while test files import torch and more: see genbench/work.py
 
@@ -42,6 +46,7 @@ def nothing_from_outside(monkeypatch):
     for name in list(os.environ):
         if name.startswith(("GENBENCH_", "WANDB_", "SLURM_", "TORCHELASTIC_", "HYDRA_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("GENBENCH_STATE", STATE.name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
 

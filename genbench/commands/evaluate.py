@@ -12,17 +12,18 @@ from genbench.errors import DONE, INTERRUPTED, UserMistake
 from genbench.launch.mistakes import compose_checked
 from genbench.launch.run import run_verb
 from genbench.launch.task import resolve
-from genbench.runs.config import read_config
+from genbench.runs import trust
 from genbench.runs.directory import find_run
 from genbench.runs.paths import default_outputs
 
 USAGE = """\
-usage: genbench evaluate RUN ... [key=value ...] [--device cpu|cuda]
+usage: genbench evaluate RUN ... [key=value ...] [--device cpu|cuda] [--trust]
 
 Scores the final weights of runs again. Settings that are not given are those of the run. The scores
 are written to the run's folder evaluations/, each with its card; result.json is never changed. A run of
 evaluation=none is scored as by evaluation=quick, unless another is chosen.
 Scores are computed on a GPU if there is one, or where --device says.
+--trust lets a run from elsewhere name code that is not genbench's; it is then remembered.
 
   genbench evaluate latest evaluation.num_samples=5000
   genbench evaluate 20260101 20260102 evaluation=full"""
@@ -36,7 +37,8 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
     if wants_help(argv):
         print(USAGE)
         return DONE
-    device, rest = _device(argv)
+    trusted, rest = trust.split_flag(list(argv))
+    device, rest = _device(rest)
     overrides = [a for a in rest if "=" in a and not Path(a).exists()]
     references = [a for a in rest if a not in overrides]
     if not references or any(r.startswith("-") for r in references):
@@ -49,7 +51,7 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
     ]
     codes = []
     for directory in directories:
-        content = protocol(read_config(directory), overrides)
+        content = protocol(trust.admitted(directory, trusted), overrides)
         with tempfile.TemporaryDirectory(prefix="genbench-evaluate-") as scratch:
             path = Path(scratch) / "config.yaml"
             path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")

@@ -9,13 +9,14 @@ from genbench.errors import DONE, MISTAKE, UserMistake
 from genbench.launch import resumption
 from genbench.launch.resumption import restarted
 from genbench.launch.run import execute_worker, is_rank_zero, share_config
-from genbench.runs.config import read_config, write_config
+from genbench.runs import trust
+from genbench.runs.config import write_config
 from genbench.runs.directory import find_run
 from genbench.runs.selection import parse_selections
 from genbench.runs.status import read_status
 
 USAGE = """\
-usage: genbench resume RUN [trainer=NAME] [trainer.key=value ...]
+usage: genbench resume RUN [trainer=NAME] [trainer.key=value ...] [--trust]
 
 Continues a run from its last checkpoint as if it had not stopped.
 RUN is a run id, a unique prefix of one, a path, or `latest`.
@@ -26,7 +27,8 @@ RUN is a run id, a unique prefix of one, a path, or `latest`.
 
 The trainer may change, and where a dataset is and how it is read (dataset.root, workers, cache_gb,
 device_resident). The record lists every trainer. Method, budget and seed cannot change: train a new
-run for that. With another trainer.precision the run becomes a method of its own in comparisons."""
+run for that. With another trainer.precision the run becomes a method of its own in comparisons.
+--trust lets a run from elsewhere name code that is not genbench's; it is then remembered."""
 
 
 def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
@@ -38,7 +40,8 @@ def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     if wants_help(argv):
         print(USAGE)
         return DONE
-    references, settings = parse_selections(argv)
+    trusted, rest = trust.split_flag(list(argv))
+    references, settings = parse_selections(rest)
     overrides = ["=".join(setting) for setting in settings]
     if len(references) != 1:
         raise UserMistake(
@@ -51,9 +54,10 @@ def main(argv: Sequence[str], worker: str = "genbench.work train") -> int:
         return DONE
     if is_rank_zero():
         _check_resumable(directory, status)
-    before = read_config(directory)
+    before = trust.admitted(directory, trusted)
     config = resumption.with_overrides(before, overrides) if overrides else before
     share_config(directory, config)
+    trust.remember(directory)  # the command's own settings too
     command = f"genbench resume {shlex.join(argv)}"
     code, _ = execute_worker(directory, config, command, worker, resume=True)
     if (

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from genbench.commands.arguments import wants_help
 from genbench.errors import DONE, UserMistake
 from genbench.launch.run import run_verb
+from genbench.runs import trust
 from genbench.runs.directory import find_run
 
 USAGE = """\
 usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
-                           [--device cpu|cuda]
+                           [--device cpu|cuda] [--trust]
 
   genbench sample latest --num 64 --out grid.png
   genbench sample latest --interpolate --out path.png
-  genbench sample latest --reconstruct --out pairs.png"""
+  genbench sample latest --reconstruct --out pairs.png
+
+--trust lets a run from elsewhere name code that is not genbench's; it is then remembered."""
 
 
 def main(argv: Sequence[str], worker: str = "genbench.work sample") -> int:
@@ -28,5 +31,7 @@ def main(argv: Sequence[str], worker: str = "genbench.work sample") -> int:
         raise UserMistake(
             "sample needs a run first: genbench sample latest --num 64 --out grid.png"
         )
+    trusted, rest = trust.split_flag(list(argv[1:]))
     directory = find_run(argv[0])
-    return run_verb([str(directory), *argv[1:]], "sample", argv, worker)
+    trust.admitted(directory, trusted)
+    return run_verb([str(directory), *rest], "sample", argv, worker)

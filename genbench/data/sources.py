@@ -211,6 +211,26 @@ class Idx(Arrays):
         _download(self, self.torchvision_class, train=True)
 
 
+class ArraysOnly(pickle.Unpickler):
+    """Reads pickles of numpy's arrays and of plain values, and refuses what would call anything else."""
+
+    CALLED = (
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),  # bytes, in the oldest protocols
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle names; UnpicklingError if that is not one of `CALLED`."""
+        if (module, name) not in self.CALLED:
+            raise pickle.UnpicklingError(f"it would call {module}.{name}, which no array needs")
+        return super().find_class(module, name)
+
+
 class Cifar(Arrays):
     """CIFAR-10 and CIFAR-100: Krizhevsky 2009; 32 x 32 colour pictures in pickled batches."""
 
@@ -237,7 +257,7 @@ class Cifar(Arrays):
 
     def _read(self, path: Path) -> Pixels:
         with path.open("rb") as file:
-            rows: Pixels = pickle.load(file, encoding="latin1")["data"]
+            rows: Pixels = ArraysOnly(file, encoding="latin1").load()["data"]
         return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
     def fetch(self) -> None:

@@ -28,6 +28,7 @@ from genbench.launch import wandb_access
 from genbench.launch.host import physical_cores, visible_gpus
 from genbench.launch.resumption import restarted, restarted_config
 from genbench.launch.worker import external_launch, run_worker, worker_environment
+from genbench.runs import trust
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import new_run_directory
 from genbench.runs.files import explain_os_error
@@ -72,7 +73,9 @@ def restarted_plan(plan: RunPlan) -> RunPlan:
     config = restarted_config(directory, plan.config)
     complete = read_status(directory).status in ("finished", "diverged")
     if not complete:
+        trust.check(directory)
         share_config(directory, config)
+        trust.remember(directory)
     return replace(plan, config=config, earlier=directory, complete=complete)
 
 
@@ -122,6 +125,7 @@ def make_directory(plan: RunPlan) -> Path:
                 f"cannot write to {directory.parent}: {explain_os_error(error)}; "
                 "make room, or choose another place with paths.outputs=..."
             ) from None
+    trust.remember(directory)
     return directory
 
 

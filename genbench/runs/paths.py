@@ -11,6 +11,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GENBENCH_CACHE") or "~/.cache/genbench").expanduser()
 
 
+def state_folder() -> Path:
+    """Folder of what genbench remembers about this user: $GENBENCH_STATE, else the system's for state.
+
+    Keep it to yourself: what it records as trusted is run as code. RuntimeError without a home directory.
+    """
+    own = os.environ.get("GENBENCH_STATE")
+    if own:
+        return Path(own).expanduser()
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "genbench"
+
+
 def config_root() -> Path:
     """Absolute path of genbench's configs: inside the wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -14,6 +14,7 @@ from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel
 from genbench.ranges import whole
 from genbench.runs.config import read_config
+from genbench.training import targets
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
 
@@ -46,13 +47,14 @@ def load_average(
 
 
 def load_run(
-    directory: Path, checkpoint: str = "final"
+    directory: Path, checkpoint: str = "final", checked: bool = False
 ) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
     """Build a run's model and data from its directory alone, with the weights of a checkpoint.
 
-    Returns model, data and the plain config; raises UserMistake if the checkpoint is not there.
+    Returns model, data and the plain config; raises UserMistake if the checkpoint is not there, and for a
+    config that names what a run may not (`targets`), unless that was `checked` before.
     """
-    config = read_config(directory)
+    config = read_config(directory) if checked else targets.check(directory)
     path = directory / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.exists():
         there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
