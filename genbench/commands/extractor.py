@@ -95,7 +95,7 @@ def train_extractor(argv: Sequence[str]) -> int:
     )
     training.device_for()
     data, cache = compose_data(dataset, overrides)
-    path = write(arguments.name, dataset, data, arguments.out or cache / "extractors", training)
+    path = write(arguments.name, data, arguments.out or cache / "extractors", training)
     card = json.loads(path.with_suffix(".json").read_text())
     print(f"{path}: test accuracy {card['accuracy']['test']:.2%}, goldens {card['goldens']}")
     return DONE

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genbench.data.factors import Factors
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -40,6 +42,13 @@ class ImageData(ABC):
         """Classes of the images of a split, (N,) int64, by index.
 
         None where the source reads none: so far all but `image-folder`.
+        """
+        return None
+
+    def factors(self, split: Split) -> Factors | None:
+        """What is known of the images of a split, by index: named labels; None where nothing is.
+
+        A world that is drawn has several factors; classes are one, called `class`.
         """
         return None
 

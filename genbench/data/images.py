@@ -13,6 +13,8 @@ from torch import Tensor
 
 from genbench.data import binarisation, cache
 from genbench.data.contract import ImageData, Split
+from genbench.data.factors import Factors
+from genbench.data.holdout import HeldOut
 from genbench.data.source import Source
 from genbench.data.splits import SPLITS, Amount
 from genbench.data.stream import Batch, ImageStream, Indices, StreamPlan
@@ -33,7 +35,8 @@ class Images(ImageData):
     `device_resident` keeps the training images on the device: true, false, or auto for a GPU if they
     take less than a quarter of its free memory. `flip` mirrors training images left to right with
     probability 1/2; metrics see none of it. `binarize` turns grey pictures into 2 levels: see
-    `binarisation`. The other arguments are those of `Source` and `Transform`.
+    `binarisation`. `holdout` names combinations of factors that training and validation go without, as
+    in ["shape:square+colour:red"]: see `holdout`. The other arguments are those of `Source` and `Transform`.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Images(ImageData):
         device_resident: bool | str,
         workers: int,
         binarize: str | None = None,
+        holdout: str | Sequence[str] = (),
     ) -> None:
         whole("dataset.image_size", image_size)
         whole("dataset.channels", channels, most=4)
@@ -77,6 +81,8 @@ class Images(ImageData):
             validation=validation,
             test=test,
         )
+        if holdout:
+            self.source = HeldOut(self.source, holdout)
         self.set_aside = (validation, test)
         self.flip = flip
         self.cache_folder = Path(cache).expanduser() / "data"
@@ -125,6 +131,11 @@ class Images(ImageData):
         """Classes of the images of a split, (N,) into `class_names`. Raises UserMistake."""
         classes = self.source.classes()
         return None if classes is None else classes.labels[self.source.split(split)]
+
+    def factors(self, split: Split) -> Factors | None:
+        """What is known of the images of a split; None if nothing is. Raises UserMistake."""
+        factors = self.source.factors()
+        return None if factors is None else factors.of(self.source.split(split))
 
     @property
     def class_names(self) -> tuple[str, ...]:

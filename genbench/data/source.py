@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from genbench.data.cache import locked
 from genbench.data.classes import Classes
 from genbench.data.contract import Split
+from genbench.data.factors import Factors, of_classes
 from genbench.data.splits import Amount
 from genbench.data.transform import Picture
 from genbench.errors import UserMistake
@@ -72,6 +73,11 @@ class Source(ABC):
     def classes(self) -> Classes | None:
         """Classes of all pictures; None where none are read. Raises UserMistake if they are wrong."""
         return None
+
+    def factors(self) -> Factors | None:
+        """What is known of all pictures, by number; classes are one factor. None if nothing is."""
+        classes = self.classes()
+        return None if classes is None else of_classes(classes)
 
     def prepare(self) -> None:
         """Make sure that everything is there, by download if permitted. Raises UserMistake."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.data.cache import say
+from genbench.data.classes import Classes, named
 from genbench.data.contract import Split
 from genbench.data.source import Source, signatures
 from genbench.data.splits import SplitIndices, official, set_aside
@@ -65,6 +66,12 @@ class Digits(Source):
     def label(self, number: int) -> str:
         """Its number in scikit-learn's order."""
         return f"digit {number}"
+
+    def classes(self) -> Classes:
+        """The ten digits."""
+        from sklearn.datasets import load_digits
+
+        return named(load_digits().target)
 
 
 class Arrays(Source):
@@ -195,8 +202,16 @@ class Idx(Arrays):
         train, test = (self._read(self._path(name)) for name in self.files())
         return [train], [test]
 
+    def classes(self) -> Classes | None:
+        """The classes of the label files beside the pictures; None if they are not there."""
+        paths = [self._path(f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
+        if not all(path.is_file() for path in paths):
+            return None
+        labels = [np.frombuffer(_unpacked(path), np.uint8, offset=8) for path in paths]
+        return named(np.concatenate(labels))
+
     def _read(self, path: Path) -> Pixels:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = _unpacked(path)
         magic, count, height, width = struct.unpack(">4i", content[:16].ljust(16, b"\0"))
         whole = f"{16 + count * height * width:,}" if magic == 2051 else "an idx header"
         if magic != 2051 or len(content) != 16 + count * height * width:
@@ -323,6 +338,10 @@ class Stl10(Arrays):
     def fetch(self) -> None:
         """Download by torchvision."""
         _download(self, "STL10", split="train")
+
+
+def _unpacked(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 def _torchvision(name: str) -> Any:

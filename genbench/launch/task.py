@@ -281,6 +281,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(config, dict)
     plain = renamed({str(key): value for key, value in config.items()})
     _with_float_betas(plain)
+    if "_target_" not in (plain.get("evaluation") or {}):
+        plain["evaluation"] = {}  # none: what a dataset adds to a protocol is no protocol
     return with_versions(plain, versions(plain))
 
 

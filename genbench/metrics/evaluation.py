@@ -30,6 +30,7 @@ from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.reconstruction import Reconstruction, ReconstructionRequest
 from genbench.metrics.sampling import GeneratedSet
 from genbench.metrics.stopwatch import Stopwatch
+from genbench.metrics.truth import TruthMetric, TruthRequest, true_scores
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.ranges import whole
@@ -48,7 +49,7 @@ class Evaluation:
     `cache`. For `num_samples`, `seed` and `pixels` see GeneratedSet.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
     is shared by `devices` processes, with the same scores; reconstructions and likelihoods are left to
-    the first one. A metric that is None is left out. `watch` says how this process spent its time.
+    the first one, as are the scores of `truth`, on worlds of which more is known. A metric that is None is left out. `watch` says how this process spent its time.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Evaluation:
         split: str = "test",
         pixels: str = "mean",
         reconstruction: Reconstruction | None = None,
+        truth: Mapping[str, TruthMetric | None] | None = None,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -82,6 +84,7 @@ class Evaluation:
         self.extractor, self.reconstruction = extractor, reconstruction
         self.metrics = {name: one for name, one in metrics.items() if one is not None}
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
+        self.truth = {name: one for name, one in (truth or {}).items() if one is not None}
         self.folder = Path(cache).expanduser()
         self.cache = FeatureCache(self.folder / "features", extractor)
         self.devices = devices
@@ -105,6 +108,8 @@ class Evaluation:
                 )
         if self.reconstruction is not None:
             self.reconstruction.prepare(data, self.folder / "extractors")
+        for one in self.truth.values():
+            one.prepare(data)
         _check_extractor(self.extractor, data, trained)
 
     def __call__(
@@ -142,7 +147,9 @@ class Evaluation:
             scores = self._scores(sets, cards, device)
             if averaging is not None:
                 scores = [score for score in scores if "fake" in score.card]
-            else:
+            asked = TruthRequest(model, data, self.split, self.generated, store, averaging)
+            scores += true_scores(self.truth.values(), asked)
+            if averaging is None:
                 if self.reconstruction is not None:
                     heldout = sets["heldout"], cards["heldout"]
                     scores += self.reconstruction(

@@ -1,18 +1,21 @@
-"""Known answers made of real images: as they are, blurred, and with kinds of them missing.
+"""Known answers made of real images: as they are, blurred, with kinds missing, with kinds invented.
 
 Nothing is trained. They calibrate the reader of a table: what a score says of a model whose fault is
 known.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from genbench.data.contract import ImageData, Split
+from genbench.data.factors import Factors, matching
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel, Move, Player
+from genbench.ranges import number
 
 SIDE = 8  # of the images in which kinds are looked for
 ROUNDS = 25  # of k-means, which has settled by then
@@ -48,19 +51,28 @@ class Replay(GenerativeModel):
     """The images of a split, as they are.
 
     Of `train` it is the perfect copy that has learned nothing; of `validation` it is what no model
-    can beat: new images of the very distribution.
+    can beat: new images of the very distribution. `without` leaves out the images that have one of
+    these combinations of factors, as in ["shape:square"].
     """
 
     latent_dim = 1
 
-    def __init__(self, split: Split = "train") -> None:
+    def __init__(self, split: Split = "train", without: str | Sequence[str] = ()) -> None:
         super().__init__()
-        self.split = _known(split)
+        self.split, self.without = _known(split), without
         self.album: Album | None = None
 
     def observe(self, data: ImageData) -> None:
-        """Keep the images at hand."""
-        self.album = Album(data, self.split)
+        """Keep the images at hand. Raises UserMistake for factors that the data do not have."""
+        chosen = None
+        if self.without:
+            stays = ~matching(
+                _factors(data, self.split, "model.without"), self.without, "model.without"
+            )
+            if not stays.any():
+                raise UserMistake(f"model.without={self.without} leaves no {self.split} images")
+            chosen = torch.from_numpy(stays.nonzero()[0])
+        self.album = Album(data, self.split, chosen)
 
     def players(self) -> dict[str, Player]:
         """Nobody moves."""
@@ -166,6 +178,57 @@ class ModeDrop(GenerativeModel):
         return _opened(self.album).images(z)
 
 
+class Invent(GenerativeModel):
+    """Real test images of combinations of factors that training goes without, and training images.
+
+    The former are a `share` of all. Every image is real; the combinations are what no copy has.
+    """
+
+    latent_dim = 2
+
+    def __init__(self, share: float = 0.5) -> None:
+        super().__init__()
+        number("model.share", share, 0, 1)
+        self.share = share
+        self.known: Album | None = None
+        self.unseen: Album | None = None
+
+    def observe(self, data: ImageData) -> None:
+        """Find the test images whose combination never occurs in training. Raises UserMistake."""
+        train, test = (_factors(data, split, "model=invent") for split in ("train", "test"))
+        new = ~np.isin(test.combinations(), train.combinations())
+        if not new.any():
+            raise UserMistake(
+                f"model=invent: every combination of {data.name} occurs in training: hold some out, as in "
+                f"dataset.holdout=[{test.names[0]}:{test.values[0][0]}]"
+            )
+        self.known = Album(data, "train")
+        self.unseen = Album(data, "test", torch.from_numpy(new.nonzero()[0]))
+
+    def players(self) -> dict[str, Player]:
+        """Nobody moves."""
+        return {}
+
+    def step(self, images: Tensor) -> Iterator[Move]:
+        """No moves: it learns nothing."""
+        yield from ()
+
+    def latents(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw places in a shuffled order, and which of the images are new: (n, 2)."""
+        new = torch.zeros(n)
+        new[: round(self.share * n)] = 1
+        new = new[torch.randperm(n, generator=generator)]
+        places = torch.empty(n, 1)
+        for album, which in ((self.known, new == 0), (self.unseen, new == 1)):
+            places[which] = _opened(album).latents(int(which.sum()), generator)
+        return torch.cat([places, new[:, None]], 1)
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Show the images at these places."""
+        known, unseen = (_opened(album).images(z) for album in (self.known, self.unseen))
+        return known.where(z[:, 1, None, None, None] == 0, unseen)
+
+
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Blur (N, C, H, W) by a Gaussian of `sigma` pixels, the border's pixels going on outside."""
     radius = max(1, round(4 * sigma))
@@ -200,6 +263,16 @@ def _known(split: Split) -> Split:
     if split not in ("train", "validation", "test"):
         raise UserMistake(f"model.split={split!r} is not one of train, validation, test")
     return split
+
+
+def _factors(data: ImageData, split: Split, setting: str) -> Factors:
+    factors = data.factors(split)
+    if factors is None:
+        raise UserMistake(
+            f"{setting}: nothing is known of the factors of {data.name}: choose dataset=shapes or "
+            "stacked-digits"
+        )
+    return factors
 
 
 def _opened(album: Album | None) -> Album:

@@ -14,7 +14,6 @@ same machine. Other processors round differently and make another file, whose sc
 their own: publish the file with the scores.
 """
 
-import gzip
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,9 +153,9 @@ def _initialise(network: nn.Module, draw: np.random.RandomState) -> None:
 
 
 # --- data -------------------------------------------------------------------------------------
-def label(dataset: str, data: Any) -> dict[Split, Labelled]:
+def label(data: Any) -> dict[Split, Labelled]:
     """The training and the test split with their classes. Raises UserMistake if none are known."""
-    labels = _labels(dataset, data)
+    labels = _labels(data)
     splits: tuple[Split, ...] = ("train", "test")
     return {
         split: Labelled(
@@ -168,45 +167,17 @@ def label(dataset: str, data: Any) -> dict[Split, Labelled]:
     }
 
 
-def _labels(dataset: str, data: Any) -> Labels:
+def _labels(data: Any) -> Labels:
     """Classes of all pictures, by their number in the source. Raises UserMistake."""
-    if dataset == "digits":
-        from sklearn.datasets import load_digits
-
-        targets: Labels = load_digits().target.astype(np.int64)
-        return targets
-    found = _labels_of_folders(data) if dataset == "image-folder" else _labels_of_files(data)
-    if found is None or len(np.unique(found)) < 2:
+    found = data.source.classes()
+    if found is None or len(found.names) < 2:
         raise UserMistake(
             f"no classes are known for dataset {data.name}: a classifier can be trained on digits, on "
             "mnist, fashion-mnist and kmnist with their label files beside the images, and on an "
             "image-folder whose pictures lie in one subfolder for each class"
         )
-    return found
-
-
-def _labels_of_folders(data: Any) -> Labels | None:
-    """Classes by the folder that contains a picture, or by dataset.json; None if there are none."""
-    classes = data.source.classes()
-    return None if classes is None else classes.labels
-
-
-def _labels_of_files(data: Any) -> Labels | None:
-    """Classes from the label files of MNIST and its likes; None if there are none."""
-    folder: Path | None = getattr(data.source, "folder", None)
-    files = [folder / f"{part}-labels-idx1-ubyte" for part in ("train", "t10k")] if folder else []
-    if not files or not all(path.is_file() or _zipped(path).is_file() for path in files):
-        return None
-    return np.concatenate([_read_idx(path) for path in files])
-
-
-def _zipped(path: Path) -> Path:
-    return path.with_name(f"{path.name}.gz")
-
-
-def _read_idx(path: Path) -> Labels:
-    content = path.read_bytes() if path.is_file() else gzip.decompress(_zipped(path).read_bytes())
-    return np.frombuffer(content, np.uint8, offset=8).astype(np.int64)
+    labels: Labels = found.labels
+    return labels
 
 
 # --- the card ---------------------------------------------------------------------------------
@@ -316,17 +287,14 @@ class Training(NamedTuple):
         return network.eval(), convnet_training.recipe(epochs, flip, self.seed, half)
 
 
-def write(
-    name: str | None, dataset: str, data: Any, folder: Path, training: Training | None = None
-) -> Path:
+def write(name: str | None, data: Any, folder: Path, training: Training | None = None) -> Path:
     """Train a classifier on `data`, save it and its card in `folder`; returns the weights' path.
 
-    `dataset` is the config's name, by which the classes are found. Without a `name` the sha256 of the
-    weights gives one.
+    Without a `name` the sha256 of the weights gives one.
     """
     training = training or Training()
     device = training.device_for()  # checked before the data is read
-    splits = label(dataset, data)
+    splits = label(data)
     classes = 1 + max(int(part.labels.max()) for part in splits.values())
     network, recipe = training.fit(data, splits["train"], classes)
     content = save(_stored(network, training.architecture))

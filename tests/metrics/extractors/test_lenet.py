@@ -25,7 +25,7 @@ def images_of(dataset, cache):
     data, _ = extractor_module.compose_data(
         dataset, [f"paths.data={DATA.absolute()}", f"paths.cache={cache}"]
     )
-    return data, training.label(dataset, data)
+    return data, training.label(data)
 
 
 def by_cost(name):

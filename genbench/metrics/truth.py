@@ -1,0 +1,89 @@
+"""Scores against what is known of a world: what such a score gets, and what it promises.
+
+They look at generated images with a classifier of their own, whatever extractor the run has.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from genbench.data.contract import ImageData, Split
+from genbench.metrics.contract import Estimate, Extractor, Features, Quantity
+from genbench.metrics.feature_cache import FeatureCache
+from genbench.metrics.feature_scores import NONFINITE, score_of
+from genbench.metrics.feature_store import FeatureStore
+from genbench.metrics.feature_workers import ALONE
+from genbench.metrics.sampling import GeneratedSet
+from genbench.models.contract import GenerativeModel
+from genbench.runs.score import Score
+
+LOST = Estimate(None, status=NONFINITE)  # a generated image is NaN or infinite
+
+
+@dataclass(frozen=True)
+class TruthRequest:
+    """What is to be scored: a model, its `generated` images, and the held-out `split`.
+
+    `store` is that of the run's extractor: its device, its batches and its stopwatch are shared.
+    `averaging` is the card of averaged weights.
+    """
+
+    model: GenerativeModel
+    data: ImageData
+    split: Split
+    generated: GeneratedSet
+    store: FeatureStore
+    averaging: Mapping[str, Any] | None
+
+    def store_of(self, reader: Extractor) -> FeatureStore:
+        """Reads images by another network, in this process alone."""
+        store = self.store
+        return FeatureStore(
+            reader,
+            FeatureCache(store.cache.folder, reader),
+            ALONE,
+            batch_size=store.batch_size,
+            device=store.device,
+            watch=store.watch,
+        )
+
+    def read(
+        self, reader: Extractor, num_samples: int | None
+    ) -> tuple[Features | None, Mapping[str, Any]]:
+        """What `reader` makes of generated images, None if one is NaN; and their card."""
+        images = self.generated
+        if num_samples is not None:
+            images = replace(images, num_samples=num_samples)
+        found, _ = images.features(self.model, self.data, self.store_of(reader))
+        return found, images.card(self.model, self.data, self.averaging)
+
+
+class TruthMetric(ABC):
+    """Scores of a model on a world, whose `data.factors` says what is true."""
+
+    of_samples: ClassVar[bool]  # False: of the encoder, which averaged weights lack
+
+    @abstractmethod
+    def prepare(self, data: ImageData) -> None:
+        """Check that these images can be scored. Raises UserMistake."""
+
+    @abstractmethod
+    def __call__(self, request: TruthRequest) -> list[Score]:
+        """Score the model; an empty list if it lacks what the scores are of."""
+
+
+def true_scores(metrics: Iterable[TruthMetric], request: TruthRequest) -> list[Score]:
+    """Scores of all metrics; of averaged weights those alone that depend on samples."""
+    if request.averaging is None:
+        return [score for metric in metrics for score in metric(request)]
+    found = [score for metric in metrics if metric.of_samples for score in metric(request)]
+    return [score for score in found if "fake" in score.card]
+
+
+def truth_score(
+    quantity: Quantity, suffix: str, estimate: Estimate, card: Mapping[str, Any]
+) -> Score:
+    """A score with its quantity in the card; `suffix` is the reader's name, or empty."""
+    name = f"{quantity.name}_{suffix}" if suffix else quantity.name
+    return score_of(name, quantity, estimate, {"quantity": quantity.name, **card})
