@@ -19,12 +19,16 @@ from genbench.data.contract import ImageData
 from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
+from genbench.metrics.under_priors import fits, scores_under
+from genbench.priors.contract import Prior
+from genbench.priors.fitting import check_priors
 from genbench.runs.config import read_config
 from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import SPENT, read_history
 from genbench.runs.method import fingerprint, method
+from genbench.runs.priors import prior_label, prior_of
 from genbench.runs.result import FILENAME, Result, write_result
 from genbench.runs.score import Score
 from genbench.runs.versions import versions, with_versions
@@ -34,7 +38,7 @@ from genbench.training.callbacks.selection import Selection
 from genbench.training.checks import check_optimizers, check_penalty, check_sizes
 from genbench.training.endings import explain, ignore_signals, record_failure, stoppable
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
-from genbench.training.pictures import save_curves
+from genbench.training.pictures import draw_grids, save_curves
 from genbench.training.trainer import Brief, Engine
 from genbench.training.workload import forward_multiply_adds, measure
 
@@ -60,6 +64,9 @@ def run(
     config, engine, evaluation = made.config, made.engine, made.evaluation
     if heartbeat:
         announce(config, engine, evaluation)
+        if made.priors:
+            kinds = ", ".join(dict.fromkeys(prior.kind for prior in made.priors))
+            say(f"  scored under N(0, I) and {kinds}; pictures while training are of N(0, I)")
     accumulate = config["trainer"].get("accumulate", 1)
     with training_memory(engine.brief.budget.batch_size, accumulate):
         engine.fit(resume)
@@ -67,7 +74,7 @@ def run(
         torch.distributed.destroy_process_group()
     if not heartbeat:
         return
-    scores = score(evaluation, engine, made.averaging, made.selection)
+    scores = score(evaluation, engine, made)
     ignore_signals()
     result = record(directory, recorded(config, engine), engine, evaluation, scores)
     write(directory, result, engine, sinks)
@@ -82,6 +89,7 @@ class Prepared(NamedTuple):
     evaluation: Evaluation | None
     averaging: Averaging | None
     selection: Selection | None
+    priors: Sequence[Prior] = ()
 
 
 def prepare(
@@ -102,6 +110,8 @@ def prepare(
         check_penalty(model)
         check_sizes(model, data)
     check_optimizers(model)
+    priors = loading.build_priors(config.get("prior"))  # older configs lack the key
+    check_priors(priors, model, data)
     work = measure(model, data)
     evaluation = protocol(cfg, data)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
@@ -126,7 +136,7 @@ def prepare(
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
     check_extracting(evaluation.devices if evaluation else 1, engine.device)
-    return Prepared(config, engine, evaluation, averaging, selection)
+    return Prepared(config, engine, evaluation, averaging, selection, priors)
 
 
 def protocol(cfg: DictConfig, data: ImageData) -> Evaluation | None:
@@ -159,30 +169,32 @@ def taken(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
     return {**config, "trainer": {**config["trainer"], "precision": precision}}
 
 
-def score(
-    evaluation: Evaluation | None,
-    engine: Engine,
-    averaging: Averaging | None,
-    selection: Selection | None,
-) -> list[Score]:
+def score(evaluation: Evaluation | None, engine: Engine, made: Prepared) -> list[Score]:
     """Scores of the final weights, of their average, and of the best ones, where there are such.
 
-    None with evaluation=none.
+    Each with latents drawn as in training, then under every prior. None with evaluation=none.
     """
     if evaluation is None:
         return []
-    brief, device = engine.brief, engine.device
-    model, data = brief.model.to(device), brief.data
-    final = evaluation(model, data, device, brief.directory)
+    brief, device, selection = engine.brief, engine.device, made.selection
+    model, data, run = brief.model.to(device), brief.data, brief.directory
+    fitted = fits(evaluation, made.priors, model, data, run)
+    draw_grids(fitted, model, data, run)
+    final = evaluation(model, data, device, run)
+    final += scores_under(evaluation, fitted, model, data, run)
     scores = [*final]
-    if averaging and engine.steps:
-        with averaging.applied(model):
-            scores += evaluation(model, data, device, brief.directory, averaging.card())
+    if made.averaging and engine.steps:
+        with made.averaging.applied(model):
+            card = made.averaging.card()
+            scores += evaluation(model, data, device, run, card)
+            scores += scores_under(evaluation, fitted, model, data, run, card)
     if selection and selection.path.exists():
         best = final
         if not loading.has_weights(model, selection.path):
             loading.load_weights(model, selection.path)
             best = evaluation(model, data, device)  # no directory: not the final weights
+            fitted = fits(evaluation, made.priors, model, data, run)
+            best += scores_under(evaluation, fitted, model, data, None)
         scores += [replace(one, checkpoint="best") for one in best if _OF_WEIGHTS & one.card.keys()]
     return scores
 
@@ -279,8 +291,9 @@ def report(result: Result, directory: Path) -> None:
     """Print the scores."""
     for score in result.scores:
         value = score.status if score.value is None else f"{score.value:.4g}"
-        weights = score.card.get("fake", {}).get("weights", "raw")
+        weights, prior = score.card.get("fake", {}).get("weights", "raw"), prior_of(score)
         marks = [mark for mark in (weights, score.checkpoint) if mark not in ("raw", "final")]
+        marks += [prior_label(prior)] if prior else []
         name = f"{score.name} ({', '.join(marks)})" if marks else score.name
         say(f"  {name:<42} {value} {score.unit}".rstrip())
     if not result.config["evaluation"]:

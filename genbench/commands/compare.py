@@ -14,7 +14,8 @@ from genbench.comparison.budgets import At, parse_at, results_at
 from genbench.comparison.costs import cost_table
 from genbench.comparison.layouts import by_dataset, folded, with_counts
 from genbench.comparison.per_run import wide_table
-from genbench.comparison.rows import make_rows
+from genbench.comparison.priors import by_prior
+from genbench.comparison.rows import as_trained, make_rows
 from genbench.comparison.table import arenas, table_of
 from genbench.comparison.tables import FORMATS, Table, render
 from genbench.comparison.verdicts import versus_tables
@@ -70,7 +71,10 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--rows", choices=("model",), default="model", help="what is in a row")
     result.add_argument(
-        "--columns", choices=("score", "dataset"), default="score", help="what is in a column"
+        "--columns",
+        choices=("score", "dataset", "prior"),
+        default="score",
+        help="what is in a column; prior: a table per score, the priors of a training side by side",
     )
     result.add_argument("--format", choices=FORMATS, help="default: table")
     result.add_argument("--out", type=Path, help="write to this file instead of the terminal")
@@ -135,6 +139,12 @@ def _tables(
     tables = [table_of(arena, options.pareto, notes) for arena in found]
     if options.columns == "dataset":
         tables = by_dataset(tables)
+    elif options.columns == "prior":
+        tables = [
+            part
+            for arena, table in zip(found, tables, strict=True)
+            for part in by_prior(arena.rows, table)
+        ]
     costs = [cost_table(a.rows, f"{a.dataset}: cost") for a in found] if options.cost else []
     added = versus_tables(found, options.versus) if options.versus else []
     # one kind of table is what a csv file can hold
@@ -149,7 +159,7 @@ def _only_table(options: argparse.Namespace, option: str) -> None:
         "--versus": options.versus,
         "--cost": options.cost,
         "--pareto": options.pareto,
-        "--columns dataset": options.columns == "dataset",
+        f"--columns {options.columns}": options.columns != "score",
     }
     for other, is_given in given.items():
         if is_given:
@@ -168,7 +178,7 @@ def _draw(results: Sequence[Result], where: Mapping[str, Path], path: Path) -> N
     """Draw the sample grids of the first run of every trained row into the PNG `path`."""
     from genbench.comparison.contact_sheet import contact_sheet
 
-    rows = [row for row in make_rows(results) if row.runs and not row.untrained]
+    rows = [row for row in as_trained(make_rows(results)) if row.runs and not row.untrained]
     runs = [(f"{row.label} on {row.dataset}", where[row.runs[0].run_id]) for row in rows]
     if not runs:
         raise UserMistake(

@@ -15,6 +15,9 @@ from genbench.launch.task import resolve
 from genbench.runs import trust
 from genbench.runs.directory import find_run
 from genbench.runs.paths import default_outputs
+from genbench.runs.priors import ALONE
+
+GROUPS = ("evaluation", "extractor", "prior")  # what a run may be scored with again
 
 USAGE = """\
 usage: genbench evaluate RUN ... [key=value ...] [--device cpu|cuda] [--trust]
@@ -26,7 +29,8 @@ Scores are computed on a GPU if there is one, or where --device says.
 --trust lets a run from elsewhere name code that is not genbench's; it is then remembered.
 
   genbench evaluate latest evaluation.num_samples=5000
-  genbench evaluate 20260101 20260102 evaluation=full"""
+  genbench evaluate 20260101 20260102 evaluation=full
+  genbench evaluate latest prior=mixture    samples from a prior fitted to these weights, and these alone"""
 
 
 def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
@@ -78,10 +82,10 @@ def _device(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The run's `evaluation` and `extractor` blocks with `overrides` applied.
+    """The run's `evaluation`, `extractor` and `prior` blocks with `overrides` applied.
 
-    A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run. UserMistake
-    for overrides of other groups. A run without an evaluation gets the default one.
+    A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run; a chosen prior
+    alone is scored. UserMistake for overrides of other groups. A run without an evaluation gets the default one.
     """
     for override in overrides:
         _check(override)
@@ -89,23 +93,26 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     if not run.get("evaluation"):
         chosen.add("evaluation")
     choices = [f"{k}={v}" for k, v in run["choices"].items() if v is not None and k not in chosen]
+    if run.get("prior") and "prior" not in chosen:
+        choices.append(f"prior=[{','.join(run['prior'])}]")
     cfg = compose_checked([*choices, *overrides], blamed=overrides)
     OmegaConf.set_struct(cfg, False)
     for name, block in run.items():
-        if name not in ("evaluation", "extractor", "paths"):
+        if name not in (*GROUPS, "paths"):
             cfg[name] = block
-    for group in ("evaluation", "extractor"):
+    for group in GROUPS:
         if group not in chosen and group in run:
             cfg[group] = _kept(cfg, group, run[group], chosen)
     config = resolve(cfg)
-    return {name: config[name] for name in ("evaluation", "extractor")}
+    alone = {ALONE: True} if "prior" in chosen and config["prior"] else {}
+    return {name: config[name] for name in GROUPS if name != "prior" or config[name]} | alone
 
 
 def _check(override: str) -> None:
     """UserMistake for an override that no evaluation takes."""
-    if override.split("=")[0].split(".")[0] not in ("evaluation", "extractor", "paths"):
+    if override.split("=")[0].split(".")[0] not in (*GROUPS, "paths"):
         raise UserMistake(
-            f"{override} belongs to training: evaluate takes evaluation, extractor and paths"
+            f"{override} belongs to training: evaluate takes {', '.join(GROUPS)} and paths"
         )
     if override == "evaluation=none":
         raise UserMistake(

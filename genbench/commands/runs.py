@@ -17,6 +17,7 @@ from genbench.commands.arguments import outputs_argument, runs_arguments
 from genbench.comparison.tables import Cell, Column, Table, number, render
 from genbench.errors import DONE, FAILED, UserMistake
 from genbench.runs.files import explain_os_error
+from genbench.runs.priors import prior_of, score_address
 from genbench.runs.records import Record, read_records
 from genbench.runs.result import write_tags
 from genbench.runs.score import ORDER, Score
@@ -113,15 +114,19 @@ def _by_name(scores: Sequence[Score]) -> dict[str, float | None]:
     own: dict[str, str] = {}
     values: dict[str, float | None] = {}
     for score in scores:
-        name = f"{score.checkpoint}/{score.name}"
+        name = score_address(score)
         same = own.setdefault(name, score.protocol) == score.protocol
         values[name if same else f"{name} [{score.protocol}]"] = score.value
     return values
 
 
 def _main_score(scores: Sequence[Score]) -> Score | None:
-    """The score that is shown in the table: the first one in the order of ORDER, of the test if any."""
+    """The score that is shown in the table: the first one in the order of ORDER, of the test if any.
+
+    Of samples from the prior of training, where there are such.
+    """
     known = [s for s in scores if s.value is not None and s.quantity in ORDER]
+    known = [s for s in known if prior_of(s) is None] or known
     return min(known, key=lambda s: (s.split != "test", ORDER.index(s.quantity)), default=None)
 
 

@@ -12,6 +12,7 @@ from genbench.comparison.settings import images_text
 from genbench.comparison.tables import number
 from genbench.errors import DONE
 from genbench.runs.directory import find_run
+from genbench.runs.priors import prior_label, prior_of
 from genbench.runs.result import Result, read_result
 from genbench.runs.score import ORDER, Score, interval_notes
 from genbench.runs.status import Status, read_status
@@ -172,7 +173,7 @@ def _scores(scores: Sequence[Score], cards: bool) -> list[str]:
             interval = f" [{number(score.low, 4)}, {number(score.high, 4)}]"
         lines.append(
             f"  {score.name:<38} {value}{interval} {score.unit}".rstrip()
-            + f"   ({score.checkpoint}, protocol {score.protocol})"
+            + f"   ({', '.join([score.checkpoint, *_prior(score)])}, protocol {score.protocol})"
         )
         if cards:
             card = json.dumps(dict(score.card), indent=1, ensure_ascii=False)
@@ -180,6 +181,11 @@ def _scores(scores: Sequence[Score], cards: bool) -> list[str]:
     return [*lines, *(f"  {note}" for note in interval_notes(scores))] or ["  none yet"]
 
 
-def _position(score: Score) -> tuple[int, str]:
+def _prior(score: Score) -> list[str]:
+    prior = prior_of(score)
+    return [] if prior is None else [prior_label(prior)]
+
+
+def _position(score: Score) -> tuple[list[str], int, str]:
     name = score.quantity
-    return ORDER.index(name) if name in ORDER else len(ORDER), score.name
+    return _prior(score), ORDER.index(name) if name in ORDER else len(ORDER), score.name

@@ -16,6 +16,7 @@ from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
 from genbench.launch.wandb_access import check_access
 from genbench.runs.files import UNSENT, write_out
 from genbench.runs.history import SPENT, read_history
+from genbench.runs.priors import score_address
 from genbench.runs.records import read_records, some_runs
 from genbench.runs.result import Result
 
@@ -205,7 +206,7 @@ def build(
     def lines(names: Sequence[str]) -> list[Any]:
         return [reports.LinePlot(title=n, x="images", y=[n], smoothing_factor=0) for n in names]
 
-    scores = dict.fromkeys(f"{s.checkpoint}/{s.name}" for r in results for s in r.scores)
+    scores = dict.fromkeys(score_address(s) for r in results for s in r.scores)
     held_out = [name for name in columns if name.startswith("selection/")]
     sections = {
         "Scores": [reports.BarPlot(title=name, metrics=[name]) for name in scores],

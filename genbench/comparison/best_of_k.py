@@ -11,7 +11,7 @@ from math import comb
 from statistics import mean
 
 from genbench.comparison.columns import ScoreColumn, bare, exact_name, find_column
-from genbench.comparison.rows import Row
+from genbench.comparison.rows import Row, as_trained
 from genbench.comparison.table import Arena
 from genbench.comparison.tables import Cell, Column, Table, number
 from genbench.comparison.winners import equal_budgets
@@ -106,7 +106,7 @@ def _table(arena: Arena, k: int, by: str | None) -> Table:
 
 def _trials(rows: Sequence[Row], chooser: ScoreColumn) -> list[Trials]:
     by_model: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in as_trained(rows):
         if not row.untrained:
             by_model.setdefault(row.model, []).append(row)
     found = []

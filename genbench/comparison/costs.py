@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from genbench.comparison.rows import Row
+from genbench.comparison.rows import Row, as_trained
 from genbench.comparison.settings import images_text
 from genbench.comparison.tables import Cell, Column, Table, number
 from genbench.runs.result import Result
@@ -23,6 +23,13 @@ _HEADS = (
     Column("sample", "images/s in sampling"),
     Column("memory", "peak memory, MiB"),
 )
+_PRIOR_HEADS = (
+    Column("prior_parameters", "parameters of the prior"),
+    Column("prior_seconds", "its fit, s"),
+)
+_PRIOR_NOTE = (
+    "rows of several priors are of the same trainings: what was trained is counted once in each"
+)
 _COUNTS = ("images", "decoder_rows", "real_images", "multiply_adds")
 _NOTES = (
     "decoder rows: latents decoded in training, each time; real images: training images consumed; "
@@ -39,12 +46,16 @@ SPENT_NOTE = (
 def cost_table(rows: Sequence[Row], title: str = "cost") -> Table:
     """A line for each method that was trained; blank is what its runs did not count."""
     trained = [row for row in rows if row.runs and not row.untrained]
-    return Table(title, _HEADS, [_line(row) for row in trained], _NOTES)
+    lines = [_line(row) for row in trained]
+    if not any(row.prior for row in trained):
+        return Table(title, _HEADS, lines, _NOTES)
+    full = [[*line, *_of_prior(row)] for line, row in zip(lines, trained, strict=True)]
+    return Table(title, [*_HEADS, *_PRIOR_HEADS], full, [*_NOTES, _PRIOR_NOTE])
 
 
 def seconds_table(rows: Sequence[Row], title: str = "seconds") -> Table | None:
     """How each method's seconds were spent, means over seeds; None if no run has noted it."""
-    trained = [row for row in rows if any(spent_on_scores(run) for run in row.runs)]
+    trained = [row for row in as_trained(rows) if any(spent_on_scores(run) for run in row.runs)]
     if not trained:
         return None
     parts = dict.fromkeys(
@@ -87,6 +98,18 @@ def _line(row: Row) -> list[Cell]:
         *(Cell("" if n is None else images_text(round(n)), {"value": n}) for n in counts),
         *(Cell(number(value, 3), {"value": value}) for value in rest),
     ]
+
+
+def _of_prior(row: Row) -> list[Cell]:
+    """Parameters and seconds of the prior's fit, means over seeds; blank for the prior of training."""
+    cells = []
+    for column in _PRIOR_HEADS:
+        keys = (
+            [key for key in row.examples if key[:2] == (column.key, "final")] if row.prior else []
+        )
+        values = [value for key in keys for value in row.values(key).values()]
+        cells.append(Cell(number(mean(values), 3), {"value": mean(values)}) if values else Cell())
+    return cells
 
 
 def _mean(runs: Iterable[Mapping[str, Any]], key: str) -> float | None:

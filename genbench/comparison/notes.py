@@ -8,7 +8,8 @@ from typing import Any
 
 from genbench.comparison.columns import ScoreColumn, bare, card_differences
 from genbench.comparison.family import null_copy_rate
-from genbench.comparison.rows import Row, ScoreKey, score_key
+from genbench.comparison.priors import notes_on_priors
+from genbench.comparison.rows import Row, ScoreKey, as_trained, score_key
 from genbench.comparison.searched import notes_on_search
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
 from genbench.comparison.tables import number
@@ -42,7 +43,8 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
             "validation: scored on the validation split, with latents of its own, to choose settings; "
             "what is chosen so is reported by its test scores"
         )
-    notes += notes_on_search(rows)
+    notes += notes_on_priors(rows)
+    notes += notes_on_search(as_trained(rows))
     notes += [f"{row.label}: {words}" for row in rows if (words := _copies(row))]
     notes += [f"{row.label}: {words}" for row in rows for words in _worse_than_best(row)]
     repeated = sum(row.repeated for row in rows)
@@ -50,7 +52,8 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         runs = "1 earlier run" if repeated == 1 else f"{repeated} earlier runs"
         notes.append(f"not counted: {runs} of the same seed and method")
     for row in rows:
-        notes += [f"{row.label}, seed {r.seed}: {w}" for r in row.runs for w in r.warnings]
+        warned = [] if row.prior else row.runs  # once for each training
+        notes += [f"{row.label}, seed {r.seed}: {w}" for r in warned for w in r.warnings]
         notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
 
@@ -124,7 +127,7 @@ def _missing(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[str]:
 
 
 def _missing_by_seed(row: Row, columns: Sequence[ScoreColumn]) -> Iterable[tuple[int, str]]:
-    for run in row.unfinished:
+    for run in [] if row.prior else row.unfinished:
         reason = f": {' '.join(run.reason.split())}" if run.reason else ""
         yield run.seed, f"{run.status}{reason}"
     for column in columns:

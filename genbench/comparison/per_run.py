@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from genbench.comparison.rows import score_key
 from genbench.comparison.settings import flatten
 from genbench.comparison.tables import Cell, Column, Table
+from genbench.runs.priors import prior_of, slug
 from genbench.runs.result import Result
 from genbench.runs.score import Score
 
@@ -17,8 +17,8 @@ _FIRST = ("run", "model", "dataset", "seed", "study", "tags", "status", "reason"
 def wide_table(results: Iterable[Result]) -> Table:
     """Every run, failed and repeated ones too: what it is, scores, cost, budget, then its settings.
 
-    A score's column is its name, `name@best` for other weights than the final ones, and `name [card]`
-    where cards differ; a second column `... status` is there where a value is missing or doubtful.
+    A score's column is its name, `name@best` for other weights than the final ones, `name@mixture` for
+    samples of another prior, and `name [card]` where cards differ; a second column `... status` is there where a value is missing or doubtful.
     Settings are `config.<key>`, lists in JSON.
     """
     runs = sorted(results, key=lambda run: run.run_id)
@@ -67,14 +67,24 @@ def _line(run: Result, crowded: set[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _name(score: Score, crowded: set[tuple[str, str]]) -> str:
-    name = score.name if score.checkpoint == "final" else f"{score.name}@{score.checkpoint}"
-    is_crowded = (score.name, score.checkpoint) in crowded
+    name = _plain_name(score)
+    is_crowded = (name, score.checkpoint) in crowded
     return f"{name} [{score.protocol}]" if is_crowded else name
+
+
+def _plain_name(score: Score) -> str:
+    prior = prior_of(score)
+    name = score.name if score.checkpoint == "final" else f"{score.name}@{score.checkpoint}"
+    return f"{name}@{slug(prior)}" if prior else name
 
 
 def _under_several_protocols(runs: Iterable[Result]) -> set[tuple[str, str]]:
     """Names and checkpoints of scores whose cards are not all the same."""
-    keys = {score_key(score) for run in runs for score in run.scores}
+    keys = {
+        (_plain_name(score), score.checkpoint, score.protocol)
+        for run in runs
+        for score in run.scores
+    }
     counts = Counter(key[:2] for key in keys)
     return {name for name, count in counts.items() if count > 1}
 

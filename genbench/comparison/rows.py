@@ -1,12 +1,17 @@
-"""Rows: the runs of one method on one dataset, seeds together; the names of the rows."""
+"""Rows: the runs of one method on one dataset, seeds together; the names of the rows.
+
+A method has a row more for each prior that its samples were scored under: one training, several rows.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from genbench.comparison.settings import differences, settings_of
 from genbench.runs.method import method
+from genbench.runs.priors import as_in_training, prior_labels, prior_of
 from genbench.runs.result import Result
 from genbench.runs.score import Score, digest
 from genbench.runs.status import PRUNED
@@ -17,7 +22,11 @@ MethodKey = tuple[str, str, str, str]  # dataset, model, method without precisio
 
 @dataclass
 class Row:
-    """The runs of one method on one dataset. `runs` is complete from the start."""
+    """The runs of one method on one dataset. `runs` is complete from the start.
+
+    `prior` names the prior of its samples, empty if that is the one of training; such a row has the
+    scores of these samples alone, and `training` is the label of the row that has the others.
+    """
 
     label: str
     dataset: str
@@ -25,6 +34,9 @@ class Row:
     runs: list[Result]  # finished, newest of each seed, by seed
     unfinished: list[Result] = field(default_factory=list)
     repeated: int = 0  # finished runs that a newer one of the same seed replaces
+    prior: str = ""
+    training: str = ""
+    defined: Mapping[str, Any] = field(default_factory=dict)  # what defines the prior, for its note
 
     @property
     def untrained(self) -> bool:
@@ -104,7 +116,58 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
         else:
             rows[home].unfinished += [r for r in runs if not _finished_later(r, rows[home])]
     _label(list(rows.values()))
-    return sorted(rows.values(), key=lambda row: (row.dataset, row.label))
+    parts = [part for row in rows.values() for part in _by_prior(row)]
+    return sorted(parts, key=lambda row: (row.dataset, row.label))
+
+
+def as_trained(rows: Iterable[Row]) -> list[Row]:
+    """The rows that have latents as in training: one for each method."""
+    return [row for row in rows if not row.prior]
+
+
+def groups(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one prior each, those of training first: what may be tested against each other."""
+    found: dict[str, list[Row]] = {"": []}
+    for row in rows:
+        found.setdefault(row.prior, []).append(row)
+    return [own for own in found.values() if own]
+
+
+def _by_prior(row: Row) -> list[Row]:
+    """A row with the scores of training's prior, then one for each other prior; names that tell apart."""
+    row.training = row.label
+    cards = {id(score.card): score for run in row.runs for score in run.scores}  # many share one
+    if all(prior_of(score) is None for score in cards.values()):
+        return [row]
+    priors: dict[str, Mapping[str, Any]] = {}
+    of_runs: list[dict[str, list[Score]]] = []
+    for run in row.runs:
+        by_prior: dict[str, list[Score]] = defaultdict(list)
+        for score in run.scores:
+            prior = prior_of(score)
+            key = "" if prior is None else digest(prior)
+            if prior is not None:
+                priors.setdefault(key, prior)
+                score = as_in_training(score)
+            by_prior[key].append(score)
+        of_runs.append(by_prior)
+    names = dict(zip(priors, prior_labels([*priors.values()]), strict=True))
+
+    def with_scores(key: str) -> list[Result]:
+        pairs = zip(row.runs, of_runs, strict=True)
+        return [
+            replace(run, scores=own.get(key, [])) for run, own in pairs if own.get(key) or not key
+        ]
+
+    found = [replace(row, runs=with_scores(""))]
+    for key, prior in priors.items():
+        name = names[key]
+        found.append(
+            replace(
+                row, label=f"{row.label}, {name}", runs=with_scores(key), repeated=0, prior=name, defined=prior
+            )
+        )  # fmt: skip
+    return found
 
 
 def _method_key(result: Result) -> MethodKey:

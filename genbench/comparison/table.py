@@ -14,7 +14,7 @@ from genbench.comparison.columns import (
 )
 from genbench.comparison.notes import notes_on
 from genbench.comparison.pareto import pareto_rows
-from genbench.comparison.rows import Row, make_rows
+from genbench.comparison.rows import Row, ScoreKey, as_trained, groups, make_rows
 from genbench.comparison.tables import Cell, Column, Table
 from genbench.comparison.winners import best_rows
 from genbench.runs.result import Result
@@ -71,7 +71,7 @@ def table_of(arena: Arena, pareto: Sequence[str] = (), notes: Sequence[str] = ()
     facts = facts_of(rows)
     equal = [fact for fact in facts if fact.note and fact.same]
     shown = [fact for fact in facts if fact not in equal and any(fact.values)]
-    best, marked = best_rows(rows, columns)
+    best, marked = _best(rows, columns)
     chosen, choice = pareto_rows(rows, columns, pareto) if pareto else ([], [])
     heads = [
         Column("model", "model", numeric=False),
@@ -83,18 +83,37 @@ def table_of(arena: Arena, pareto: Sequence[str] = (), notes: Sequence[str] = ()
     cells = [
         [
             Cell(row.label, {"label": row.label}),
-            *(score_cell(row, column, best.get(column.key) is row) for column in columns),
+            *(
+                score_cell(row, column, best.get((column.key, row.prior)) is row)
+                for column in columns
+            ),
             *(Cell(fact.texts[i], {"value": fact.values[i]}) for fact in shown),
             *([_pareto_cell(row in chosen)] if choice else []),
             count_cell(row),
         ]
         for i, row in enumerate(rows)
     ]
-    count = sum(len(row.runs) + len(row.unfinished) for row in rows)
+    count = sum(len(row.runs) + len(row.unfinished) for row in as_trained(rows))
     summary = "; ".join([f"{count} runs" if count > 1 else "1 run", *(fact.note for fact in equal)])
     return Table(
         arena.dataset, heads, cells, [summary, *notes, *marked, *choice, *notes_on(rows, columns)]
     )
+
+
+def _best(
+    rows: Sequence[Row], columns: Sequence[ScoreColumn]
+) -> tuple[dict[tuple[ScoreKey, str], Row], list[str]]:
+    """The best row of each column among those of one prior; notes say what the mark means."""
+    best: dict[tuple[ScoreKey, str], Row] = {}
+    notes: list[str] = []
+    for group in groups(rows):
+        prior = group[0].prior
+        if prior and len(group) < 2:  # nothing to be better than
+            continue
+        found, said = best_rows(group, columns)
+        best |= {(key, prior): row for key, row in found.items()}
+        notes += [f"{prior}: {note}" if prior else note for note in said]
+    return best, notes
 
 
 def _pareto_cell(inside: bool) -> Cell:

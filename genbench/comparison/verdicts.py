@@ -79,24 +79,30 @@ def find_versus(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def _labelled(row: Row, name: str) -> bool:
-    return name in (row.label, row.any_run().fingerprint)
+    return name == row.label or (name == row.any_run().fingerprint and not row.prior)
 
 
 def _of_model(row: Row, name: str) -> bool:
-    return row.model == name and not row.untrained
+    return row.model == name and not row.untrained and not row.prior
 
 
 def standings(
     rows: Sequence[Row], columns: Sequence[ScoreColumn], versus: Row, chosen_by_score: bool = False
 ) -> list[Standing]:
-    """Compare every other trained row of the dataset with `versus`, in the order of `rows`.
+    """Compare every other trained row of the dataset and of its prior with `versus`, in the order of `rows`.
 
     Holm over all these rows and the whole family of scores, whatever `columns` are shown. With
     `chosen_by_score`, `versus` was chosen because of its scores: then the family is all pairs of rows.
     """
-    others = [row for row in rows if row is not versus and row.runs and not row.untrained]
+    others = _others(rows, versus)
     by_pair = _tested([*others, versus], versus, chosen_by_score)
     return [_standing(row, columns, versus, by_pair) for row in others]
+
+
+def _others(rows: Sequence[Row], versus: Row) -> list[Row]:
+    """Trained rows of the same prior: those of another one are of the same trainings."""
+    alike = (row for row in rows if row is not versus and row.prior == versus.prior)
+    return [row for row in alike if row.runs and not row.untrained]
 
 
 def _tested(
@@ -266,7 +272,7 @@ def _table(arena: Arena, versus: Row) -> Table:
 
 def _correction(arena: Arena, versus: Row) -> str:
     """Say what p (Holm) is corrected over."""
-    rows = [row for row in arena.rows if row.runs and not row.untrained and row is not versus]
+    rows = _others(arena.rows, versus)
     scores, others = len(family([*rows, versus])), len(rows)
     return (
         f"p (Holm): what the verdict is by, corrected over {scores} {'score' if scores == 1 else 'scores'} "

@@ -41,15 +41,18 @@ class EarlierRun:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Hash of what makes two runs of a study equal: method, seed, evaluation and search.
+    """Hash of what makes two runs of a study equal: method, seed, evaluation, priors and search.
 
     The search is the one that found the settings: the winner of a longer search is another run.
     """
     left_out = [("cache", config["evaluation"].get("cache")), *ADDED.items()]
     scoring = first_named(dict(i for i in config["evaluation"].items() if i not in left_out))
     searched = {"search": config["search"]} if config.get("search") else {}
+    priors = {"prior": config["prior"]} if config.get("prior") else {}  # older configs lack the key
     return digest(
-        {"method": method(config), "seed": config["seed"], "evaluation": scoring} | searched
+        {"method": method(config), "seed": config["seed"], "evaluation": scoring}
+        | searched
+        | priors
     )
 
 

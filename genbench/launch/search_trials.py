@@ -29,6 +29,7 @@ from genbench.launch.search_space import Space
 from genbench.launch.search_study import SearchSettings, open_study
 from genbench.launch.task import EndedRun
 from genbench.runs.history import last_value
+from genbench.runs.priors import prior_of
 from genbench.runs.result import read_result
 from genbench.runs.score import Score
 from genbench.runs.status import PRUNED, read_status, write_status
@@ -248,6 +249,7 @@ def find_score(scores: Sequence[Score], objective: str, split: str) -> Score | N
         for score in scores
         if score.checkpoint == "final"
         and score.split == split
+        and prior_of(score) is None
         and score.card.get("fake", {}).get("weights", "raw") == (weights or "raw")
     ]
     exact = [s for s in final if s.name in (name, f"{name}_{split}")]

@@ -3,7 +3,6 @@
 Wu, Burda, Salakhutdinov and Grosse 2017, https://arxiv.org/abs/1611.04273; see `annealing`.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -30,7 +29,8 @@ from genbench.metrics.annealing import (
 )
 from genbench.metrics.likelihood import OVER_IMAGES, LikelihoodRequest
 from genbench.models.batch_statistics import batch_norm_card
-from genbench.models.contract import GenerativeModel
+from genbench.models.contract import GenerativeModel, draws_standard_normal
+from genbench.models.weights import weights_hash
 from genbench.ranges import number, whole
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
@@ -118,7 +118,7 @@ class AnnealedImportance:
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
         """Score any model whose prior is N(0, I); no scores for others, or unless enabled."""
-        if not self.enabled or type(request.model).latents is not GenerativeModel.latents:
+        if not self.enabled or not draws_standard_normal(request.model):
             return []
         count = min(self.images, len(request.data.pixels(request.split)))
         card = {
@@ -242,7 +242,7 @@ class KeptResults:
 
     def __init__(self, request: LikelihoodRequest, card: dict[str, Any]) -> None:
         self.path: Path | None = None
-        self.content: dict[str, Any] = {"protocol": card, "weights": _weights(request.model)}
+        self.content: dict[str, Any] = {"protocol": card, "weights": weights_hash(request.model)}
         if request.directory is not None:
             self.path = request.directory / "ais" / f"{digest(self.content, 16)}.json"
             self.content = _read(self.path) or self.content
@@ -288,15 +288,6 @@ def _generator(seed: int, what: str) -> torch.Generator:
 
 def _blocks(count: int) -> list[range]:
     return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-
-
-def _weights(model: GenerativeModel) -> str:
-    """sha256 over names, shapes, types and values of all parameters and buffers."""
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha256.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return sha256.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -28,16 +28,19 @@ from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_worker
 from genbench.metrics.frechet import Moments, distance, moments
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.reconstruction import Reconstruction, ReconstructionRequest
-from genbench.metrics.sampling import GeneratedSet
+from genbench.metrics.sampling import GeneratedSet, costs_of
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.metrics.truth import TruthMetric, TruthRequest, true_scores
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
+from genbench.models.undisturbed import undisturbed
+from genbench.priors.fitting import FittedPrior, drawing_from
 from genbench.ranges import whole
 from genbench.runs.files import first_line
 from genbench.runs.score import Score, digest
 
 AVERAGED = "averaged"  # argument of a worker process: sample from the averaged weights
+PRIOR = "prior="  # begins one: draw latents from what the run keeps under the name that follows
 
 
 class Evaluation:
@@ -120,18 +123,22 @@ class Evaluation:
         directory: Path | None = None,
         averaging: Mapping[str, Any] | None = None,
         protocol: Path | None = None,
+        prior: FittedPrior | None = None,
     ) -> list[Score]:
         """Score the model as it is; its mode and all global random states are restored.
 
         `directory` is the run's: slow likelihoods keep intermediate results there and continue from
         them. `averaging` is the card of averaged weights, if the decoder has these: then only scores
         that depend on samples alone are computed, since the encoder was not averaged. `protocol` is
-        the file of this protocol for the other processes, if it is not that of the run's config.
+        the file of this protocol for the other processes, if it is not that of the run's config. `prior`
+        is what latents are drawn from, None as in training: with it only scores that depend on samples
+        are computed, and several processes need it kept in `directory`.
         """
-        with scoring(model, device, self.seed, self.batch_size):
+        with drawing_from(model, prior), scoring(model, device, self.seed, self.batch_size):
             sets: dict[Role, Features] = {}
             cards: dict[Role, Mapping[str, Any]] = {}
             arguments = self._missing(data) + ([] if averaging is None else [AVERAGED])
+            arguments += [] if prior is None else [f"{PRIOR}{prior.stem}"]
             with start_workers(
                 self.devices, directory, protocol, device.type, arguments
             ) as workers:
@@ -143,24 +150,24 @@ class Evaluation:
                 fake = self._features(self.generated, model, data, store)
             if fake is not None:
                 sets["fake"] = fake
-            cards["fake"] = self.generated.card(model, data, averaging)
+            cards["fake"] = self.generated.card(model, data, averaging, prior)
             scores = self._scores(sets, cards, device)
-            if averaging is not None:
+            if averaging is not None or prior is not None:
                 scores = [score for score in scores if "fake" in score.card]
-            asked = TruthRequest(model, data, self.split, self.generated, store, averaging)
+            elif self.reconstruction is not None:
+                heldout = sets["heldout"], cards["heldout"]
+                scores += self.reconstruction(
+                    ReconstructionRequest(model, data, self.split, *heldout, store)
+                )
+            asked = TruthRequest(model, data, self.split, self.generated, store, averaging, prior)
             scores += true_scores(self.truth.values(), asked)
             if averaging is None:
-                if self.reconstruction is not None:
-                    heldout = sets["heldout"], cards["heldout"]
-                    scores += self.reconstruction(
-                        ReconstructionRequest(model, data, self.split, *heldout, store)
-                    )
                 request = LikelihoodRequest(
-                    model, data, device, self.seed, self.batch_size, self.split, directory=directory
-                )
-                for name, metric in self.likelihoods.items():
-                    with self.watch.timing(name):
-                        scores += metric(request)
+                    model, data, device, self.seed, self.batch_size, self.split,
+                    directory=directory, prior=prior,
+                )  # fmt: skip
+                scores += self._likelihoods(request)
+                scores += [] if prior is None else costs_of(prior, cards["fake"])
         return [of_split(score, self.split) for score in scores]
 
     def validation_distance(
@@ -220,6 +227,15 @@ class Evaluation:
             device=device,
             watch=watch or self.watch,
         )
+
+    def _likelihoods(self, request: LikelihoodRequest) -> list[Score]:
+        """Under a fitted prior those alone that ask for its density: the others would be what they were."""
+        scores: list[Score] = []
+        for name, metric in self.likelihoods.items():
+            if request.prior is None or getattr(metric, "knows_priors", False):
+                with self.watch.timing(name):
+                    scores += metric(request)
+        return scores
 
     def _missing(self, data: ImageData) -> list[str]:
         """Splits that workers have to extract: not cached, and with a fingerprint to cache by."""
@@ -281,30 +297,5 @@ def scoring(
     model: GenerativeModel, device: torch.device, seed: int, batch_size: int
 ) -> Iterator[None]:
     """How a model is sampled and scored; its mode and all random states are restored."""
-    with scoring_memory(batch_size), _undisturbed(model, device, seed), recalibrated(model):
+    with scoring_memory(batch_size), undisturbed(model, device, seed), recalibrated(model):
         yield
-
-
-@contextmanager
-def _undisturbed(model: GenerativeModel, device: torch.device, seed: int) -> Iterator[None]:
-    """Eval mode, no gradients, no TF32, the global generators seeded; all restored on leaving."""
-    modes = [(module, module.training) for module in model.modules()]
-    matmul = torch.get_float32_matmul_precision()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    try:
-        with (
-            torch.random.fork_rng(devices),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(
-                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-            ),
-        ):
-            torch.set_float32_matmul_precision("highest")
-            torch.manual_seed(seed)
-            model.eval()
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        for module, training in modes:
-            module.training = training

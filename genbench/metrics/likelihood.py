@@ -21,6 +21,7 @@ from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
 from genbench.models.reconstruction import decoding_posterior, encoded_norm_card
+from genbench.priors.fitting import FittedPrior
 from genbench.ranges import whole
 from genbench.runs.score import Score
 
@@ -44,6 +45,7 @@ class LikelihoodRequest(NamedTuple):
     split: Split = "test"  # of the held-out images
     weights: str = "raw"
     directory: Path | None = None  # of the run, to keep intermediate results in
+    prior: FittedPrior | None = None  # of the latents; None: N(0, I)
 
     @property
     def fitted(self) -> Split:

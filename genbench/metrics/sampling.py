@@ -17,7 +17,8 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import DrawsPixels, GenerativeModel, HasLikelihood
-from genbench.runs.score import digest
+from genbench.priors.fitting import FittedPrior
+from genbench.runs.score import Score, digest
 
 EDGE = 2**-25  # uniform noise stays this far from 0 and 1, where an inverse CDF is infinite
 
@@ -43,19 +44,26 @@ class GeneratedSet:
             )
 
     def card(
-        self, model: GenerativeModel, data: ImageData, averaging: Mapping[str, Any] | None
+        self,
+        model: GenerativeModel,
+        data: ImageData,
+        averaging: Mapping[str, Any] | None,
+        prior: FittedPrior | None = None,
     ) -> dict[str, Any]:
-        """What defines the set; `averaging` is the card of averaged weights."""
+        """What defines the set; `averaging` is the card of averaged weights, `prior` that of the latents."""
+        norm = batch_norm_card(model)
+        if prior is not None and norm:  # `recalibrated` draws from it
+            norm["batch_norm"]["latents"] = prior.protocol["prior"]
         return {
             "dataset": data.name,
             "n": self.num_samples,
             "seed": self.seed,
-            "latents": "prior",
+            "latents": "prior" if prior is None else dict(prior.protocol),
             "pixels": self.pixels,
             "weights": "raw" if averaging is None else "ema",
             **({} if averaging is None else {"averaging": dict(averaging)}),
             "quantisation": {"round": "nearest", "levels": data.levels},
-            **batch_norm_card(model),
+            **norm,
         }
 
     def features(
@@ -105,6 +113,18 @@ class GeneratedSet:
         """Noise of one image, by a generator of its own: batches and processes do not change it."""
         generator = torch.Generator().manual_seed(int(digest(["pixels", self.seed, image], 15), 16))
         return torch.rand(shape, generator=generator).clamp(EDGE, 1 - 2 * EDGE)
+
+
+def costs_of(prior: FittedPrior, fake: Mapping[str, Any]) -> list[Score]:
+    """What a prior's fit cost: its parameters, and its seconds with those of the encoder."""
+    parameters, seconds = float(prior.card["parameters"]), float(prior.card["seconds"])
+    return [
+        Score(name, value, unit, None, {"quantity": name, "fake": dict(fake)})
+        for name, value, unit in (
+            ("prior_parameters", parameters, ""),
+            ("prior_seconds", seconds, "s"),
+        )
+    ]
 
 
 class _Clock:

@@ -16,6 +16,7 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE
 from genbench.metrics.sampling import GeneratedSet
 from genbench.models.contract import GenerativeModel
+from genbench.priors.fitting import FittedPrior
 from genbench.runs.score import Score
 
 LOST = Estimate(None, status=NONFINITE)  # a generated image is NaN or infinite
@@ -26,7 +27,7 @@ class TruthRequest:
     """What is to be scored: a model, its `generated` images, and the held-out `split`.
 
     `store` is that of the run's extractor: its device, its batches and its stopwatch are shared.
-    `averaging` is the card of averaged weights.
+    `averaging` is the card of averaged weights, `prior` what latents are drawn from, None as in training.
     """
 
     model: GenerativeModel
@@ -35,6 +36,7 @@ class TruthRequest:
     generated: GeneratedSet
     store: FeatureStore
     averaging: Mapping[str, Any] | None
+    prior: FittedPrior | None = None
 
     def store_of(self, reader: Extractor) -> FeatureStore:
         """Reads images by another network, in this process alone."""
@@ -56,7 +58,7 @@ class TruthRequest:
         if num_samples is not None:
             images = replace(images, num_samples=num_samples)
         found, _ = images.features(self.model, self.data, self.store_of(reader))
-        return found, images.card(self.model, self.data, self.averaging)
+        return found, images.card(self.model, self.data, self.averaging, self.prior)
 
 
 class TruthMetric(ABC):
@@ -74,8 +76,8 @@ class TruthMetric(ABC):
 
 
 def true_scores(metrics: Iterable[TruthMetric], request: TruthRequest) -> list[Score]:
-    """Scores of all metrics; of averaged weights those alone that depend on samples."""
-    if request.averaging is None:
+    """Scores of all metrics; of averaged weights or under a prior those alone that depend on samples."""
+    if request.averaging is None and request.prior is None:
         return [score for metric in metrics for score in metric(request)]
     found = [score for metric in metrics if metric.of_samples for score in metric(request)]
     return [score for score in found if "fake" in score.card]

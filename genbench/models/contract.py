@@ -65,7 +65,11 @@ class GenerativeModel(nn.Module, ABC):
         """Turn latents, as drawn by `latents`, into images."""
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` latents on the CPU from the prior, N(0, I)."""
+        """Draw `n` latents on the CPU from the prior that it trains under, N(0, I).
+
+        A model that trains under another one overrides this. Fitted priors (genbench.priors) take its
+        place while a trained model is scored, and never while it trains.
+        """
         return torch.randn(n, self.latent_dim, generator=generator)
 
     def observe(self, data: ImageData) -> None:  # noqa: B027
@@ -91,6 +95,11 @@ class GenerativeModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its parameters are; the CPU if it has none."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+
+def draws_standard_normal(model: GenerativeModel) -> bool:
+    """Whether the prior that the model trains under is N(0, I): another one overrides `latents`."""
+    return type(model).latents is GenerativeModel.latents
 
 
 def untracked(name: str, value: Tensor) -> None:

@@ -12,6 +12,7 @@ from pytorch_lightning import seed_everything
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel
+from genbench.priors.contract import Prior
 from genbench.ranges import whole
 from genbench.runs.config import read_config
 from genbench.training import targets
@@ -29,6 +30,15 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     model.observe(data)
     check_fit(model, data)
     return model, data
+
+
+def build_priors(config: Any) -> list[Prior]:
+    """The priors of a config, which may be a curve of several each; none for `normal` and old configs."""
+    made: list[Prior] = []
+    for one in (config or {}).values():
+        prior = instantiate(one) if one else []
+        made += prior if isinstance(prior, list) else [prior]
+    return made
 
 
 def load_average(

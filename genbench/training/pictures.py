@@ -8,6 +8,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from genbench.data.contract import ImageData
+from genbench.models.batch_statistics import recalibrated
+from genbench.models.contract import GenerativeModel
+from genbench.models.drawing import draw_samples
+from genbench.priors.fitting import FittedPrior, drawing_from
+from genbench.runs.priors import grid_name
+
 SMALLEST = 32  # pixels a side at which an image of a grid can be read
 PANEL = (4.0, 2.6)  # width and height of a panel of curves, inches
 MARGINS = (0.6, 0.15, 0.5, 0.3)  # left, right, below and above its axes, inches
@@ -69,3 +76,13 @@ def _box(row: int, column: int, rows: int, columns: int) -> tuple[float, float, 
         (1 - (left + right) / width) / columns,
         (1 - (bottom + top) / height) / rows,
     )
+
+
+def draw_grids(
+    fitted: Sequence[FittedPrior], model: GenerativeModel, data: ImageData, run: Path
+) -> None:
+    """Write samples of the final weights under each prior into the run's folder samples/."""
+    for prior in fitted:
+        with drawing_from(model, prior), recalibrated(model):
+            images = draw_samples(model, 64)
+        save_grid(data.to_pixels(images), data.levels, run / "samples" / grid_name(prior.protocol))

@@ -12,16 +12,18 @@ from genbench.comparison.columns import HEADERS, ScoreColumn
 from genbench.comparison.contact_sheet import KINDS, last_grids
 from genbench.comparison.costs import cost_table, seconds_table
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
-from genbench.comparison.rows import Row
+from genbench.comparison.rows import Row, as_trained, groups
 from genbench.comparison.table import Arena, table_of
 from genbench.comparison.tables import Cell, Column, Table, number
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.runs.history import read_history
 from genbench.runs.paths import config_root
+from genbench.runs.priors import grid_name
 from genbench.runs.result import Result
 
 CAPTIONS = {
-    "samples": "Samples of the final weights. Every method decodes the same 64 latents.",
+    "samples": "Samples of the final weights, from N(0, I). Every method decodes the same 64 latents.",
+    "priors": "Samples of the final weights under the other priors, each fitted to these weights.",
     "interpolations": "From one latent to another along the great circle, one pair per row; the same "
     "pairs for every method.",
     "reconstructions": "Validation images, each row above its reconstructions by encoder and decoder. The scores "
@@ -115,7 +117,10 @@ def study_of(
     UserMistake where no row is called so.
     """
     results = [
-        run for arena in arenas for row in arena.rows for run in (*row.runs, *row.unfinished)
+        run
+        for arena in arenas
+        for row in as_trained(arena.rows)
+        for run in (*row.runs, *row.unfinished)
     ]
     chosen = find_versus([r for a in arenas for r in a.rows], versus) if versus else []
     against = {row.dataset: row for row in chosen}
@@ -181,9 +186,10 @@ def _facts(results: Sequence[Result]) -> list[tuple[str, str]]:
 def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None) -> Section:
     rows, columns = arena.rows, arena.columns
     trained = [row for row in rows if row.runs and not row.untrained]
-    where = {row.label: [directories[run.run_id] for run in row.runs] for row in trained}
+    own = as_trained(trained)
+    where = {row.label: [directories[run.run_id] for run in row.runs] for row in own}
     histories = {label: [read_history(run) for run in own] for label, own in where.items()}
-    failed = [(row, run) for row in rows for run in row.unfinished]
+    failed = [(row, run) for row in as_trained(rows) for run in row.unfinished]
     return Section(
         dataset=arena.dataset,
         rows=rows,
@@ -192,7 +198,10 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         versus_given=against is not None,
         scores=score_panels(histories),
         losses={label: loss_panels(label, own) for label, own in histories.items()},
-        galleries=_galleries(where, {row.label: _reconstructed(row) for row in trained}),
+        galleries=[
+            *_galleries(where, {row.label: _reconstructed(row) for row in own}),
+            *_priors_gallery(trained, directories),
+        ],
         costs=cost_table(trained),
         seconds=seconds_table(trained),
         cards=_cards(columns),
@@ -203,13 +212,16 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
 def _verdicts(
     rows: Sequence[Row], columns: Sequence[ScoreColumn], against: Row | None
 ) -> list[str]:
-    """A sentence per method, against one of them."""
-    versus = against or (rows[0] if rows else None)
-    if versus is None or len(rows) < 2:
-        return []
-    others = [row for row in rows if row is not versus]
-    found = standings(others, columns, versus, chosen_by_score=against is None)
-    return [standing.sentence for standing in found]
+    """A sentence per method and prior, against one of the same prior."""
+    said: list[str] = []
+    for alike in groups(rows):
+        if len(alike) < 2 or (against is not None and against.prior != alike[0].prior):
+            continue
+        versus = against or alike[0]
+        others = [row for row in alike if row is not versus]
+        found = standings(others, columns, versus, chosen_by_score=against is None)
+        said += [standing.sentence for standing in found]
+    return said
 
 
 def _reconstructed(row: Row) -> str:
@@ -238,6 +250,16 @@ def _galleries(where: Mapping[str, Sequence[Path]], notes: Mapping[str, str]) ->
         if pictures:
             found.append(Gallery(kind, CAPTIONS[kind], pictures, absent))
     return found
+
+
+def _priors_gallery(rows: Sequence[Row], directories: Mapping[str, Path]) -> list[Gallery]:
+    """Samples of the first seed under each other prior; none where there is no such picture."""
+    pictures = []
+    for row in rows:
+        for run in row.runs[:1] if row.prior else []:
+            path = directories[run.run_id] / "samples" / grid_name(row.defined)
+            pictures += [Picture(row.label, path)] if path.exists() else []
+    return [Gallery("samples", CAPTIONS["priors"], pictures, [])] if pictures else []
 
 
 def _cards(columns: Sequence[ScoreColumn]) -> list[Card]:

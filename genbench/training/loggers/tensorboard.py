@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from genbench.runs.priors import score_address
 from genbench.runs.score import Score
 from genbench.training.loggers.sink import Dashboard, never_raises
 
@@ -36,7 +37,7 @@ class TensorBoard(Dashboard):
     @never_raises
     def log_final(self, scores: Sequence[Score]) -> None:
         """Log the scores as scalars `final/<name>`."""
-        known = {f"{s.checkpoint}/{s.name}": s.value for s in scores if s.value is not None}
+        known = {score_address(s): s.value for s in scores if s.value is not None}
         self._logger.log_metrics(known, self._images)
 
     @never_raises

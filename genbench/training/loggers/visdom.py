@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import UserMistake
+from genbench.runs.priors import score_address
 from genbench.runs.score import Score
 from genbench.training.loggers.sink import RemoteDashboard
 
@@ -62,7 +63,7 @@ class Visdom(RemoteDashboard):
     def log_final(self, scores: Sequence[Score]) -> None:
         """Show the scores as a table."""
         rows = "".join(
-            f"<tr><td>{html.escape(f'{s.checkpoint}/{s.name}')}</td>"
+            f"<tr><td>{html.escape(score_address(s))}</td>"
             f"<td>{html.escape(s.status if s.value is None else f'{s.value:.4g} {s.unit}')}</td></tr>"
             for s in scores
         )

@@ -11,6 +11,7 @@ from typing import Any
 from genbench.errors import UserMistake
 from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import UNSENT, first_line
+from genbench.runs.priors import score_address
 from genbench.runs.score import Score
 from genbench.training.loggers.sink import RemoteDashboard
 
@@ -99,10 +100,18 @@ class Wandb(RemoteDashboard):
 
             cards = [json.dumps(dict(s.card), sort_keys=True) for s in scores]
             pairs = list(zip(scores, cards, strict=True))
-            run.summary.update({f"{s.checkpoint}/{s.name}": s.value for s in scores})
-            run.summary.update({f"card/{s.checkpoint}/{s.name}": card for s, card in pairs})
+            run.summary.update({score_address(s): s.value for s in scores})
+            run.summary.update({f"card/{score_address(s)}": card for s, card in pairs})
             rows = [
-                [s.name, s.value, s.unit, s.checkpoint, s.protocol, s.status, card]
+                [
+                    score_address(s).partition("/")[2],
+                    s.value,
+                    s.unit,
+                    s.checkpoint,
+                    s.protocol,
+                    s.status,
+                    card,
+                ]
                 for s, card in pairs
             ]
             heads: list[str | int] = [
