@@ -40,7 +40,12 @@ from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
 
-_OF_WEIGHTS = {"fake", "reconstructed", "likelihood"}  # in the cards of scores of a model's weights
+_OF_WEIGHTS = {
+    "fake",
+    "reconstructed",
+    "encoded",
+    "likelihood",
+}  # in the cards of scores of a model's weights
 
 
 def run(

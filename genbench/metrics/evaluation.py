@@ -26,8 +26,9 @@ from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import Moments, distance, moments
+from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
-from genbench.metrics.reconstruction import Reconstruction, ReconstructionRequest
+from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
 from genbench.metrics.sampling import GeneratedSet
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import recalibrated
@@ -65,6 +66,7 @@ class Evaluation:
         split: str = "test",
         pixels: str = "mean",
         reconstruction: Reconstruction | None = None,
+        latents: LatentHealth | None = None,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -79,7 +81,7 @@ class Evaluation:
         self.num_samples, self.batch_size = num_samples, batch_size
         self.given_seed, self.seed = seed, seed_of(self.split, seed)
         self.generated = GeneratedSet(num_samples, self.seed, pixels)
-        self.extractor, self.reconstruction = extractor, reconstruction
+        self.extractor, self.reconstruction, self.latents = extractor, reconstruction, latents
         self.metrics = {name: one for name, one in metrics.items() if one is not None}
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
         self.folder = Path(cache).expanduser()
@@ -143,11 +145,21 @@ class Evaluation:
             if averaging is not None:
                 scores = [score for score in scores if "fake" in score.card]
             else:
+                encoded = EncoderRequest(
+                    model,
+                    data,
+                    self.split,
+                    sets["heldout"],
+                    cards["heldout"],
+                    store,
+                    (sets["real"], cards["real"]),
+                    self.seed,
+                    directory,
+                )
                 if self.reconstruction is not None:
-                    heldout = sets["heldout"], cards["heldout"]
-                    scores += self.reconstruction(
-                        ReconstructionRequest(model, data, self.split, *heldout, store)
-                    )
+                    scores += self.reconstruction(encoded)
+                if self.latents is not None:
+                    scores += self.latents(encoded)
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split, directory=directory
                 )
