@@ -12,6 +12,7 @@ Points = Sequence[tuple[float, float]]  # (images, value)
 SCORES = ("selection/", "validation/")  # columns of history.csv measured on the validation split
 UNITS = {"psnr": "dB"}
 MOST_POINTS = 200  # of a curve on a page
+IMAGES = "images (steps x batch)"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves on one axis: a score of all rows, or one row's losses; `gaps` names missing seeds."""
+    """Curves on one axis: a score of all rows, or one row's losses; `gaps` names missing seeds.
+
+    `across` is what the places of the curves are.
+    """
 
     title: str
     unit: str
     curves: Sequence[Curve]
     higher_is_better: bool | None = None
     gaps: Sequence[str] = ()
+    across: str = IMAGES
 
     @property
     def band(self) -> bool:
