@@ -145,21 +145,12 @@ class Evaluation:
             if averaging is not None:
                 scores = [score for score in scores if "fake" in score.card]
             else:
+                heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
                 encoded = EncoderRequest(
-                    model,
-                    data,
-                    self.split,
-                    sets["heldout"],
-                    cards["heldout"],
-                    store,
-                    (sets["real"], cards["real"]),
-                    self.seed,
-                    directory,
+                    model, data, self.split, heldout, real, store, self.seed, directory
                 )
-                if self.reconstruction is not None:
-                    scores += self.reconstruction(encoded)
-                if self.latents is not None:
-                    scores += self.latents(encoded)
+                scores += self.reconstruction(encoded) if self.reconstruction else []
+                scores += self.latents(encoded) if self.latents else []
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split, directory=directory
                 )

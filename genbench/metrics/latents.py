@@ -68,7 +68,7 @@ class LatentHealth:
         model, store = request.model, request.store
         if not isinstance(model, HasPosterior):
             return []
-        there = len(request.heldout.features)
+        there = len(request.heldout[0].features)
         which = chosen(request.data, request.split, self.max_images or there)
         with store.watch.timing("latents"):
             mu, logvar = _posteriors(model, request, which)
@@ -82,9 +82,9 @@ class LatentHealth:
     def _card(
         self, request: EncoderRequest, which: NDArray[np.int64], width: int
     ) -> dict[str, Any]:
-        there = len(request.heldout.features)
+        there = len(request.heldout[0].features)
         return {
-            "heldout": subset_of(request.card, there, len(which)),
+            "heldout": subset_of(request.heldout[1], there, len(which)),
             "encoded": {"n": len(which), "latent_dim": width, "weights": "raw"},
         }
 
@@ -163,7 +163,7 @@ def _interpolated(
     with reconstructing(model, data):
         batches = (decoded(part) for part in torch.split(codes, store.batch_size))
         features = store.extract(batches, data.levels).features
-    originals = request.heldout.features[torch.from_numpy(which)]
+    originals = request.heldout[0].features[torch.from_numpy(which)]
     estimate = feature_distance(originals, features, store.device) if finite else LOST
     own = {
         "quantity": INTERPOLATED.name,

@@ -73,20 +73,22 @@ def ssim(pixels: Tensor, originals: Tensor, levels: int) -> Tensor:
     return found.reshape(-1)  # that of a single image has no dimension
 
 
-class EncoderRequest(NamedTuple):
-    """What is to be scored: a model, and the held-out images with their features and their card.
+WithCard = tuple[Features, Mapping[str, Any]]
 
-    `real` has those of the training images. `directory` is the run's, where small arrays are kept.
+
+class EncoderRequest(NamedTuple):
+    """What is to be scored: a model, and the features of held-out and of training images with their cards.
+
+    `directory` is the run's, where small arrays are kept.
     """
 
     model: GenerativeModel
     data: ImageData
     split: Split
-    heldout: Features
-    card: Mapping[str, Any]
+    heldout: WithCard
+    real: WithCard
     store: FeatureStore
-    real: tuple[Features, Mapping[str, Any]] | None = None
-    seed: int = 0
+    seed: int  # of the evaluation's latents
     directory: Path | None = None
 
 
@@ -115,7 +117,7 @@ class Reconstruction:
         model, data, store = request.model, request.data, request.store
         if not isinstance(model, Reconstructs):
             return []
-        there = len(request.heldout.features)
+        there = len(request.heldout[0].features)
         which = chosen(data, request.split, self.max_images or there)
         compared = self._compared(data, store.device)
         values: dict[str, list[Tensor]] = {one.quantity.name: [] for one in compared}
@@ -139,7 +141,7 @@ class Reconstruction:
         with reconstructing(model, data):
             features = store.extract(batches(), data.levels).features
         card = {
-            "heldout": subset_of(request.card, there, len(which)),
+            "heldout": subset_of(request.heldout[1], there, len(which)),
             "reconstructed": {
                 "latents": "posterior mean",
                 "weights": "raw",
@@ -152,13 +154,12 @@ class Reconstruction:
             for one in compared
         ]
         with store.watch.timing("rfd"):
-            originals = request.heldout.features[torch.from_numpy(which)]
+            originals = request.heldout[0].features[torch.from_numpy(which)]
             found = [(RFD, feature_distance(originals, features, store.device) if finite else LOST)]
-            if request.real is not None:
-                real = request.real[0].features
-                rebuilt = feature_distance(real, features, store.device) if finite else LOST
-                found.append((RECONSTRUCTED, rebuilt))
-                found.append((ORIGINALS, feature_distance(real, originals, store.device)))
+            real = request.real[0].features
+            rebuilt = feature_distance(real, features, store.device) if finite else LOST
+            found.append((RECONSTRUCTED, rebuilt))
+            found.append((ORIGINALS, feature_distance(real, originals, store.device)))
         for quantity, estimate in found:
             name = score_name(quantity.name, store.extractor, len(which))
             own = _distance_card(quantity, request, card)
@@ -193,7 +194,7 @@ def _distance_card(
     """The card of a distance: of what it depends on, and of nothing else."""
     own = {"quantity": quantity.name, "estimator": RFD_ESTIMATOR}
     own |= {"extractor": dict(request.store.extractor.card)}
-    if quantity is not RFD and request.real is not None:
+    if quantity is not RFD:
         own["real"] = dict(request.real[1])
     if quantity is ORIGINALS:
         return own | {"heldout": card["heldout"]}

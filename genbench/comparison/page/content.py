@@ -32,9 +32,9 @@ CAPTIONS = {
 }
 COMPARED = ("psnr", "ssim", "lpips", "rfd")  # scores that stand beside reconstructions
 NO_CURVES = (
-    "No run logged a score while it trained, and none can be computed afterwards. Train with `selection=fd`: "
-    "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
-    "the best weights."
+    "No run logged a score while it trained, and none can be computed afterwards. Train with "
+    "`trainer.score_every=auto`: ten times per run it scores samples by the protocol of the validation split "
+    "and chooses nothing; `selection=fd` measures the distance alone, and keeps the best weights."
 )
 
 
