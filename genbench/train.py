@@ -20,6 +20,7 @@ from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.metrics.under_priors import fits, scores_under
+from genbench.metrics.while_training import ValidationScores
 from genbench.priors.contract import Prior
 from genbench.priors.fitting import check_priors
 from genbench.runs.config import read_config
@@ -44,7 +45,12 @@ from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
 
-_OF_WEIGHTS = {"fake", "reconstructed", "likelihood"}  # in the cards of scores of a model's weights
+_OF_WEIGHTS = {
+    "fake",
+    "reconstructed",
+    "encoded",
+    "likelihood",
+}  # in the cards of scores of a model's weights
 
 
 def run(
@@ -133,6 +139,7 @@ def prepare(
         heartbeat=heartbeat,
         say=say if heartbeat else log.warning,
         work=work,
+        score=curves(cfg, evaluation, data),
     )
     engine: Engine = instantiate(cfg.trainer)(brief)
     check_extracting(evaluation.devices if evaluation else 1, engine.device)
@@ -238,6 +245,7 @@ def record(
             "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
             "selection_seconds": evaluation and evaluation.selection_seconds,  # of the training's
+            "curve_seconds": engine.scoring and engine.scoring.seconds,  # apart from the training's
             "scoring_seconds": evaluation and evaluation.watch.rounded(),
             "device": describe_device(engine.device),
         },
@@ -263,6 +271,18 @@ def choose(
     measure = partial(evaluation.validation_distance, data)
     selection: Selection = instantiate(cfg.selection)(measure, directory)
     return selection
+
+
+def curves(
+    cfg: DictConfig, evaluation: Evaluation | None, data: ImageData
+) -> ValidationScores | None:
+    """What scores the points of `trainer.score_every`; None with evaluation=none. Raises UserMistake."""
+    if evaluation is None:
+        return None
+    scores = ValidationScores(evaluation, data)
+    if cfg.trainer.get("score_every") is not None:  # configs from before it existed lack the key
+        scores.prepare()
+    return scores
 
 
 def announce(config: Mapping[str, Any], engine: Engine, evaluation: Evaluation | None) -> None:

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 class GridSweeper(Sweeper):
     """`hydra/sweeper=grid`: every combination of the values; genbench's task collects the results.
 
-    `also` has for an override such as `model=vae` further ones, which the jobs with it get.
+    `also` has for an override such as `model=vae` further ones, which the jobs with it get; of a comma list
+    there each value makes a job.
     """
 
     def __init__(
@@ -62,6 +63,12 @@ class GridSweeper(Sweeper):
 
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The overrides of each job; of several arguments for a key the last one counts."""
+        values = self._values(arguments)
+        jobs = [list(job) for job in itertools.product(*values.values())]
+        return [[*added, *job] for job in jobs for added in self._added(job, set(values))]
+
+    def _values(self, arguments: Sequence[str]) -> dict[str, list[str]]:
+        """The overrides of each key, one for each of its values."""
         assert self.hydra_context is not None
         values: dict[str, list[str]] = {}
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -76,13 +83,13 @@ class GridSweeper(Sweeper):
                     f"{override.input_line} names no values to run: write a comma list or "
                     "range(low,high,step), or add hydra/sweeper=search"
                 )
-        jobs = [list(job) for job in itertools.product(*values.values())]
-        return [[*self._added(job, set(values)), *job] for job in jobs]
+        return values
 
-    def _added(self, job: Sequence[str], given: Set[str]) -> list[str]:
-        """What `also` adds to a job, except what is `given` for all jobs."""
+    def _added(self, job: Sequence[str], given: Set[str]) -> list[list[str]]:
+        """What `also` adds to a job, except what is `given` for all jobs: a list for each job of its values."""
         added = (item for part, more in self.also.items() if part in job for item in more.items())
-        return [f"{key}={value}" for key, value in added if key not in given]
+        own = [f"{key}={value}" for key, value in added if key not in given]
+        return [list(more) for more in itertools.product(*self._values(own).values())]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose until each value has occurred, before anything runs; all jobs would take minutes."""

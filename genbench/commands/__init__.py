@@ -9,6 +9,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "evaluate": "score runs again under another protocol",
     "sample": "draw images from a run",
     "compare": "print the table: models in rows, seeds aggregated",
+    "explain": "say where each model's distance comes from: decoder, latents, prior",
     "report": "write a study on one page: table, curves, pictures",
     "reproduce": "list published numbers with what was measured of them; run one",
     "verify": "compute a run's scores again from its weights, and demand the recorded ones",

@@ -118,6 +118,8 @@ def _cost(result: Result) -> list[str]:
         chosen = cost.get("selection_seconds")
         within = f", {chosen:.1f} s of it to select the best weights" if chosen else ""
         lines.append(f"  training     {budget['seconds']:.1f} s{within}")
+    if curves := cost.get("curve_seconds"):
+        lines.append(f"  curves       {curves:.1f} s, apart from the training")
     if spent := spent_on_scores(result):
         parts = sorted(spent.items(), key=lambda part: -part[1])
         said = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts if seconds >= 0.05)

@@ -10,7 +10,7 @@ from genbench.comparison.rows import Row, make_rows
 from genbench.comparison.settings import images_text
 from genbench.errors import UserMistake
 from genbench.runs.budget import parse_amount
-from genbench.runs.history import PSNR, read_history
+from genbench.runs.history import PSNR, VALIDATION, read_history
 from genbench.runs.result import Result
 from genbench.runs.score import Score, higher_is_better
 
@@ -113,7 +113,7 @@ def _names(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
     known = [n for n in scores if n != PSNR]  # which a model without an encoder cannot have
     for name in wanted:
         if name not in there and name not in map(_quantity, held_out):
-            how = "" if known else "; a score is logged by training with selection=fd"
+            how = "" if known else "; a score is logged by training with trainer.score_every=auto"
             raise UserMistake(
                 f"no history.csv has a column {name}: there are {', '.join(there) or 'none'}{how}"
             )
@@ -121,8 +121,8 @@ def _names(curves: Sequence[Curves], wanted: Sequence[str]) -> list[str]:
         return [n for n in there if n in wanted or (n in held_out and _quantity(n) in wanted)]
     if not known:
         raise UserMistake(
-            "no run logged a score while it trained: train with selection=fd, or choose a column of the "
-            f"training with --metric out of {', '.join(there) or 'none'}"
+            "no run logged a score while it trained: train with trainer.score_every=auto, or choose a column of "
+            f"the training with --metric out of {', '.join(there) or 'none'}"
         )
     return known
 
@@ -164,6 +164,8 @@ def _why(curves: Curves, names: Sequence[str], at: At) -> str:
     places = sorted({place for name in names for place, _ in curves.get(name, ())})
     if not places:
         options = [n.replace("/", "=") for n in names if n.startswith("selection/")]
+        if any(name.startswith(VALIDATION) and name != PSNR for name in names):
+            options.append("trainer.score_every")
         how = f", it was trained without {' or '.join(options)}" if options else ""
         return f"its history.csv has no {' or '.join(names)}{how}"
     before = [place for place in places if place <= at.amount][-1:]
@@ -179,6 +181,9 @@ def _no_axis(at: At) -> str:
 def _score(run: Result, name: str, value: float) -> Score:
     """A point of a curve as a score; its card holds the settings under which curves are taken."""
     settings = run.config.get(name.partition("/")[0]) or {}
+    if name.startswith(VALIDATION) and name != PSNR:
+        evaluation = run.config.get("evaluation") or {}
+        settings = {key: evaluation.get(key) for key in ("num_samples", "seed", "pixels")}
     settings = {k: v for k, v in dict(settings).items() if k not in _NOT_THE_NUMBER}
     card: dict[str, Any] = {"quantity": _quantity(name), "curve": name, "settings": settings}
     card |= {"features": run.config.get("extractor")}

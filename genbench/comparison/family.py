@@ -12,6 +12,13 @@ from genbench.comparison.significance import Pair, Samples
 from genbench.runs.score import Score
 
 IMAGE_SETS = ("real", "heldout", "validation")  # roles in a card that are no generated images
+OF_MODEL = (
+    "fake",
+    "reconstructed",
+    "encoded",
+    "likelihood",
+    "curve",
+)  # in cards of a model's scores
 DIAGNOSTICS = (
     "_gap",
     "_variance",
@@ -39,7 +46,7 @@ def depends_on_model(score: Score) -> bool:
     card = score.card
     if score.quantity.endswith(DIAGNOSTICS):
         return False
-    of_model = any(name in card for name in ("fake", "reconstructed", "likelihood", "curve"))
+    of_model = any(name in card for name in OF_MODEL)
     return of_model or not any(role in card for role in IMAGE_SETS)
 
 

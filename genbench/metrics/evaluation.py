@@ -26,8 +26,9 @@ from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import Moments, distance, moments
+from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
-from genbench.metrics.reconstruction import Reconstruction, ReconstructionRequest
+from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
 from genbench.metrics.sampling import GeneratedSet, costs_of
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.metrics.truth import TruthMetric, TruthRequest, true_scores
@@ -70,6 +71,7 @@ class Evaluation:
         pixels: str = "mean",
         reconstruction: Reconstruction | None = None,
         truth: Mapping[str, TruthMetric | None] | None = None,
+        latents: LatentHealth | None = None,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -84,7 +86,7 @@ class Evaluation:
         self.num_samples, self.batch_size = num_samples, batch_size
         self.given_seed, self.seed = seed, seed_of(self.split, seed)
         self.generated = GeneratedSet(num_samples, self.seed, pixels)
-        self.extractor, self.reconstruction = extractor, reconstruction
+        self.extractor, self.reconstruction, self.latents = extractor, reconstruction, latents
         self.metrics = {name: one for name, one in metrics.items() if one is not None}
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
         self.truth = {name: one for name, one in (truth or {}).items() if one is not None}
@@ -154,11 +156,13 @@ class Evaluation:
             scores = self._scores(sets, cards, device)
             if averaging is not None or prior is not None:
                 scores = [score for score in scores if "fake" in score.card]
-            elif self.reconstruction is not None:
-                heldout = sets["heldout"], cards["heldout"]
-                scores += self.reconstruction(
-                    ReconstructionRequest(model, data, self.split, *heldout, store)
+            else:
+                heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
+                encoded = EncoderRequest(
+                    model, data, self.split, heldout, real, store, self.seed, directory
                 )
+                scores += self.reconstruction(encoded) if self.reconstruction else []
+                scores += self.latents(encoded) if self.latents else []
             asked = TruthRequest(model, data, self.split, self.generated, store, averaging, prior)
             scores += true_scores(self.truth.values(), asked)
             if averaging is None:

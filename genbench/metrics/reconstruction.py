@@ -3,6 +3,8 @@
 Each image goes through the posterior's mean and the decoder, and is rounded to the levels of the stored
 images. `psnr`, `ssim` and `lpips` compare it with its original; `rfd` is the Frechet distance of all
 reconstructions to all of their originals, so that it is 0 for a perfect model at any number of images.
+`fd_reconstructed` is their distance to the training images, which is what samples are held against, and
+`fd_originals` that of the originals: what the former would be without any loss, at the same number.
 """
 
 import math
@@ -36,6 +38,10 @@ SSIM = Quantity("ssim", ("heldout",), True)
 PERCEPTUAL = Quantity("lpips", ("heldout",), False)
 RFD = Quantity("rfd", ("heldout",), False)
 
+# without a direction, as they explain an FD and rank no model
+RECONSTRUCTED = Quantity("fd_reconstructed", ("heldout", "real"), None)
+ORIGINALS = Quantity("fd_originals", ("heldout", "real"), None)
+
 RFD_ESTIMATOR = {"name": "FrechetDistance", "ddof": 1, "version": 1}
 
 LOST = Estimate(None, status=NONFINITE)  # a reconstruction is NaN or infinite
@@ -67,19 +73,27 @@ def ssim(pixels: Tensor, originals: Tensor, levels: int) -> Tensor:
     return found.reshape(-1)  # that of a single image has no dimension
 
 
-class ReconstructionRequest(NamedTuple):
-    """What is to be scored: a model, and the held-out images with their features and their card."""
+WithCard = tuple[Features, Mapping[str, Any]]
+
+
+class EncoderRequest(NamedTuple):
+    """What is to be scored: a model, and the features of held-out and of training images with their cards.
+
+    `directory` is the run's, where small arrays are kept.
+    """
 
     model: GenerativeModel
     data: ImageData
     split: Split
-    heldout: Features
-    card: Mapping[str, Any]
+    heldout: WithCard
+    real: WithCard
     store: FeatureStore
+    seed: int  # of the evaluation's latents
+    directory: Path | None = None
 
 
 class Reconstruction:
-    """`psnr`, `ssim`, `rfd`, and `lpips` where it is given and its weights are at hand.
+    """`psnr`, `ssim`, `rfd`, two more distances, and `lpips` where its weights are at hand.
 
     Of `max_images` of the held-out split by the fixed permutation (None: of all). SSIM is left out for
     images below 6 pixels a side.
@@ -98,12 +112,12 @@ class Reconstruction:
         if self.lpips is not None:
             self.lpips.prepare(data, cache)
 
-    def __call__(self, request: ReconstructionRequest) -> list[Score]:
+    def __call__(self, request: EncoderRequest) -> list[Score]:
         """Score a model that has an encoder; an empty list for others."""
         model, data, store = request.model, request.data, request.store
         if not isinstance(model, Reconstructs):
             return []
-        there = len(request.heldout.features)
+        there = len(request.heldout[0].features)
         which = chosen(data, request.split, self.max_images or there)
         compared = self._compared(data, store.device)
         values: dict[str, list[Tensor]] = {one.quantity.name: [] for one in compared}
@@ -127,7 +141,7 @@ class Reconstruction:
         with reconstructing(model, data):
             features = store.extract(batches(), data.levels).features
         card = {
-            "heldout": subset_of(request.card, there, len(which)),
+            "heldout": subset_of(request.heldout[1], there, len(which)),
             "reconstructed": {
                 "latents": "posterior mean",
                 "weights": "raw",
@@ -140,12 +154,17 @@ class Reconstruction:
             for one in compared
         ]
         with store.watch.timing("rfd"):
-            originals = request.heldout.features[torch.from_numpy(which)]
-            estimate = _distance(features, originals, store.device) if finite else LOST
-        extractor = store.extractor
-        own = {"estimator": RFD_ESTIMATOR, "extractor": dict(extractor.card), **card}
-        name = score_name(RFD.name, extractor, len(which))
-        return [*scores, score_of(name, RFD, estimate, {"quantity": RFD.name, **own})]
+            originals = request.heldout[0].features[torch.from_numpy(which)]
+            found = [(RFD, feature_distance(originals, features, store.device) if finite else LOST)]
+            real = request.real[0].features
+            rebuilt = feature_distance(real, features, store.device) if finite else LOST
+            found.append((RECONSTRUCTED, rebuilt))
+            found.append((ORIGINALS, feature_distance(real, originals, store.device)))
+        for quantity, estimate in found:
+            name = score_name(quantity.name, store.extractor, len(which))
+            own = _distance_card(quantity, request, card)
+            scores.append(score_of(name, quantity, estimate, own))
+        return scores
 
     def _compared(self, data: ImageData, device: torch.device) -> list[Comparison]:
         """What is measured on each pair of images."""
@@ -169,6 +188,20 @@ def _mean(one: Comparison, values: Tensor | None, card: Mapping[str, Any]) -> Sc
     return score_of(quantity.name, quantity, estimate, own)
 
 
-def _distance(rebuilt: Tensor, originals: Tensor, device: torch.device) -> Estimate:
+def _distance_card(
+    quantity: Quantity, request: EncoderRequest, card: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The card of a distance: of what it depends on, and of nothing else."""
+    own = {"quantity": quantity.name, "estimator": RFD_ESTIMATOR}
+    own |= {"extractor": dict(request.store.extractor.card)}
+    if quantity is not RFD:
+        own["real"] = dict(request.real[1])
+    if quantity is ORIGINALS:
+        return own | {"heldout": card["heldout"]}
+    return own | dict(card)
+
+
+def feature_distance(one: Tensor, other: Tensor, device: torch.device) -> Estimate:
+    """Frechet distance of two sets of features, (N, D) and (M, D)."""
     where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-    return Estimate(distance(moments(originals.to(where)), moments(rebuilt.to(where))))
+    return Estimate(distance(moments(one.to(where)), moments(other.to(where))))

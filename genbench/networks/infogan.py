@@ -14,8 +14,7 @@ from genbench.networks.layout import like
 from genbench.ranges import whole
 
 SLOPE = 0.2
-WIDE = 1024  # units of the linear layer
-CHANNELS = (64, 128)
+WIDE = 16  # units of the linear layer, in widths
 
 Norm = Literal["batch", "none"]
 
@@ -52,11 +51,13 @@ def _initialise(module: nn.Module) -> None:
 class InfoGANTrunk(nn.Module):
     """Images to features: shared architecture of encoder and discriminator."""
 
-    feature_dim = WIDE
-
-    def __init__(self, image_size: int, channels: int, norm: Norm = "none") -> None:
+    def __init__(
+        self, image_size: int, channels: int, width: int = 64, norm: Norm = "none"
+    ) -> None:
         super().__init__()
-        base, (first, second) = _base(image_size), CHANNELS
+        whole("network.width", width)
+        base, first, second, wide = _base(image_size), width, 2 * width, WIDE * width
+        self.feature_dim = wide
         self.stages = nn.ModuleList(
             [
                 nn.Sequential(nn.Conv2d(channels, first, 4, 2, 1), nn.LeakyReLU(SLOPE)),
@@ -66,25 +67,25 @@ class InfoGANTrunk(nn.Module):
                     nn.LeakyReLU(SLOPE),
                 ),
                 nn.Sequential(
-                    nn.Linear(second * base**2, WIDE), *_norm(norm, WIDE, True), nn.LeakyReLU(SLOPE)
+                    nn.Linear(second * base**2, wide), *_norm(norm, wide, True), nn.LeakyReLU(SLOPE)
                 ),
             ]
         )
         self.apply(_initialise)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of the three stages: (N, 64, S/2, S/2), (N, 128, S/4, S/4), (N, 1024)."""
+        """Activations of the three stages: (N, W, S/2, S/2), (N, 2 W, S/4, S/4), (N, 16 W) for width W."""
         first = self.stages[0](images)
         second = self.stages[1](first)
         return [first, second, self.stages[2](like(self.stages[1], second).flatten(1))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, C, S, S) to (N, 1024)."""
+        """Map (N, C, S, S) to (N, feature_dim)."""
         return self.features(images)[-1]
 
     def head(self, outputs: int) -> nn.Linear:
         """A linear layer for these features, initialised like the trunk."""
-        head = nn.Linear(WIDE, outputs)
+        head = nn.Linear(self.feature_dim, outputs)
         _initialise(head)
         return head
 
@@ -93,17 +94,23 @@ class InfoGANDecoder(nn.Module):
     """Latents to unbounded images: the decoder of a VAE and the generator of a GAN."""
 
     def __init__(
-        self, image_size: int, channels: int, latent_dim: int, norm: Norm = "batch"
+        self,
+        image_size: int,
+        channels: int,
+        latent_dim: int,
+        width: int = 64,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
+        whole("network.width", width)
         whole("arena.latent_dim", latent_dim)
-        base, (first, second) = _base(image_size), CHANNELS
+        base, first, second, wide = _base(image_size), width, 2 * width, WIDE * width
         flat = second * base**2
         self.begin = nn.Sequential(
-            nn.Linear(latent_dim, WIDE),
-            *_norm(norm, WIDE, True),
+            nn.Linear(latent_dim, wide),
+            *_norm(norm, wide, True),
             nn.LeakyReLU(SLOPE),
-            nn.Linear(WIDE, flat),
+            nn.Linear(wide, flat),
             *_norm(norm, flat, True),
             nn.LeakyReLU(SLOPE),
             nn.Unflatten(1, (second, base, base)),

@@ -7,6 +7,7 @@ from typing import Any
 
 FILENAME = "history.csv"
 SPENT = ("seconds", "multiply_adds")  # columns of the cost of training so far
+VALIDATION = "validation/"  # begins columns of scores on the validation split
 PSNR = "validation/psnr"  # of reconstructions, at every grid; only models with an encoder have it
 TAIL = 65_536  # bytes read from the end to find the last row, far longer than a row
 

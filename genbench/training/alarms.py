@@ -6,7 +6,8 @@
   image is on average less than a fifth smaller than that to any image (`nearness`). It is measured in
   pixels, and is 0 for a decoder that does not use its latents, whatever it shows: the mean image, grey,
   or sharp images of something else. It has no unit, so that it means the same for 64 pixels and for
-  3072, where a rate in nats does not.
+  3072, where a rate in nats does not. The warning says how many latents are active and what they carry:
+  nothing where the encoder is dead, much where the decoder does not heed it.
 - *Symptoms of the model's own* (see the contract): a tracked mean stays below a value for a tenth of
   the budget. The first tenth of the budget is left out.
 """
@@ -21,8 +22,9 @@ from torch import Tensor
 
 from genbench.data.contract import ImageData
 from genbench.data.subsets import chosen
-from genbench.models.contract import GenerativeModel, Reconstructs
+from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import evaluating
+from genbench.models.surgery import in_words
 from genbench.models.symptoms import Symptom
 
 ALIKE = 0.05  # variance between samples over that between real images
@@ -93,13 +95,22 @@ class Alarms:
             rebuilt = torch.cat([model.reconstruct(part.to(model.device)).cpu() for part in parts])
         near = nearness(real, rebuilt)
         if near < NEARER:
+            carried = self._carried(model, real)
             self.warn(
                 "reconstructions",
                 f"reconstructions of {len(real)} validation images are {round(100 * near)}% nearer to "
                 "their own image than to any, in squared distance of pixels: the encoder is dead, or the "
-                "decoder does not heed it. Look at the reconstructions; try a smaller model.beta for a "
+                f"decoder does not heed it{carried}. Look at the reconstructions; try a smaller model.beta for a "
                 "VAE, a larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
             )
+
+    def _carried(self, model: GenerativeModel, images: Tensor) -> str:
+        """Which of the two it is: what the posteriors of these images say; empty for a model without."""
+        if not isinstance(model, HasPosterior):
+            return ""
+        with evaluating(model):
+            words = in_words(model, images.to(model.device), AT_ONCE)
+        return f" ({words})" if words else ""
 
     def _real_images(self) -> Tensor:
         numbers = chosen(self.data, "validation", REAL)

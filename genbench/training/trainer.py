@@ -34,6 +34,7 @@ from genbench.training.callbacks.checkpoints import Checkpoints
 from genbench.training.callbacks.data_wait import Waiting
 from genbench.training.callbacks.progress import ProgressBar
 from genbench.training.callbacks.samples import Samples
+from genbench.training.callbacks.scoring import Measure, Scoring, points_every
 from genbench.training.callbacks.selection import Selection
 from genbench.training.callbacks.stopping import Stopping
 from genbench.training.callbacks.telemetry import Telemetry
@@ -81,6 +82,7 @@ class Brief:
     heartbeat: Heartbeat | None = None  # only the process that writes the record has one
     say: Callable[[str], None] = log.warning  # is given each warning of the training
     work: Work = field(default_factory=dict)  # of a step, as `measure` finds it
+    score: Measure | None = None  # of the validation split, at points of the budget
 
 
 class Engine:
@@ -107,6 +109,7 @@ class Engine:
         compile: bool = False,
         tf32: bool | str = "auto",  # float32 rounded by a GPU: see `numerics`
         deterministic: bool = False,  # equal bits on equal GPUs
+        score_every: int | str | None = None,  # images between two points of curves, or auto
     ) -> None:
         self.brief, self._compile = brief, compile
         whole("trainer.samples", samples, 0)
@@ -130,7 +133,9 @@ class Engine:
         if log_every_images != "auto":
             every = parse_images(log_every_images, "trainer.log_every_images")
             whole("trainer.log_every_images", every)
-        self._plan(steps_per_batch, [every, *self._intervals(samples)])
+        points = points_every(score_every, self.total_images, brief.score)
+        stops = [every, *self._intervals(samples), *([points] if points else [])]
+        self._plan(steps_per_batch, stops)
         directory, total = brief.directory, self.total_images
         self.alarms = Alarms(brief.data, total, brief.say)
         self.telemetry = Telemetry(every, total, brief.heartbeat, max_skipped, self.alarms)
@@ -145,13 +150,15 @@ class Engine:
         event = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.waiting = Waiting(self.telemetry, self.alarms, event=event)
         self.samples = Samples(directory / "samples", brief.data, samples, total, self.alarms)
+        self.scoring = Scoring(brief.score, points, self.telemetry) if points else None
+        curves = [self.scoring] if self.scoring else []
         bar = [ProgressBar(total)] if progress and self.steps else []
         own = [self.checkpoints, self.stopping, self.waiting]
         self.trainer = self._trainer(
             devices,
             num_nodes,
             strategy,
-            [self.telemetry, self.samples, *bar, *brief.callbacks, *own],
+            [self.telemetry, self.samples, *bar, *brief.callbacks, *curves, *own],
         )
 
     def _pace(self, accumulate: int, compile: bool, cuda_graph: bool) -> Pace:

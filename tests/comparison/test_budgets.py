@@ -50,7 +50,7 @@ def test_the_last_point_at_or_before_counts_and_none_beyond(tmp_path, finished):
 def test_psnr_which_not_every_model_has_is_compared_where_it_is_asked_for(tmp_path, finished):
     log(finished([fd(1.0)]), [12.5, 20.5], "validation/psnr")
     log(finished([fd(2.0)], model="gan"), ["", ""], "selection/fd")
-    with pytest.raises(UserMistake, match="train with selection=fd"):
+    with pytest.raises(UserMistake, match="train with trainer.score_every=auto"):
         at(tmp_path, 200)  # else every GAN would be a run without a point
     rows, _, _ = at(tmp_path, 200, ["psnr"])
     assert rows["vae"]["PSNR ↑"] == "20.5"
@@ -83,9 +83,13 @@ def test_curves_under_other_settings_never_share_a_column(tmp_path, finished):
 
 def test_columns_of_the_training_are_shown_only_when_they_are_asked_for(tmp_path, finished):
     log(finished([fd(1.0)]), [-90], name="train/elbo")
-    with pytest.raises(UserMistake, match=r"train with selection=fd.* loss/x, train/elbo"):
+    with pytest.raises(
+        UserMistake, match=r"train with trainer.score_every=auto.* loss/x, train/elbo"
+    ):
         at(tmp_path, 100)
-    with pytest.raises(UserMistake, match="has a column elbo: .* training with selection=fd"):
+    with pytest.raises(
+        UserMistake, match="has a column elbo: .* training with trainer.score_every=auto"
+    ):
         at(tmp_path, 100, ["elbo"])
     rows, _, _ = at(tmp_path, 100, ["train/elbo"])
     assert rows["vae"]["ELBO ↑"] == "-90"

@@ -31,7 +31,8 @@ from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import draw_reconstructions
 from genbench.models.reconstruction import psnr, validation_psnr
 
-NAMES = ["psnr", "ssim", "rfd_small"]
+OF_MODEL = ["psnr", "ssim", "rfd_small", "fd_reconstructed_small"]
+NAMES = [*OF_MODEL, "fd_originals_small"]
 
 
 class Copies(GenerativeModel):
@@ -124,8 +125,10 @@ def test_a_perfect_model_has_the_best_scores(tmp_path):
     assert found["psnr"].value == pytest.approx(10 * math.log10(16**2 * 64))
     assert found["ssim"].value == pytest.approx(1)
     assert found["rfd_small"].value == pytest.approx(0, abs=1e-5)
-    assert [found[name].higher_is_better for name in NAMES] == [True, True, False]
-    assert all(depends_on_model(score) for score in found.values())
+    assert [found[name].higher_is_better for name in NAMES] == [True, True, False, None, None]
+    assert [name for name in NAMES if depends_on_model(found[name])] == OF_MODEL
+    without_loss = found["fd_originals_small"].value
+    assert found["fd_reconstructed_small"].value == pytest.approx(without_loss, abs=1e-5)
 
 
 def test_rfd_is_the_distance_of_reconstructions_to_their_own_originals(tmp_path):
@@ -141,7 +144,21 @@ def test_rfd_is_the_distance_of_reconstructions_to_their_own_originals(tmp_path)
         assert scores["psnr"].value == pytest.approx(expected)
         for score in scores.values():
             assert score.card["heldout"].get("subset", {}).get("n") == count
-            assert score.card["reconstructed"]["latents"] == "posterior mean"
+            if score.name in OF_MODEL:
+                assert score.card["reconstructed"]["latents"] == "posterior mean"
+
+
+def test_two_more_distances_are_those_to_the_training_images(tmp_path):
+    data, extractor = Squares(), Small()
+    which = chosen(data, "test", 40)
+    originals = torch.from_numpy(data.pixels("test")[which])
+    pixels = data.to_pixels(data.to_images(originals) * 0.5)
+    train = moments(extractor(torch.from_numpy(data.pixels("train")), 17).features)
+    scores = {s.name: s for s in rebuilt(tmp_path, Copies(0.5), max_images=40)}
+    for name, part in (("fd_reconstructed_small", pixels), ("fd_originals_small", originals)):
+        expected = distance(train, moments(extractor(part, 17).features))
+        assert scores[name].value == pytest.approx(expected, rel=1e-5)
+        assert scores[name].card["real"]["split"] == "train"
 
 
 def test_no_batch_size_changes_them_and_every_encoder_shares_their_protocol(tmp_path):
@@ -170,7 +187,9 @@ def test_averaged_weights_have_none_since_the_encoder_is_not_averaged(tmp_path):
 def test_a_reconstruction_that_is_nan_leaves_no_value(tmp_path):
     scores = rebuilt(tmp_path, Copies(math.nan))
     assert [score.name for score in scores] == NAMES
-    assert {(score.value, score.status) for score in scores} == {(None, "nonfinite")}
+    *of_model, originals = scores
+    assert {(score.value, score.status) for score in of_model} == {(None, "nonfinite")}
+    assert originals.value is not None
     assert validation_psnr(Copies(math.nan), Squares(), 9) is None
 
 

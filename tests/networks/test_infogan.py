@@ -15,7 +15,7 @@ def count(module) -> int:
 @pytest.mark.parametrize("size", [8, 28, 32])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_decoder_and_trunk_fit_every_size_that_four_divides(size, norm):
-    decoder, trunk = InfoGANDecoder(size, 3, 5, norm), InfoGANTrunk(size, 3, norm).eval()
+    decoder, trunk = InfoGANDecoder(size, 3, 5, norm=norm), InfoGANTrunk(size, 3, norm=norm).eval()
     images = decoder(torch.randn(2, 5))
     assert images.shape == (2, 3, size, size)
     shapes = [tuple(stage.shape[1:]) for stage in trunk.features(images)]
@@ -30,7 +30,7 @@ def test_the_counts_are_those_of_the_paper_s_layers():
     trunk = (16 * 64 + 64) + (16 * 64 * 128 + 128) + (fully * 1024 + 1024)
     assert count(InfoGANTrunk(28, 1)) == trunk
     decoder = (64 * 1024 + 1024) + (1024 * fully + fully) + (16 * 128 * 64 + 64) + (16 * 64 + 1)
-    assert count(InfoGANDecoder(28, 1, 64, "none")) == decoder
+    assert count(InfoGANDecoder(28, 1, 64, norm="none")) == decoder
     assert count(InfoGANDecoder(28, 1, 64)) == decoder + 2 * (1024 + fully + 64)
 
 
@@ -42,4 +42,4 @@ def test_other_sizes_are_refused(size):
 
 def test_an_unknown_norm_is_refused():
     with pytest.raises(UserMistake, match="'group' is not one of batch, none"):
-        InfoGANDecoder(8, 1, 4, "group")
+        InfoGANDecoder(8, 1, 4, norm="group")

@@ -141,3 +141,22 @@ def test_only_final_weights_of_a_trained_model_with_an_encoder_are_judged(alarms
     alarms.look_at_reconstructions(Autoencoder(mean), TOTAL - 64)
     alarms.look_at_reconstructions(SimpleNamespace(), TOTAL)
     assert not said
+
+
+class Encoded(Autoencoder):
+    """A decoder that does not heed its latents, behind an encoder that knows the image, or nothing."""
+
+    def __init__(self, factor):
+        super().__init__(mean)
+        self.factor = factor
+
+    def posterior(self, images):
+        return self.factor * images.flatten(1)[:, 20:24], torch.full((len(images), 4), -4.0)
+
+
+def test_the_warning_tells_a_dead_encoder_from_one_that_is_not_heeded(alarms, said):
+    alarms.look_at_reconstructions(Encoded(0.0), TOTAL)
+    assert "(0 of 4 latents are active, with 0 of at most 5.3 nats" in said[0]
+    alarms.warnings.clear()
+    alarms.look_at_reconstructions(Encoded(9.0), TOTAL)
+    assert "(4 of 4 latents are active, with 5" in said[1]

@@ -11,7 +11,10 @@ from statistics import mean
 from genbench.comparison.columns import HEADERS, ScoreColumn
 from genbench.comparison.contact_sheet import KINDS, last_grids
 from genbench.comparison.costs import cost_table, seconds_table
+from genbench.comparison.explained import gap_table, heading, sentence
+from genbench.comparison.gap import Gap, gaps
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
+from genbench.comparison.page.gap_plot import rate_panel
 from genbench.comparison.rows import Row, as_trained, groups
 from genbench.comparison.table import Arena, table_of
 from genbench.comparison.tables import Cell, Column, Table, number
@@ -31,9 +34,9 @@ CAPTIONS = {
 }
 COMPARED = ("psnr", "ssim", "lpips", "rfd")  # scores that stand beside reconstructions
 NO_CURVES = (
-    "No run logged a score while it trained, and none can be computed afterwards. Train with `selection=fd`: "
-    "ten times per run (`selection.checks`) it measures the distance to the validation split, and keeps "
-    "the best weights."
+    "No run logged a score while it trained, and none can be computed afterwards. Train with "
+    "`trainer.score_every=auto`: ten times per run it scores samples by the protocol of the validation split "
+    "and chooses nothing; `selection=fd` measures the distance alone, and keeps the best weights."
 )
 
 
@@ -71,6 +74,16 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """Where the distances come from: bars, a sentence per method, the numbers, the rate of each latent."""
+
+    gaps: Sequence[Gap]
+    sentences: Sequence[str]
+    table: Table
+    rates: Panel | None
+
+
+@dataclass(frozen=True)
 class Section:
     """A dataset of the study."""
 
@@ -86,6 +99,7 @@ class Section:
     seconds: Table | None  # of training and scoring, where runs have noted them
     cards: Sequence[Card]
     failed: Table | None
+    explanation: Explanation | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -206,7 +220,17 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         seconds=seconds_table(trained),
         cards=_cards(columns),
         failed=_failed(failed) if failed else None,
+        explanation=_explanation(trained, directories),
     )
+
+
+def _explanation(rows: Sequence[Row], directories: Mapping[str, Path]) -> Explanation | None:
+    """What `genbench explain` says; None where no step but the last is known."""
+    found = gaps(rows)
+    if not any(gap.parts for gap in found):
+        return None
+    table = gap_table(found, f"Where the distance comes from: {heading(found)}")
+    return Explanation(found, [sentence(g) for g in found], table, rate_panel(rows, directories))
 
 
 def _verdicts(

@@ -5,13 +5,24 @@ from dataclasses import dataclass
 from statistics import mean
 
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
-from genbench.runs.history import PSNR
+from genbench.runs.history import PSNR, VALIDATION
 from genbench.runs.score import higher_is_better
 
 Points = Sequence[tuple[float, float]]  # (images, value)
-SCORES = ("selection/", "validation/")  # columns of history.csv measured on the validation split
+SCORES = ("selection/", VALIDATION)  # columns of history.csv measured on the validation split
+DRAWN = (
+    "psnr",
+    "fd",
+    "kid",
+    "is",
+    "precision",
+    "recall",
+    "coverage",
+)  # of them these, in this order
 UNITS = {"psnr": "dB"}
+TITLES = {word: word.capitalize() for word in ("precision", "recall", "coverage")}
 MOST_POINTS = 200  # of a curve on a page
+IMAGES = "images (steps x batch)"
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves on one axis: a score of all rows, or one row's losses; `gaps` names missing seeds."""
+    """Curves on one axis: a score of all rows, or one row's losses; `gaps` names missing seeds.
+
+    `across` is what the places of the curves are.
+    """
 
     title: str
     unit: str
     curves: Sequence[Curve]
     higher_is_better: bool | None = None
     gaps: Sequence[str] = ()
+    across: str = IMAGES
 
     @property
     def band(self) -> bool:
@@ -74,25 +89,35 @@ def _thinned(places: Sequence[float]) -> list[float]:
 
 def score_panels(histories: Mapping[str, Sequence[Mapping[str, Points]]]) -> list[Panel]:
     """One panel per score that was taken over training, with a curve for each row that has it."""
-    names = _columns(histories, lambda name: name.startswith(SCORES))
+    names = sorted(
+        _columns(histories, lambda name: name.startswith(SCORES) and _quantity(name) in DRAWN),
+        key=lambda name: DRAWN.index(_quantity(name)),
+    )
     panels = []
     for name in names:
         curves = {
             row: over_seeds(row, [h.get(name, ()) for h in own]) for row, own in histories.items()
         }
-        quantity = name.partition("/")[2]
+        quantity = _quantity(name)
         direction = higher_is_better(quantity)
         drawn = [curve for curve in curves.values() if curve]
         said = {row: _gap(name, histories[row], curve) for row, curve in curves.items()}
         gaps = [f"{row}: {words}" for row, words in said.items() if words]
-        title = f"{quantity.upper()} on the validation split"
+        of_samples = name.startswith(VALIDATION) and name != PSNR
+        named = "by the protocol of" if of_samples else "on"
+        title = f"{TITLES.get(quantity, quantity.upper())} {named} the validation split"
         panels.append(Panel(title, UNITS.get(quantity, ""), drawn, direction, gaps))
     return panels
 
 
+def _quantity(name: str) -> str:
+    return name.partition("/")[2]
+
+
 def _gap(name: str, histories: Sequence[Mapping[str, Points]], curve: Curve | None) -> str:
     """Say which seeds of a row are missing from its curve, and why; empty if none is."""
-    count, option = len(histories), name.replace("/", "=")
+    count = len(histories)
+    option = "trainer.score_every" if name.startswith(VALIDATION) else name.replace("/", "=")
     lacking = sum(name not in own for own in histories)
     if lacking and name == PSNR:  # without an encoder, or of a version that did not log it
         return f"{lacking} of {count} seeds have none"

@@ -11,6 +11,7 @@ from typing import Any
 from genbench import __version__
 from genbench.comparison.page.content import NO_CURVES, Section, Study
 from genbench.comparison.page.curves import Panel
+from genbench.comparison.page.gap_plot import gap_bars
 from genbench.comparison.page.plots import BAND, plot
 from genbench.comparison.page.styles import PALETTE, Style, of_losses, of_methods
 from genbench.errors import UserMistake
@@ -72,12 +73,26 @@ def _section(
     by_method = {label: panels for label, panels in part.losses.items() if panels}
     return {
         "part": part,
+        "explained": _explained(part, styles, plots),
         "scores": _figures(part.scores, lambda _: styles, plots),
         "losses": {
             label: _figures(panels, lambda panel: losses[panel.title], plots)
             for label, panels in by_method.items()
         },
     }
+
+
+def _explained(
+    part: Section, styles: Mapping[str, Style], plots: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The bars of the gaps, and the rate of each latent; their data is added to `plots`."""
+    if part.explanation is None:
+        return None
+    name = f"plot{len(plots)}"
+    plots[name], key = gap_bars(part.explanation.gaps)
+    rates = [part.explanation.rates] if part.explanation.rates else []
+    bars = {"id": name, "key": key, "gaps": (), "rows": len(part.explanation.gaps)}
+    return {"bars": bars, "rates": _figures(rates, lambda _: styles, plots)}
 
 
 def _figures(

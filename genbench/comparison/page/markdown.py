@@ -15,6 +15,9 @@ def write_markdown(study: Study, out: Path) -> str:
     for section in study.sections:
         lines += [f"## {section.dataset}", "", render([section.table], "md"), ""]
         lines += [f"- {verdict}" for verdict in section.verdicts] + [""]
+        if section.explanation:
+            lines += [render([section.explanation.table], "md"), ""]
+            lines += [f"- {words}" for words in section.explanation.sentences] + [""]
         for gallery in section.galleries:
             lines += _gallery(gallery, section.dataset, out)
         lines += [render([section.costs], "md"), ""]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genbench.comparison.page.curves import Curve, Panel
+from genbench.comparison.page.curves import IMAGES, Curve, Panel
 from genbench.comparison.page.styles import Style
 from genbench.comparison.tables import number
 
@@ -18,11 +18,14 @@ MOST_POWERS = 6  # between the numbers at the ends of an axis
 
 def plot(panel: Panel, styles: Mapping[str, Style]) -> dict[str, Any]:
     """Traces and layout of a panel; `styles` are those of its curves' labels."""
-    traces = [trace for curve in panel.curves for trace in _traces(curve, styles[curve.label])]
+    where = "images" if panel.across == IMAGES else panel.across
+    traces = [
+        trace for curve in panel.curves for trace in _traces(curve, styles[curve.label], where)
+    ]
     title = f"{panel.unit or panel.title.split()[0]}{_way(panel.higher_is_better)}"
     values = [v for c in panel.curves for v in (*c.middle, *c.low, *c.high) if math.isfinite(v)]
     layout = {
-        "xaxis": {"title": {"text": "images (steps x batch)"}, "tickformat": "~s"},
+        "xaxis": {"title": {"text": panel.across}, "tickformat": "~s"},
         "yaxis": {"title": {"text": title}, **(_logarithmic(values) if _wide(values) else {})},
     }
     return {"data": traces, "layout": layout}
@@ -60,7 +63,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low <= tick <= high]
 
 
-def _traces(curve: Curve, style: Style) -> list[dict[str, Any]]:
+def _traces(curve: Curve, style: Style, where: str) -> list[dict[str, Any]]:
     few = len(curve.images) <= 20 if style.marker else len(curve.images) == 1
     own = {"x": list(curve.images), "meta": {"colour": style.colour, "label": curve.label}}
     line = own | {
@@ -69,7 +72,7 @@ def _traces(curve: Curve, style: Style) -> list[dict[str, Any]]:
         "mode": "lines+markers" if few else "lines",
         "line": {"width": 2.2 if style.marker else 1.6, "dash": style.dash or "solid"},
         "marker": {"size": 7 if style.dash else 5, "symbol": style.marker or "circle"},
-        "hovertemplate": "%{y:.4g} at %{x:,} images<extra>%{fullData.name}</extra>",
+        "hovertemplate": f"%{{y:.4g}} at %{{x:,}} {where}<extra>%{{fullData.name}}</extra>",
     }
     if not curve.low:
         return [line]

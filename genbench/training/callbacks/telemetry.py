@@ -99,6 +99,11 @@ class Telemetry(RunCallback):
             )
         self._skipped = total
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave out the last `seconds`, which were no training: they are counted elsewhere."""
+        if self._last is not None:
+            self._last = self._last[0] + seconds, self._last[1]
+
     @property
     def seconds_so_far(self) -> float:
         """Seconds spent training until this moment."""

@@ -1,0 +1,325 @@
+"""Where a model's Frechet distance comes from: from what is real to what it samples, step by step.
+
+The distance to the training images of as many new ones (the floor), of reconstructions, of samples from
+the best fitted prior, and of samples from N(0, I). What is added from one to the next is called the
+decoder's, the latents' and the prior's part. Distances do not add up by nature: a part says how much
+higher the distance stands, not how much of it would go if its cause went. Imports no torch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import mean, stdev
+from typing import Any
+
+from genbench.comparison.rows import Row
+from genbench.comparison.significance import SEEDS_FOR_SPREAD
+from genbench.comparison.tables import number
+from genbench.runs.result import Result
+from genbench.runs.score import Score, digest
+
+FLOOR, DECODED, FITTED, SAMPLED = "floor", "reconstructions", "best prior", "N(0, I)"
+PARTS = {DECODED: "decoder", FITTED: "latents", SAMPLED: "prior"}  # what ends at each step
+NOT_CHOSEN = ("truncated", "aggregated")  # one narrows on purpose, the other copies training images
+NOT_ADDITIVE = (
+    "differences of Frechet distances are not additive: a part says how much higher the distance stands "
+    "after a step, not how much of it would go with its cause"
+)
+Values = Mapping[str, float]  # by run
+
+
+@dataclass(frozen=True)
+class Step:
+    """The distance at one step, by run; `detail` names the prior or the numbers of images."""
+
+    name: str
+    values: Values
+    detail: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return mean(self.values.values())
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is added from one step to the next, by run of both."""
+
+    name: str
+    begin: float
+    values: Values
+
+    @property
+    def mean(self) -> float:
+        """Over seeds; may be below 0."""
+        return mean(self.values.values())
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The steps of one method under one protocol, those that are known, in order.
+
+    `missing` says which step is not known and what fills it; `notes` what else must be known to read them.
+    """
+
+    label: str
+    dataset: str
+    extractor: str
+    num_samples: int
+    has_encoder: bool
+    steps: Sequence[Step]
+    missing: Sequence[str]
+    notes: Sequence[str]
+
+    @cached_property
+    def parts(self) -> Sequence[Part]:
+        """Between the steps that are known; where one between them is not, two parts are one.
+
+        Of the first step none is told: below the floor lies what no model can mend.
+        """
+        found, names, before = list[Part](), list[str](), self.steps[0]
+        for name in (DECODED, FITTED, SAMPLED):
+            names.append(PARTS[name])
+            step = self.step(name)
+            if step is None:
+                continue
+            shared = [run for run in step.values if run in before.values]
+            added = {run: step.values[run] - before.values[run] for run in shared}
+            if added and step is not before:
+                title = " and ".join(names) if self.has_encoder else "decoder and prior"
+                found.append(Part(title, before.mean, added))
+            names, before = [], step
+        return found
+
+    def step(self, name: str) -> Step | None:
+        """A step by its name; None if it is not known."""
+        return next((step for step in self.steps if step.name == name), None)
+
+
+def spread(values: Iterable[float], signed: bool = False) -> str:
+    """Mean ± standard deviation, from three seeds on where they differ: `16.5 ± 0.4`."""
+    own = list(values)
+    text = number(mean(own), 3)
+    text = f"+{text}" if signed and mean(own) >= 0 else text
+    told = len(own) >= SEEDS_FOR_SPREAD and max(own) > min(
+        own
+    )  # a floor is that of the images alone
+    return f"{text} ± {number(stdev(own), 2)}" if told else text
+
+
+def gaps(rows: Sequence[Row]) -> list[Gap]:
+    """The gap of every trained method, rows of the same runs together; without FD there is none."""
+    merged: dict[frozenset[str], list[Row]] = {}
+    for row in rows:
+        if row.runs and not row.untrained:
+            merged.setdefault(frozenset(run.run_id for run in row.runs), []).append(row)
+    found = (_gap(own) for own in merged.values())
+    return [gap for gap in found if gap is not None]
+
+
+class _Scores:
+    """The test scores of raw final weights of one method: by card, with a value for each run."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.examples: dict[str, Score] = {}
+        self._values: dict[str, dict[str, float]] = {}
+        for own, run in ((row, run) for row in rows for run in row.runs):
+            for score in (_under(score, own) for score in run.scores):
+                if _counts(score):
+                    key = f"{score.name} {score.protocol}"
+                    self.examples.setdefault(key, score)
+                    self._values.setdefault(key, {})[run.run_id] = float(score.value or 0)
+
+    def values(self, score: Score) -> Values:
+        return self._values[f"{score.name} {score.protocol}"]
+
+    def of(self, quantity: str) -> list[Score]:
+        """An example of each score of a quantity, one per card."""
+        return [score for score in self.examples.values() if score.quantity == quantity]
+
+
+def _under(score: Score, row: Row) -> Score:
+    """The score with the prior in its card, which a row of another prior has in its place."""
+    if not row.prior or "fake" not in score.card:
+        return score
+    fake = {**score.card["fake"], "latents": row.defined}
+    return replace(score, card={**score.card, "fake": fake})
+
+
+def _counts(score: Score) -> bool:
+    fake = score.card.get("fake", {})
+    plain = score.checkpoint == "final" and score.split == "test" and score.value is not None
+    return plain and fake.get("weights", "raw") == "raw"
+
+
+def _prior(score: Score) -> str | None:
+    """The kind of a fitted prior; None for latents as in training."""
+    latents = score.card.get("fake", {}).get("latents")
+    return str(latents.get("prior")) if isinstance(latents, Mapping) else None
+
+
+def _gap(rows: Sequence[Row]) -> Gap | None:
+    scores, row = _Scores(rows), rows[0]
+    bases = [score for score in scores.of("fd") if _prior(score) is None]
+    if not bases:
+        return None
+    runs = [run for own in rows for run in own.runs]
+    encoder = any(_encodes(run) for run in runs)
+    found = [_of_base(base, scores, row, encoder) for base in bases]
+    return max(found, key=lambda gap: (len(gap.steps), gap.num_samples))
+
+
+def _encodes(run: Result) -> bool:
+    """Whether a run's model has an encoder: by its networks, or by its scores."""
+    networks = run.cost.get("parameters") or {}
+    return "encoder" in networks or any("reconstructed" in score.card for score in run.scores)
+
+
+def _of_base(base: Score, scores: _Scores, row: Row, encoder: bool) -> Gap:
+    count, missing, notes = int(base.card["fake"]["n"]), list[str](), list[str]()
+    steps = [step for step in [_floor(base, scores, notes)] if step]
+    if encoder:
+        decoded = _decoded(base, scores, steps, notes)
+        steps += [decoded] if decoded else []
+        if decoded is None:
+            missing.append(f"reconstructions: {_command(row, 'reconstruction')}")
+        best = _best_prior(base, scores, notes)
+        steps += [best] if best else []
+        if best is None:
+            missing.append(f"the best prior: {_command(row, 'prior')}")
+    else:
+        notes.append(_without_encoder(row, scores))
+    steps.append(Step(SAMPLED, scores.values(base)))
+    notes += _of_latents(scores) if encoder else []
+    extractor = str(base.card.get("extractor", {}).get("name", ""))
+    return Gap(row.label, row.dataset, extractor, count, encoder, steps, missing, notes)
+
+
+def _floor(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
+    """What as many new images would get; None where it is not known."""
+    count = base.card["fake"]["n"]
+    for score in scores.of("fd_floor"):
+        if score.card.get("estimator", {}).get("n") == count and _alike(score, base):
+            return Step(FLOOR, scores.values(score), f"{count:,} new images")
+    notes.append(f"the floor of {count:,} images is not known, so that the first step has no part")
+    return None
+
+
+def _decoded(base: Score, scores: _Scores, steps: Sequence[Step], notes: list[str]) -> Step | None:
+    """Reconstructions, at the number of images that samples have: their bias in n is that of the originals."""
+    count, found = base.card["fake"]["n"], list[tuple[int, Score, Score]]()
+    for score in scores.of("fd_reconstructed"):
+        for own in scores.of("fd_originals"):
+            same = own.card.get("heldout") == score.card.get("heldout")
+            if same and _alike(score, base) and _alike(own, base):
+                found.append((_images(score.card["heldout"]), score, own))
+    if not found:
+        return None
+    images, score, originals = min(found, key=lambda one: abs(one[0] - count))
+    values, bases = scores.values(score), scores.values(originals)
+    if not steps or images == count:
+        if images != count:
+            notes.append(
+                f"reconstructions are {images:,} and samples {count:,}, and their biases differ"
+            )
+        return Step(DECODED, values, f"{images:,} reconstructions")
+    floor = steps[0].values
+    shifted = {
+        run: value + floor[run] - bases[run]
+        for run, value in values.items()
+        if run in floor and run in bases
+    }
+    if not shifted:
+        return None
+    shift = mean(shifted[run] - values[run] for run in shifted)
+    notes.append(
+        f"the FD of its {images:,} reconstructions, {spread(values.values())}, is moved by {number(shift, 3)}, "
+        f"what their originals at that number are above {count:,} new images, as an FD depends on the number"
+    )
+    return Step(DECODED, shifted, f"{images:,} reconstructions, at {count:,} images")
+
+
+def _best_prior(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
+    """The fitted prior with the smallest mean distance, of those that neither copy nor narrow."""
+    wanted, found, others = _without_prior(base), dict[str, Values](), dict[str, float]()
+    for score in scores.of("fd"):
+        kind = _prior(score)
+        if kind is None or _without_prior(score) != wanted:
+            continue
+        values = scores.values(score)
+        if kind in NOT_CHOSEN:
+            others[kind] = min(mean(values.values()), others.get(kind, mean(values.values())))
+        elif kind not in found or mean(values.values()) < mean(found[kind].values()):
+            found[kind] = values
+    if "aggregated" in others:
+        notes.append(
+            f"from posteriors of training images, a ceiling that copies: {number(others['aggregated'], 3)}"
+        )
+    if not found:
+        return None
+    best = min(found, key=lambda kind: mean(found[kind].values()))
+    if len(found) > 1:
+        rest = [f"{kind} {spread(own.values())}" for kind, own in found.items() if kind != best]
+        notes.append(f"the best of {len(found)} priors, chosen by this FD; {', '.join(rest)}")
+    return Step(FITTED, found[best], best)
+
+
+def _without_prior(score: Score) -> str:
+    """A hash of the card without what the prior changes in it."""
+    fake = {k: v for k, v in score.card["fake"].items() if k not in ("latents", "batch_norm")}
+    return digest({**score.card, "fake": fake})
+
+
+def _alike(score: Score, base: Score) -> bool:
+    """Whether two scores have the same features, and the same training images."""
+    return all(score.card.get(key) == base.card.get(key) for key in ("extractor", "real"))
+
+
+def _images(card: Mapping[str, Any]) -> int:
+    """How many images of a split a card names: its subset, or all."""
+    return int(card.get("subset", card).get("n", 0))
+
+
+def _command(row: Row, what: str) -> str:
+    """What fills a step for the runs of a row."""
+    runs = " ".join(run.run_id for run in row.runs)
+    if what == "prior":
+        return f"genbench evaluate {runs} prior=mixture"
+    config = row.runs[0].config
+    known = (config.get("evaluation") or {}).get("reconstruction")
+    chosen = (config.get("choices") or {}).get("evaluation")
+    protocol = chosen if chosen in ("quick", "standard", "full") else "quick"
+    return f"genbench evaluate {runs}" + ("" if known else f" evaluation={protocol}")
+
+
+def _of_latents(scores: _Scores) -> list[str]:
+    """What the latents carry, in a line; none where it was not scored."""
+    said = []
+    for quantity, words in (
+        ("active_units", "{} of {width} latents are active"),
+        ("mutual_information", "{} nats of information on the image (at most {bound})"),
+        ("marginal_kl", "{} nats between the codes of all images and N(0, I)"),
+    ):
+        for score in scores.of(quantity)[-1:]:
+            width = score.card.get("encoded", {}).get("latent_dim", "?")
+            bound = str(score.card.get("estimator", {}).get("bound", "")).rpartition("= ")[2]
+            said.append(
+                words.format(spread(scores.values(score).values()), width=width, bound=bound)
+            )
+    return [", ".join(said)] if said else []
+
+
+def _without_encoder(row: Row, scores: _Scores) -> str:
+    found = scores.of("inversion_psnr")
+    if found:
+        values = spread(scores.values(found[-1]).values())
+        return (
+            "no encoder, so that its parts are not told apart; held-out images are found in its latent space "
+            f"by inversion at {values} dB"
+        )
+    runs = " ".join(run.run_id for run in row.runs)
+    return (
+        "no encoder, so that its parts are not told apart; what its latent space holds of held-out images: "
+        f"genbench evaluate {runs} evaluation.inversion=true"
+    )
