@@ -193,7 +193,7 @@ def _of_base(base: Score, scores: _Scores, row: Row, encoder: bool) -> Gap:
     steps.append(Step(SAMPLED, scores.values(base)))
     notes += _of_latents(scores) if encoder else []
     extractor = str(base.card.get("extractor", {}).get("name", ""))
-    return Gap(row.label, row.dataset, extractor, count, encoder, steps, missing, notes)
+    return Gap(row.training or row.label, row.dataset, extractor, count, encoder, steps, missing, notes)
 
 
 def _floor(base: Score, scores: _Scores, notes: list[str]) -> Step | None:

@@ -149,8 +149,10 @@ def test_without_a_floor_the_first_step_has_no_part(tmp_path, finished):
 def test_rows_of_the_same_runs_are_one_method(tmp_path, finished):
     """A table may have a row for each prior."""
     finished(scores())
-    (row,) = make_rows(load_results((), tmp_path))
-    (gap,) = gaps([row, row])
+    rows = make_rows(load_results((), tmp_path))
+    assert [row.label for row in rows] == ["vae", "vae, mixture prior"]
+    (gap,) = gaps(rows)
+    assert gap.label == "vae"
     assert parts(gap) == {"decoder": 4.0, "latents": -0.5, "prior": 11.0}
 
 
