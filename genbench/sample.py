@@ -13,6 +13,8 @@ from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
 from genbench.models.reconstruction import reconstructing
+from genbench.priors.fitting import drawing_from, kept
+from genbench.runs.priors import slug
 from genbench.training import loading, trainer
 from genbench.training.pictures import save_grid
 
@@ -27,6 +29,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--checkpoint", default="final", help="final or last (default final)")
     result.add_argument(
         "--weights", choices=("raw", "ema"), default="raw", help="of the decoder (default raw)"
+    )
+    result.add_argument(
+        "--prior",
+        default="normal",
+        help="what latents are drawn from: normal (default), or a prior that the run keeps a fit of, by the "
+        "beginning of its name in RUN/priors (mixture, truncated-scale-0.7)",
     )
     result.add_argument(
         "--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)"
@@ -51,6 +59,7 @@ def main(argv: list[str]) -> int:
     model, data, config = loading.load_run(options.run, options.checkpoint)
     with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
         model.to(device_of_run(config["trainer"]["accelerator"], options.device))
+    prior = None if options.prior == "normal" else kept(options.run, options.prior, model)
     if options.weights == "ema" and loading.load_average(options.run, model) is None:
         raise UserMistake(
             f"{options.run.name} kept no average of its weights: train with ema=standard, or leave "
@@ -59,9 +68,11 @@ def main(argv: list[str]) -> int:
     kind = _kind(options)
     columns = 8 if options.reconstruct else options.columns
     less = f"try --num {max(1, options.num // 2)}"
-    with memory_for(f"drawing {options.num} images", less), recalibrated(model):
+    drawing = drawing_from(model, prior)
+    with memory_for(f"drawing {options.num} images", less), drawing, recalibrated(model):
         images = _draw(options, model, data, config["choices"]["model"])
-    out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}.png"
+    tail = f"-{slug(prior.protocol)}" if prior else ""
+    out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}{tail}.png"
     print(save_grid(data.to_pixels(images), data.levels, out, columns))
     return DONE
 

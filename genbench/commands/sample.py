@@ -10,9 +10,10 @@ from genbench.runs.directory import find_run
 
 USAGE = """\
 usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
-                           [--device cpu|cuda] [--trust]
+                           [--prior mixture] [--device cpu|cuda] [--trust]
 
   genbench sample latest --num 64 --out grid.png
+  genbench sample latest --prior mixture    after genbench evaluate latest prior=mixture
   genbench sample latest --interpolate --out path.png
   genbench sample latest --reconstruct --out pairs.png
 

@@ -21,8 +21,11 @@ from genbench.data.subsets import chosen, subset_card
 from genbench.metrics.annealing import (
     FIRST_VARIANCE,
     FIT_ROUNDS,
+    NORMAL,
     Annealer,
     Decode,
+    FromDensity,
+    StandardNormal,
     fit_variance,
     schedule,
     simulate,
@@ -31,6 +34,7 @@ from genbench.metrics.likelihood import OVER_IMAGES, LikelihoodRequest
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import GenerativeModel, draws_standard_normal
 from genbench.models.weights import weights_hash
+from genbench.priors.contract import HasDensity
 from genbench.ranges import number, whole
 from genbench.runs.files import write_json
 from genbench.runs.score import Score, digest
@@ -76,6 +80,8 @@ class AnnealedImportance:
     chains * (images + 2 * simulated) decodings with gradient.
     """
 
+    knows_priors = True  # scores a model under a fitted prior too
+
     def __init__(
         self,
         *,
@@ -117,8 +123,14 @@ class AnnealedImportance:
         }
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
-        """Score any model whose prior is N(0, I); no scores for others, or unless enabled."""
+        """Score any model whose prior is N(0, I), or a fitted one with a density; none else, or unless enabled."""
         if not self.enabled or not draws_standard_normal(request.model):
+            return []
+        fitted = request.prior
+        if fitted is not None and not isinstance(fitted.prior, HasDensity):
+            log.info(
+                "nll_ais needs a density, and the %s prior has none at hand", fitted.prior.kind
+            )
             return []
         count = min(self.images, len(request.data.pixels(request.split)))
         card = {
@@ -129,6 +141,7 @@ class AnnealedImportance:
             "seed": request.seed,
             "weights": request.weights,
             **batch_norm_card(request.model),
+            **({} if fitted is None else {"prior": dict(fitted.protocol)}),
         }
         found = self.estimate(request, count, card)
         return _scores(found, card)
@@ -169,6 +182,7 @@ class AnnealedImportance:
             decoded_at_once=request.batch_size,
             device=request.device,
             on_move=lambda: None,
+            latents=_latents(request),
         )
 
     def _parts(self, request: LikelihoodRequest, count: int) -> dict[str, Part]:
@@ -235,6 +249,14 @@ class AnnealedImportance:
         steps = annealer.steps(images, generator)
         below = annealer.forward(images, steps, generator)
         return torch.stack([below, annealer.backward(images, z, steps, generator)])
+
+
+def _latents(request: LikelihoodRequest) -> StandardNormal:
+    """What the model's latents are drawn from, with its density."""
+    if request.prior is None:
+        return NORMAL
+    assert isinstance(request.prior.prior, HasDensity)
+    return FromDensity(request.prior.prior.log_prob, request.prior.draw)
 
 
 class KeptResults:

@@ -36,6 +36,51 @@ FIRST_VARIANCE, LEAST_VARIANCE = 0.1, 1e-5  # of pixels in [0, 1]: start and low
 Decode = Callable[[Tensor], Tensor]
 
 
+class StandardNormal:
+    """N(0, I) as what chains start from: up to constants, -log p(z) and its gradient."""
+
+    def energy(self, z: Tensor) -> Tensor:
+        """-log p(z) of latents (B, d) without its constant, doubled: (B,)."""
+        return z.square().sum(1)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Gradient of -log p(z), (B, d)."""
+        return z
+
+    def draw(self, n: int, dimensions: int, generator: torch.Generator) -> Tensor:
+        """Draw latents (n, d) on the CPU."""
+        return torch.randn(n, dimensions, generator=generator)
+
+
+class FromDensity(StandardNormal):
+    """Any other prior, by its density and its draws."""
+
+    def __init__(
+        self,
+        log_prob: Callable[[Tensor], Tensor],
+        draw: Callable[[int, torch.Generator], Tensor],
+    ) -> None:
+        self.log_prob, self.drawn = log_prob, draw
+
+    def energy(self, z: Tensor) -> Tensor:
+        """-2 log p(z), (B,)."""
+        return -2 * self.log_prob(z).to(z.dtype)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """By differentiation; 0 where the density is 0, from where a move is rejected anyway."""
+        with torch.enable_grad():
+            point = z.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(-self.log_prob(point).sum(), point)
+        return slope.nan_to_num(0.0)
+
+    def draw(self, n: int, dimensions: int, generator: torch.Generator) -> Tensor:
+        """Draw latents (n, d) on the CPU."""
+        return self.drawn(n, generator)
+
+
+NORMAL = StandardNormal()
+
+
 class Chains:
     """M chains for each of N images: latents (M N, d) in chain-major order, and their likelihoods.
 
@@ -53,7 +98,9 @@ class Chains:
         leapfrogs: int,
         generator: torch.Generator,
         decoded_at_once: int,
+        prior: StandardNormal = NORMAL,
     ) -> None:
+        self.prior = prior
         self.decode, self.variance, self.leapfrogs = decode, variance, leapfrogs
         self.generator, self.decoded_at_once = generator, decoded_at_once
         self.count, self.each = len(images), len(z) // len(images)
@@ -77,10 +124,10 @@ class Chains:
         before = self._energy(self.z, self.error, momentum, scale)
         z, error, slope = self.z, self.error, self.slope
         for _ in range(self.leapfrogs):
-            momentum = momentum - 0.5 * size * (z + scale * slope)
+            momentum = momentum - 0.5 * size * (self.prior.slope(z) + scale * slope)
             z = z + size * momentum
             error, slope = self._evaluate(z)
-            momentum = momentum - 0.5 * size * (z + scale * slope)
+            momentum = momentum - 0.5 * size * (self.prior.slope(z) + scale * slope)
         gain = before - self._energy(z, error, momentum, scale)
         probability = gain.clamp_max(0).exp().nan_to_num(0.0)
         taken = chance < probability
@@ -90,7 +137,7 @@ class Chains:
         return probability.view(self.each, self.count)
 
     def _energy(self, z: Tensor, error: Tensor, momentum: Tensor, scale: float) -> Tensor:
-        return scale * error + 0.5 * (z.square().sum(1) + momentum.square().sum(1))
+        return scale * error + 0.5 * (self.prior.energy(z) + momentum.square().sum(1))
 
     def _evaluate(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """|x - decode(z)|^2, (B,), and its gradient with respect to z, (B, d)."""
@@ -164,6 +211,7 @@ class Annealer(NamedTuple):
     decoded_at_once: int
     device: torch.device
     on_move: Callable[[], None]
+    latents: StandardNormal = NORMAL  # what they are drawn from
 
     def start(self, images: Tensor, z: Tensor, generator: torch.Generator) -> Chains:
         """Chains that start at latents (M N, d)."""
@@ -175,11 +223,12 @@ class Annealer(NamedTuple):
             leapfrogs=self.leapfrogs,
             generator=generator,
             decoded_at_once=self.decoded_at_once,
+            prior=self.latents,
         )
 
     def prior(self, images: Tensor, each: int, generator: torch.Generator) -> Chains:
         """Chains that start at draws from the prior, `each` per image."""
-        z = torch.randn(each * len(images), self.latent_dim, generator=generator)
+        z = self.latents.draw(each * len(images), self.latent_dim, generator)
         return self.start(images, z.to(self.device), generator)
 
     def steps(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -204,7 +253,7 @@ class Annealer(NamedTuple):
 
 def simulate(annealer: Annealer, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw latents (N, d) from the prior, and images (N, D) from p(x | z), noise included."""
-    z = torch.randn(count, annealer.latent_dim, generator=generator).to(annealer.device)
+    z = annealer.latents.draw(count, annealer.latent_dim, generator).to(annealer.device)
     with torch.no_grad():
         images = annealer.decode(z)
     noise = torch.randn(images.shape, generator=generator).to(annealer.device)

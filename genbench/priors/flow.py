@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genbench.priors.contract import Prior, one_thread
 from genbench.ranges import number, whole
 
-BANDS = 8  # frequencies by which the network sees the time
+BANDS = 3  # frequencies by which the network sees the time
 AT_ONCE = 4096  # latents that are drawn together
 
 
@@ -50,11 +50,11 @@ class Flow(Prior):
         self,
         codes: int = 20_000,
         seed: int = 0,
-        width: int = 256,
+        width: int = 128,
         depth: int = 3,
-        steps: int = 3_000,
-        batch_size: int = 256,
-        lr: float = 1e-3,
+        steps: int = 2_500,
+        batch_size: int = 1_024,
+        lr: float = 1e-2,
         solver_steps: int = 20,
     ) -> None:
         super().__init__(codes, seed)

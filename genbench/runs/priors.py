@@ -1,7 +1,7 @@
 """The prior that the latents of a score were drawn from, in words. Imports no torch.
 
 The card of a score whose latents are drawn as in training has `fake.latents: prior`. Under another prior
-it has there a mapping, which names its kind and what defines it.
+it has there a mapping, which names its kind and what defines it; the card of a likelihood has it as `prior`.
 """
 
 import re
@@ -20,7 +20,8 @@ ALONE = "under_priors_alone"  # of the file of a protocol: leave out what is dra
 
 def prior_of(score: Score) -> Mapping[str, Any] | None:
     """What defines the prior of a score's latents; None for those that a model draws in training."""
-    latents = score.card.get("fake", {}).get("latents")
+    card = score.card
+    latents = card.get("prior", card.get("fake", {}).get("latents"))
     return latents if isinstance(latents, Mapping) else None
 
 
@@ -63,6 +64,8 @@ def as_in_training(score: Score) -> Score:
 
     So it stands in one column with the scores that were; its row says which prior it has.
     """
+    if "fake" not in score.card:  # a likelihood
+        return replace(score, card={k: v for k, v in score.card.items() if k != "prior"})
     fake = {**score.card["fake"], "latents": "prior"}
     if "batch_norm" in fake:
         fake["batch_norm"] = {k: v for k, v in fake["batch_norm"].items() if k != "latents"}
