@@ -83,9 +83,13 @@ def test_curves_under_other_settings_never_share_a_column(tmp_path, finished):
 
 def test_columns_of_the_training_are_shown_only_when_they_are_asked_for(tmp_path, finished):
     log(finished([fd(1.0)]), [-90], name="train/elbo")
-    with pytest.raises(UserMistake, match=r"train with trainer.score_every=auto.* loss/x, train/elbo"):
+    with pytest.raises(
+        UserMistake, match=r"train with trainer.score_every=auto.* loss/x, train/elbo"
+    ):
         at(tmp_path, 100)
-    with pytest.raises(UserMistake, match="has a column elbo: .* training with trainer.score_every=auto"):
+    with pytest.raises(
+        UserMistake, match="has a column elbo: .* training with trainer.score_every=auto"
+    ):
         at(tmp_path, 100, ["elbo"])
     rows, _, _ = at(tmp_path, 100, ["train/elbo"])
     assert rows["vae"]["ELBO ↑"] == "-90"
