@@ -76,7 +76,14 @@ def _tradeoff(title: str, x: Axis, y: Axis, rows: Sequence[Row]) -> Tradeoff:
     signs = [-1 if axis.higher_is_better else 1 for axis in (x, y)]
     front = undominated([(signs[0] * one.x, signs[1] * one.y) for one in points])
     there = {point.label for point in points}
-    return Tradeoff(title, x, y, points, front, [r.label for r in rows if r.label not in there])
+    lacking = [row.label for row in rows if row.label not in there and _has_any(row)]
+    return Tradeoff(title, x, y, points, front, lacking)
+
+
+def _has_any(row: Row) -> bool:
+    """Whether a row has any score of the usual prior: a row of another one has no place here."""
+    usual = (_counts(one, one.quantity) for one in row.examples.values())
+    return any(usual)
 
 
 def _shared(rows: Sequence[Row], quantity: str) -> ScoreKey | None:

@@ -1,5 +1,7 @@
 """Where a distance comes from: steps, parts, and what is not known."""
 
+from dataclasses import replace
+
 import pytest
 
 from genbench.commands.explain import main
@@ -150,7 +152,12 @@ def test_rows_of_the_same_runs_are_one_method(tmp_path, finished):
     """A table may have a row for each prior."""
     finished(scores())
     (row,) = make_rows(load_results((), tmp_path))
-    (gap,) = gaps([row, row])
+    samples = [replace(run, scores=run.scores[-2:-1]) for run in row.runs]
+    assert [score.card["fake"]["latents"]["prior"] for score in samples[0].scores] == ["mixture"]
+    rest = [replace(run, scores=[*run.scores[:-2], run.scores[-1]]) for run in row.runs]
+    rows = [replace(row, label="vae, mixture", runs=samples), replace(row, runs=rest)]
+    (gap,) = gaps(rows)
+    assert gap.label == "vae"
     assert parts(gap) == {"decoder": 4.0, "latents": -0.5, "prior": 11.0}
 
 
