@@ -49,6 +49,7 @@ _OF_WEIGHTS = {
     "fake",
     "reconstructed",
     "encoded",
+    "inverted",
     "likelihood",
 }  # in the cards of scores of a model's weights
 

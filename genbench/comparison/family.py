@@ -16,6 +16,7 @@ OF_MODEL = (
     "fake",
     "reconstructed",
     "encoded",
+    "inverted",
     "likelihood",
     "curve",
 )  # in cards of a model's scores

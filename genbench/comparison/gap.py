@@ -109,13 +109,17 @@ def spread(values: Iterable[float], signed: bool = False) -> str:
 
 
 def gaps(rows: Sequence[Row]) -> list[Gap]:
-    """The gap of every trained method, rows of the same runs together; without FD there is none."""
+    """The gap of every trained method, best first; of rows of the same runs, one for each prior, one gap.
+
+    Without an FD there is none.
+    """
     merged: dict[frozenset[str], list[Row]] = {}
     for row in rows:
         if row.runs and not row.untrained:
             merged.setdefault(frozenset(run.run_id for run in row.runs), []).append(row)
     found = (_gap(own) for own in merged.values())
-    return [gap for gap in found if gap is not None]
+    known = [gap for gap in found if gap is not None]
+    return sorted(known, key=lambda gap: gap.steps[-1].mean)
 
 
 class _Scores:
@@ -130,6 +134,9 @@ class _Scores:
                     key = f"{score.name} {score.protocol}"
                     self.examples.setdefault(key, score)
                     self._values.setdefault(key, {})[run.run_id] = float(score.value or 0)
+
+    def has(self, score: Score) -> bool:
+        return f"{score.name} {score.protocol}" in self.examples
 
     def values(self, score: Score) -> Values:
         return self._values[f"{score.name} {score.protocol}"]
@@ -160,10 +167,11 @@ def _prior(score: Score) -> str | None:
 
 
 def _gap(rows: Sequence[Row]) -> Gap | None:
-    scores, row = _Scores(rows), rows[0]
+    scores = _Scores(rows)
     bases = [score for score in scores.of("fd") if _prior(score) is None]
     if not bases:
         return None
+    row = next(own for own in rows if _Scores([own]).has(bases[0]))
     runs = [run for own in rows for run in own.runs]
     encoder = any(_encodes(run) for run in runs)
     found = [_of_base(base, scores, row, encoder) for base in bases]
@@ -193,7 +201,9 @@ def _of_base(base: Score, scores: _Scores, row: Row, encoder: bool) -> Gap:
     steps.append(Step(SAMPLED, scores.values(base)))
     notes += _of_latents(scores) if encoder else []
     extractor = str(base.card.get("extractor", {}).get("name", ""))
-    return Gap(row.training or row.label, row.dataset, extractor, count, encoder, steps, missing, notes)
+    return Gap(
+        row.training or row.label, row.dataset, extractor, count, encoder, steps, missing, notes
+    )
 
 
 def _floor(base: Score, scores: _Scores, notes: list[str]) -> Step | None:

@@ -24,7 +24,13 @@ NOT_REPEATED = ("finished", "diverged", "running")
 # of several equal runs, the one whose status comes last here counts
 RANK = ("failed", "interrupted", "running", "diverged", "finished")
 # settings of an evaluation that older configs lack, with the values that these had
-ADDED = {"split": "test", "pixels": "mean", "reconstruction": None, "latents": None}
+ADDED = {
+    "split": "test",
+    "pixels": "mean",
+    "reconstruction": None,
+    "latents": None,
+    "inversion": False,
+}
 
 
 @dataclass(frozen=True)

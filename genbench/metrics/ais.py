@@ -223,7 +223,7 @@ class AnnealedImportance:
         done = parts - len(missing)
         line = (
             f"annealed importance sampling: {decodings:.2g} decodings with gradient, "
-            f"about {_time(moves * seconds)} on {request.device}"
+            f"about {duration(moves * seconds)} on {request.device}"
             + (f" ({done} of {parts} parts are there already)" if done else "")
         )
         say(f"  {line}")
@@ -260,13 +260,15 @@ def _latents(request: LikelihoodRequest) -> StandardNormal:
 
 
 class KeptResults:
-    """Results for these weights under this protocol, as JSON in the run's directory if there is one."""
+    """Results for these weights under this protocol, as JSON in a folder of the run's directory if there is one."""
 
-    def __init__(self, request: LikelihoodRequest, card: dict[str, Any]) -> None:
+    def __init__(
+        self, request: LikelihoodRequest, card: dict[str, Any], folder: str = "ais"
+    ) -> None:
         self.path: Path | None = None
         self.content: dict[str, Any] = {"protocol": card, "weights": weights_hash(request.model)}
         if request.directory is not None:
-            self.path = request.directory / "ais" / f"{digest(self.content, 16)}.json"
+            self.path = request.directory / folder / f"{digest(self.content, 16)}.json"
             self.content = _read(self.path) or self.content
 
     def __contains__(self, name: str) -> bool:
@@ -360,7 +362,7 @@ def _score(
     return Score(name, mean, unit, better, card, low, high, status=status, interval=interval)
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration in the largest unit of which there are two."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:

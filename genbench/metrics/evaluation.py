@@ -26,6 +26,7 @@ from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import Moments, distance, moments
+from genbench.metrics.inversion import Inversion
 from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
@@ -72,6 +73,7 @@ class Evaluation:
         reconstruction: Reconstruction | None = None,
         truth: Mapping[str, TruthMetric | None] | None = None,
         latents: LatentHealth | None = None,
+        inversion: bool | Mapping[str, Any] = False,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -90,6 +92,8 @@ class Evaluation:
         self.metrics = {name: one for name, one in metrics.items() if one is not None}
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
         self.truth = {name: one for name, one in (truth or {}).items() if one is not None}
+        if inverting := Inversion.of(inversion):
+            self.likelihoods["inversion"] = inverting
         self.folder = Path(cache).expanduser()
         self.cache = FeatureCache(self.folder / "features", extractor)
         self.devices = devices

@@ -1,5 +1,7 @@
 """Where a distance comes from: steps, parts, and what is not known."""
 
+from dataclasses import replace
+
 import pytest
 
 from genbench.commands.explain import main

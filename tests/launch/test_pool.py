@@ -1,6 +1,5 @@
 """Many runs at once on one machine, and the missing runs of a study."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import pytest
 import yaml
 
 from fixtures.launching import STOPPABLE, runs, seen
-from fixtures.places import ROOT
 from fixtures.processes import is_alive, wait_for
 from genbench.errors import UserMistake
 from genbench.launch import host, live_table, pool, task
@@ -338,65 +336,3 @@ def test_memory_and_gpus_are_found_without_torch():
     code += "assert 'torch' not in sys.modules"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert int(printed.stdout) > 1 << 20, printed.stderr
-
-
-# --- the studies that ship ----------------------------------------------------------------------
-
-EXPERIMENTS = sorted((ROOT / "configs" / "experiment").glob("*.yaml"))
-GRIDS = [path for path in EXPERIMENTS if "params:" in path.read_text()]  # the others are searches
-
-
-@pytest.fixture
-def planned(room, monkeypatch):
-    """The overrides of a sweep's runs and the configs of the first ones; it starts none."""
-
-    def plan(*argv, first=3):
-        jobs, configs = [], []
-
-        def launch(launcher, job_overrides, number):  # by now Hydra has composed every option once
-            jobs.extend(job_overrides)
-            configs.extend(pool.compose(launcher, job, number).config for job in jobs[:first])
-            return []
-
-        with monkeypatch.context() as patch:
-            patch.setattr(pool, "launch", launch)
-            task.train(["-m", *argv])
-        return jobs, configs
-
-    return plan
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem != "objectives")) for p in GRIDS],
-    ids=lambda path: path.stem,
-)
-def test_an_experiment_is_the_grid_that_its_file_names(path, planned):
-    params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
-    grid = [[f"{k}={v}" for v in str(vs).split(",")] for k, vs in params.items() if k != "seed"]
-    jobs, configs = planned(f"experiment={path.stem}", "seed=7", first=1)
-    expected = {frozenset([*job, "seed=7"]) for job in itertools.product(*grid)}
-    varied = set().union(*expected)
-    assert {frozenset(varied.intersection(job)) for job in jobs} == expected
-    assert len(jobs) == len(expected)
-    assert (configs[0]["study"], configs[0]["seed"]) == (path.stem, 7)
-
-
-@pytest.mark.slow
-def test_the_study_of_objectives_gives_every_model_the_same_optimizer(planned):
-    _, configs = planned("experiment=objectives", "seed=7")
-    optimizers = [
-        value for c in configs for key, value in c["model"].items() if key.endswith("optimizer")
-    ]
-    schedules = [config["schedule"] for config in configs]
-    assert len(schedules) == 3
-    assert len(optimizers) == 5  # a VAE's one, two of the others
-    assert all(optimizer == optimizers[0] for optimizer in optimizers)
-    assert all(schedule == schedules[0] for schedule in schedules)
-
-
-def test_what_an_option_brings_along_gives_way_to_the_command_line(planned):
-    argv = ("experiment=objectives", "seed=7", "model=vae", "model.optimizer.lr=0.5")
-    _, (config,) = planned(*argv)
-    optimizer = config["model"]["optimizer"]
-    assert (optimizer["lr"], optimizer["betas"]) == (0.5, [0.0, 0.99])

@@ -18,6 +18,7 @@ from genbench.comparison.page.gap_plot import rate_panel
 from genbench.comparison.rows import Row, as_trained, groups
 from genbench.comparison.table import Arena, table_of
 from genbench.comparison.tables import Cell, Column, Table, number
+from genbench.comparison.tradeoffs import Tradeoff, tradeoffs
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.runs.history import read_history
 from genbench.runs.paths import config_root
@@ -100,6 +101,7 @@ class Section:
     cards: Sequence[Card]
     failed: Table | None
     explanation: Explanation | None = None
+    tradeoffs: Sequence[Tradeoff] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -221,6 +223,7 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         cards=_cards(columns),
         failed=_failed(failed) if failed else None,
         explanation=_explanation(trained, directories),
+        tradeoffs=tradeoffs(trained),
     )
 
 

@@ -14,6 +14,8 @@ from genbench.comparison.page.curves import Panel
 from genbench.comparison.page.gap_plot import gap_bars
 from genbench.comparison.page.plots import BAND, plot
 from genbench.comparison.page.styles import PALETTE, Style, of_losses, of_methods
+from genbench.comparison.page.tradeoff_plot import scatter
+from genbench.comparison.tradeoffs import in_words
 from genbench.errors import UserMistake
 
 OVER_SEEDS = "Lines are means over seeds, bands reach from the lowest to the highest seed."
@@ -74,6 +76,7 @@ def _section(
     return {
         "part": part,
         "explained": _explained(part, styles, plots),
+        "tradeoffs": _tradeoffs(part, styles, plots),
         "scores": _figures(part.scores, lambda _: styles, plots),
         "losses": {
             label: _figures(panels, lambda panel: losses[panel.title], plots)
@@ -93,6 +96,19 @@ def _explained(
     rates = [part.explanation.rates] if part.explanation.rates else []
     bars = {"id": name, "key": key, "gaps": (), "rows": len(part.explanation.gaps)}
     return {"bars": bars, "rates": _figures(rates, lambda _: styles, plots)}
+
+
+def _tradeoffs(
+    part: Section, styles: Mapping[str, Style], plots: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Figures of two scores against each other; their data is added to `plots`."""
+    figures = []
+    for one in part.tradeoffs:
+        name = f"plot{len(plots)}"
+        plots[name], key = scatter(one, styles)
+        words = in_words(one)
+        figures.append({"id": name, "title": one.title, "key": key, "gaps": (), "words": words})
+    return figures
 
 
 def _figures(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from genbench.comparison.page.content import Gallery, Study
 from genbench.comparison.tables import render
+from genbench.comparison.tradeoffs import in_words
 from genbench.runs.dataset_name import plain
 
 
@@ -18,6 +19,7 @@ def write_markdown(study: Study, out: Path) -> str:
         if section.explanation:
             lines += [render([section.explanation.table], "md"), ""]
             lines += [f"- {words}" for words in section.explanation.sentences] + [""]
+        lines += [f"- {one.title}. {in_words(one)}" for one in section.tradeoffs] + [""]
         for gallery in section.galleries:
             lines += _gallery(gallery, section.dataset, out)
         lines += [render([section.costs], "md"), ""]

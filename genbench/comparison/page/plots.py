@@ -35,6 +35,11 @@ def _way(higher_is_better: bool | None) -> str:
     return {True: " (higher is better)", False: " (lower is better)", None: ""}[higher_is_better]
 
 
+def logarithmic_if_wide(values: Sequence[float]) -> dict[str, Any]:
+    """What makes an axis of these values logarithmic, where that shows more; else nothing."""
+    return _logarithmic(values) if _wide(values) else {}
+
+
 def _wide(values: Sequence[float]) -> bool:
     """Whether a logarithmic axis shows more: all above 0 and more than 30 times apart."""
     return bool(values) and min(values) > 0 and max(values) > 30 * min(values)
