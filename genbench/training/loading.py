@@ -55,6 +55,34 @@ def load_run(
     config that names what a run may not (`targets`), unless that was `checked` before.
     """
     config = read_config(directory) if checked else targets.check(directory)
+    path = _checkpoint(directory, checkpoint)
+    model, data = build(OmegaConf.create(config))
+    load_weights(model, path)
+    return model.eval(), data, config
+
+
+def load_model(
+    directory: Path, checkpoint: str = "final"
+) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
+    """As `load_run`, without reading the dataset, except for a model that looks at it.
+
+    The data can convert images; its pixels are read when they are asked for. The global generators stay
+    as they are.
+    """
+    config = targets.check(directory)
+    path = _checkpoint(directory, checkpoint)
+    cfg = OmegaConf.create(config)
+    data: ImageData = instantiate(cfg.dataset)
+    with torch.random.fork_rng():  # the weights that are drawn are not the run's
+        model: GenerativeModel = instantiate(cfg.model)
+    if type(model).observe is not GenerativeModel.observe:
+        data.prepare_data()
+        model.observe(data)
+    load_weights(model, path)
+    return model.eval(), data, config
+
+
+def _checkpoint(directory: Path, checkpoint: str) -> Path:
     path = directory / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.exists():
         there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
@@ -62,9 +90,7 @@ def load_run(
             f"{directory.name} has no checkpoint {checkpoint!r}: "
             + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
         )
-    model, data = build(OmegaConf.create(config))
-    load_weights(model, path)
-    return model.eval(), data, config
+    return path
 
 
 def load_weights(model: GenerativeModel, path: Path) -> None:
