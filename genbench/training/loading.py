@@ -1,10 +1,12 @@
 """A model and its data from a config, or from a run's directory and a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import seed_everything
@@ -17,6 +19,7 @@ from genbench.runs.config import read_config
 from genbench.training import targets
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
+from genbench.training.endings import explain
 
 
 def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
@@ -29,6 +32,23 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     model.observe(data)
     check_fit(model, data)
     return model, data
+
+
+@contextmanager
+def made_of(cfg: Any) -> Iterator[None]:
+    """Within: a class of `cfg` that cannot be made, or not be imported, is a UserMistake with a sentence."""
+    try:
+        yield
+    except InstantiationException as error:
+        raise explain(error, cfg) from error
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within: torch's generator of the CPU begins at `seed`; afterwards it is where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def load_average(
@@ -56,7 +76,9 @@ def load_run(
     """
     config = read_config(directory) if checked else targets.check(directory)
     path = _checkpoint(directory, checkpoint)
-    model, data = build(OmegaConf.create(config))
+    cfg = OmegaConf.create(config)
+    with made_of(cfg):
+        model, data = build(cfg)
     load_weights(model, path)
     return model.eval(), data, config
 
@@ -72,8 +94,8 @@ def load_model(
     config = targets.check(directory)
     path = _checkpoint(directory, checkpoint)
     cfg = OmegaConf.create(config)
-    data: ImageData = instantiate(cfg.dataset)
-    with torch.random.fork_rng():  # the weights that are drawn are not the run's
+    with made_of(cfg), seeded(0):  # the weights that are drawn are not the run's
+        data: ImageData = instantiate(cfg.dataset)
         model: GenerativeModel = instantiate(cfg.model)
     if type(model).observe is not GenerativeModel.observe:
         data.prepare_data()
