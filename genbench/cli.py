@@ -73,7 +73,7 @@ def _dispatch(arguments: list[str]) -> int:
         return DONE
     if verb not in VERBS:
         raise UserMistake(_unknown(verb))
-    code: int = import_module(f"genbench.commands.{verb}").main(rest)
+    code: int = import_module(f"genbench.commands.{verb.replace('-', '_')}").main(rest)
     return code
 
 

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from genbench.callable_module import make_callable
 from genbench.data.contract import ImageData
 from genbench.data.splits import SPLITS
 from genbench.device import choose_threads, device_of_run, gpu_of_rank
@@ -142,6 +143,8 @@ def main(argv: list[str]) -> int:
     print(target)
     return DONE
 
+
+make_callable(__name__)  # `genbench.evaluate(...)` is `genbench.library.evaluate`
 
 if __name__ == "__main__":
     sys.exit("genbench: start this as `python -m genbench.work evaluate RUN PROTOCOL`")

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from genbench.callable_module import make_callable
 from genbench.data.contract import ImageData
 from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
@@ -382,6 +383,8 @@ def main(argv: list[str]) -> int:
         heartbeat.finish("finished")
     return DONE
 
+
+make_callable(__name__)  # `genbench.train(...)` is `genbench.library.train`
 
 if __name__ == "__main__":
     sys.exit("genbench: start this as `python -m genbench.work train RUN`")

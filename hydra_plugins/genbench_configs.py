@@ -1,4 +1,7 @@
-"""Puts the user's own configs before genbench's, and names datasets; other applications are left alone."""
+"""Puts the user's own configs before genbench's and plug-ins' after, and names datasets.
+
+Other applications are left alone.
+"""
 
 import sys
 
@@ -8,7 +11,7 @@ from omegaconf import OmegaConf
 
 
 class GenbenchConfigs(SearchPathPlugin):
-    """Prepends `./genbench_configs` or the folders of `$GENBENCH_CONFIG_PATH`."""
+    """Prepends `./genbench_configs` or `$GENBENCH_CONFIG_PATH`, appends the folders of plug-ins."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Act only when it is genbench that composes: every Hydra application loads this class."""
@@ -20,6 +23,10 @@ class GenbenchConfigs(SearchPathPlugin):
             return
         for directory in reversed(paths.user_config_directories()):
             search_path.prepend(provider="user", path=f"file://{directory}")
+        from genbench.runs.plugins import config_folders
+
+        for folder in config_folders():  # last: a plug-in does not replace what genbench ships
+            search_path.append(provider="plug-in", path=f"file://{folder}")
 
 
 def _own_name(root: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The commands: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>`.
+"""The commands: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>` (`check-model` is in check_model.py).
 
 Only `data` and `extractor` import torch, because they do their work in this process.
 """
@@ -18,6 +18,9 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "wandb": "send what was logged offline; save a view of a study there",
     "show": "print one run: settings, scores with cards, cost, files",
     "data": "list, check or prepare datasets",
+    "list": "list models, networks, datasets, ... and where they come from",
+    "new": "begin a model of your own: file, config, tests, package",
+    "check-model": "try on a model what every model must pass",
     "extractor": "list feature networks, or train one for a dataset",
     "doctor": "print what is installed here and what is missing",
     "completion": "print a shell's completion script",

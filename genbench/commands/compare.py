@@ -108,21 +108,27 @@ def main(argv: Sequence[str]) -> int:
 def _compare(options: argparse.Namespace) -> int:
     options.format = options.format or ("csv" if options.wide else "table")
     found = some_runs(options.select, options.outputs)
-    directories = {run.name: run for run, _ in found}
-    results = [result for _, result in found]
-    notes: list[str] = []
-    if options.at:
-        results, notes = results_at(results, directories, options.at, options.metric)
-        options.metric = []
-    tables = _tables(options, results, notes)
+    tables = tables_of(options, found)
     if options.pictures:
-        _draw(results, directories, options.pictures)
+        _draw(
+            [result for _, result in found], {run.name: run for run, _ in found}, options.pictures
+        )
     text = render(tables, options.format)
     if options.out:
         write_out(options.out, text)
     else:
         print(text)
     return DONE
+
+
+def tables_of(options: argparse.Namespace, found: Sequence[tuple[Path, Result]]) -> list[Table]:
+    """The tables that the parser's `options` ask for, of runs and their results. Raises UserMistake."""
+    results = [result for _, result in found]
+    if not options.at:
+        return _tables(options, results, [])
+    directories = {run.name: run for run, _ in found}
+    results, notes = results_at(results, directories, options.at, options.metric)
+    return _tables(argparse.Namespace(**{**vars(options), "metric": []}), results, notes)
 
 
 def _tables(

@@ -2,18 +2,23 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import yaml
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigTypeError,
+    GrammarParseError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from genbench.errors import GenbenchError, UserMistake
 from genbench.launch.hydra_internals import complaint_of
+from genbench.launch.own_files import not_mappings, unreadable
 from genbench.launch.settings import (
     Settings,
     check_deleted,
@@ -22,7 +27,6 @@ from genbench.launch.settings import (
     composing,
 )
 from genbench.runs.files import explain_os_error, first_line
-from genbench.runs.paths import user_config_directories
 
 WRONG_CONFIG = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -87,7 +91,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
         return _os_error(error, overrides)
     if not isinstance(error, WRONG_CONFIG):
         raise error
-    if isinstance(error.__context__, ConfigTypeError) and _not_mappings(overrides):
+    if isinstance(error, UnicodeDecodeError) or isinstance(error.__cause__, GrammarParseError):
+        found = unreadable(error, overrides)
+        if found is not None:
+            return UserMistake(found)
+    if isinstance(error.__context__, ConfigTypeError) and not_mappings(overrides):
         return UserMistake(_not_a_mapping("a config file", overrides))
     with composing():
         return _composition_error(error, overrides)
@@ -126,21 +134,8 @@ def _broken_yaml(error: yaml.YAMLError) -> str:
 
 
 def _not_a_mapping(what: str, overrides: Sequence[str]) -> str:
-    named = " or ".join(map(str, _not_mappings(overrides))) or "it"
+    named = " or ".join(map(str, not_mappings(overrides))) or "it"
     return f"{what} does not hold `key: value` lines but a list or a single value: correct {named}"
-
-
-def _not_mappings(overrides: Sequence[str]) -> list[Path]:
-    """YAML files of the user's own config folders that hold something else than a mapping."""
-    added = re.findall(r"file://([^,\]]+)", " ".join(overrides))  # by --config-dir or searchpath
-    found = []
-    for folder in [*map(Path, added), *user_config_directories()]:
-        for path in sorted(folder.rglob("*.yaml")):
-            with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-                if content is not None and not isinstance(content, dict):
-                    found.append(path)
-    return found
 
 
 def _sentence(error: Exception, settings: Settings) -> str:

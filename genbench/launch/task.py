@@ -151,6 +151,11 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
     `worker` is the module (with its first argument) that trains, in a process of its own.
     Raises GenbenchError.
     """
+    return exit_code_of(ended_runs(argv, worker), is_sweep(argv))
+
+
+def ended_runs(argv: Sequence[str], worker: str = "genbench.work train") -> list[EndedRun]:
+    """As `train`; returns the runs. Of those of a sweep a summary is printed."""
     task = Task(argv, worker)
     decorate = hydra.main(
         config_path=str(paths.config_root()), config_name="train", version_base="1.3"
@@ -165,13 +170,9 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
         pass
     except Exception as error:
         raise mistakes.explain(error, _overrides(argv)) from error
-    sweep = is_sweep(argv)
-    if sweep and task.jobs:
+    if is_sweep(argv) and task.jobs:
         print(summary(task.jobs))
-    jobs = task.jobs
-    if any(job.exit_code == DONE for job in jobs):
-        jobs = [job for job in jobs if not job.trial or job.exit_code in (DONE, INTERRUPTED)]
-    return _exit_code(jobs, sweep)
+    return task.jobs
 
 
 def is_sweep(argv: Sequence[str]) -> bool:
@@ -321,7 +322,10 @@ def shown(overrides: Sequence[str]) -> list[str]:
     return [setting for setting in overrides if not setting.startswith("search=")]
 
 
-def _exit_code(jobs: Sequence[EndedRun], sweep: bool) -> int:
+def exit_code_of(jobs: Sequence[EndedRun], sweep: bool) -> int:
+    """The exit code of a command that ran `jobs`; trials of a search may fail if one did not."""
+    if any(job.exit_code == DONE for job in jobs):
+        jobs = [job for job in jobs if not job.trial or job.exit_code in (DONE, INTERRUPTED)]
     codes = {job.exit_code for job in jobs}
     if INTERRUPTED in codes or (sweep and any(job.asked_to_stop for job in jobs)):
         return INTERRUPTED

@@ -1,10 +1,12 @@
 """A model and its data from a config, or from a run's directory and a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import seed_everything
@@ -18,6 +20,7 @@ from genbench.runs.config import read_config
 from genbench.training import targets
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
+from genbench.training.endings import explain
 
 
 def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
@@ -39,6 +42,23 @@ def build_priors(config: Any) -> list[Prior]:
         prior = instantiate(one) if one else []
         made += prior if isinstance(prior, list) else [prior]
     return made
+
+
+@contextmanager
+def made_of(cfg: Any) -> Iterator[None]:
+    """Within: a class of `cfg` that cannot be made, or not be imported, is a UserMistake with a sentence."""
+    try:
+        yield
+    except InstantiationException as error:
+        raise explain(error, cfg) from error
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within: torch's generator of the CPU begins at `seed`; afterwards it is where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def load_average(
@@ -65,6 +85,36 @@ def load_run(
     config that names what a run may not (`targets`), unless that was `checked` before.
     """
     config = read_config(directory) if checked else targets.check(directory)
+    path = _checkpoint(directory, checkpoint)
+    cfg = OmegaConf.create(config)
+    with made_of(cfg):
+        model, data = build(cfg)
+    load_weights(model, path)
+    return model.eval(), data, config
+
+
+def load_model(
+    directory: Path, checkpoint: str = "final"
+) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
+    """As `load_run`, without reading the dataset, except for a model that looks at it.
+
+    The data can convert images; its pixels are read when they are asked for. The global generators stay
+    as they are.
+    """
+    config = targets.check(directory)
+    path = _checkpoint(directory, checkpoint)
+    cfg = OmegaConf.create(config)
+    with made_of(cfg), seeded(0):  # the weights that are drawn are not the run's
+        data: ImageData = instantiate(cfg.dataset)
+        model: GenerativeModel = instantiate(cfg.model)
+    if type(model).observe is not GenerativeModel.observe:
+        data.prepare_data()
+        model.observe(data)
+    load_weights(model, path)
+    return model.eval(), data, config
+
+
+def _checkpoint(directory: Path, checkpoint: str) -> Path:
     path = directory / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.exists():
         there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
@@ -72,9 +122,7 @@ def load_run(
             f"{directory.name} has no checkpoint {checkpoint!r}: "
             + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
         )
-    model, data = build(OmegaConf.create(config))
-    load_weights(model, path)
-    return model.eval(), data, config
+    return path
 
 
 def load_weights(model: GenerativeModel, path: Path) -> None:

@@ -1,7 +1,5 @@
 """Where a distance comes from: steps, parts, and what is not known."""
 
-from dataclasses import replace
-
 import pytest
 
 from genbench.commands.explain import main

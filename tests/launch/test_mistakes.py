@@ -136,3 +136,25 @@ def test_a_config_file_of_another_shape_is_named(room, capfd, where, group, cont
 def test_flags_may_stand_between_overrides_and_behind_them(room, capfd, argv):
     assert main(["train", *argv]) == 2
     assert "budget.images=lots is not a number of images" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a: 1\nb: [1, 2\nc: 3\n", ", line 3, is not valid YAML"),
+        (b"a: 1\nname: caf\xe9\n", ", line 2, is not UTF-8 text"),
+        (
+            b"a: 1\n\nb: ${broken\n",
+            ", line 3, has an interpolation that cannot be read, '${broken'",
+        ),
+    ],
+)
+def test_a_broken_file_of_the_user_s_own_is_named_with_its_line(room, capfd, content, sentence):
+    folder = room / "genbench_configs" / "model"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_bytes(content)
+    (folder / "another.yaml").write_bytes(b"a: ${other\n")
+    assert main(["train", "model=mine"]) == 2
+    error = capfd.readouterr().err
+    assert f"genbench: {folder / 'mine.yaml'}{sentence}" in error
+    assert error.count("\n") == 1 and "bug" not in error

@@ -13,6 +13,7 @@ import torch
 
 from fixtures.callbacks import stop
 from fixtures.training import go, make, scores
+from genbench.runs import trust
 from genbench.runs.config import read_config, write_config
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
@@ -73,6 +74,7 @@ def test_a_run_stopped_in_every_batch_equals_an_uninterrupted_one(begin):
     for images in (64, 128, 192, 256):
         config["callbacks"] = {"stop": {"_target_": "fixtures.callbacks.Stop", "images": images}}
         write_config(parts, config)
+        trust.remember(parts)
         assert go(parts, "--resume") == 75
     assert go(parts, "--resume") == 0
     assert scores(whole) == scores(parts)
@@ -98,12 +100,14 @@ def test_a_changed_method_is_refused_with_the_difference(begin, capsys):
     config = read_config(directory)
     config["model"]["r1_gamma"] = 2.0
     write_config(directory, config)
+    trust.remember(directory)
     assert go(directory, "--resume") == 2
     assert "model.r1_gamma: 2.5 -> 2.0" in capsys.readouterr().err
     assert read_status(directory).status == "interrupted"
     config["model"]["r1_gamma"] = 2.5
     config["trainer"]["steps_per_batch"] = 2
     write_config(directory, config)
+    trust.remember(directory)
     assert go(directory, "--resume") == 0
 
 
@@ -133,6 +137,7 @@ def test_a_signal_before_or_after_the_steps_interrupts(begin, kind, trained):
     config = read_config(directory)
     config["callbacks"] = {}
     write_config(directory, config)
+    trust.remember(directory)
     assert go(directory, "--resume") == 0
     assert scores(directory) == scores(whole)
 
