@@ -4,8 +4,8 @@ Images are float tensors (N, C, H, W) with values in [-1, 1].
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ class Player(NamedTuple):
 
     modules: Sequence[nn.Module]
     optimizer: MakeOptimizer
+    # settings of the optimizer that change with the share of the budget that is done, 0 to 1, but its
+    # learning rate: that is the schedule's
+    changes: Callable[[float], Mapping[str, Any]] | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """Every parameter of the player, once."""
@@ -47,10 +50,12 @@ class GenerativeModel(nn.Module, ABC):
     latent_dim: int
     discriminator_steps: int = 1  # `step` gets this many batches in one, each for a move of its own
     has_gradient_penalty: bool = False  # a loss contains a gradient, which torch.compile cannot do
+    compares_images: ClassVar[bool] = False  # a move is no mean over images: its batch stays whole
 
     def __init__(self) -> None:
         super().__init__()
         self.draws, self.track = Draws(), untracked  # replaced while the model is in training
+        self.progress = torch.zeros(())  # share of the budget before this step, where the model is
 
     @abstractmethod
     def players(self) -> dict[str, Player]:

@@ -57,7 +57,7 @@ class GAN(GenerativeModel):
             with nullcontext() if piece == len(pieces) else torch.no_grad():
                 fake = self.sample(self.noise(len(real), self.latent_dim))
             yield Move("discriminator", partial(self.discriminator_loss, real, fake.detach()))
-        yield Move("generator", lambda: self.generator_loss(fake))
+        yield Move("generator", lambda: self.generator_loss(fake, real))
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Tell real from fake, under a penalty on the discriminator's gradient."""
@@ -73,9 +73,10 @@ class GAN(GenerativeModel):
             loss = loss + self.gradient_penalty * one_centered(self.discriminator, real, fake, mix)
         return loss
 
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        """Make the discriminator call fakes real."""
-        return self.adversarial_loss.generator(self.discriminator(fake))
+    def generator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Make the discriminator call fakes real, or more real than the last real batch."""
+        logits = self.discriminator(fake)
+        return self.adversarial_loss.generator(logits, lambda: self.discriminator(real))
 
     def sample(self, z: Tensor) -> Tensor:
         """Decode latents; tanh bounds the image."""

@@ -119,7 +119,10 @@ class VAEGAN(GenerativeModel):
         kl = kl_to_standard_normal(mu, logvar).mean()
         distance = self.feature_distance(images, self.sample(z)).mean()
         adversarial = _mean(
-            self.adversarial_loss.generator(self.discriminator(fake)) for fake in fakes.values()
+            self.adversarial_loss.generator(
+                self.discriminator(fake), lambda: self.discriminator(images)
+            )
+            for fake in fakes.values()
         )
         self.track("train/rate", kl)
         self.track("train/feature_distance", distance)

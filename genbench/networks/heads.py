@@ -2,7 +2,11 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Trunk(Protocol):
@@ -51,3 +55,64 @@ class Discriminator(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """Activations of every stage of the trunk."""
         return self.trunk.features(images)
+
+
+class SpectralDiscriminator(Discriminator):
+    """A discriminator all of whose layers have spectral norm, whatever the network: Miyato et al. 2018.
+
+    https://arxiv.org/abs/1802.05957: every weight is divided by its largest singular value, which one
+    power iteration per forward in training follows. Layers that have it already are left as they are.
+    """
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__(trunk)
+        for layer in [*self.modules()]:
+            if isinstance(layer, nn.Linear | nn.Conv2d) and not parametrize.is_parametrized(layer):
+                spectral_norm(layer)
+
+
+class SlicingDiscriminator(nn.Module):
+    """Images to a logit <omega, h(x)> with |omega| = 1: Takida et al. 2024, section 5 (SAN).
+
+    https://arxiv.org/abs/2301.12811. As in the authors' code h keeps the norm of the last layer as its scale,
+    and its bias.
+    """
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, trunk.head(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, C, H, W) to logits (N,) in float32."""
+        hidden, direction, bias = self._parts(images)
+        return hidden @ direction + bias
+
+    def apart(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits twice, (N,) each: with a gradient to h alone, and with one to omega alone."""
+        hidden, direction, bias = self._parts(images)
+        return hidden @ direction.detach() + bias, hidden.detach() @ direction
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of every stage of the trunk."""
+        return self.trunk.features(images)
+
+    def _parts(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features h (N, d), the direction omega (d,), and the bias, in float32."""
+        features = self.trunk(images).float()
+        with torch.autocast(features.device.type, enabled=False):
+            weight = self.head.weight[0].float()
+            hidden = features * torch.linalg.vector_norm(weight)
+            return hidden, F.normalize(weight, dim=0), self.head.bias[0].float()
+
+
+class PointEncoder(nn.Module):
+    """Images to one latent each: the encoder of a deterministic autoencoder."""
+
+    def __init__(self, trunk: Trunk, latent_dim: int) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, trunk.head(latent_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, C, H, W) to latents (N, latent_dim) in float32."""
+        latents: Tensor = self.head(self.trunk(images)).float()
+        return latents

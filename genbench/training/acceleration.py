@@ -38,6 +38,17 @@ def check_graph(
     )
 
 
+def check_changes(model: GenerativeModel) -> None:
+    """Refuse a CUDA graph for a model that changes its optimizers' settings with the budget."""
+    changing = [name for name, player in model.players().items() if player.changes is not None]
+    would = "would keep the optimizer's settings of the step that is captured"
+    _refuse(
+        "trainer.cuda_graph=true",
+        "trainer.cuda_graph=false",
+        [(bool(changing), f"{would}, and this model changes the {' and the '.join(changing)}'s")],
+    )
+
+
 def check_compile(model: GenerativeModel, ranks: int) -> None:
     """Refuse to compile what PyTorch cannot differentiate twice, and what has not been tried."""
     _refuse(

@@ -103,10 +103,11 @@ def check_counted(model: GenerativeModel) -> None:
 
 
 def check_ranks(model: GenerativeModel) -> None:
-    """Refuse networks whose steps depend on the number of ranks.
+    """Refuse networks whose steps depend on the number of ranks, and losses that compare images.
 
     PyTorch's own BatchNorm sees the images of all of them (`batch_statistics`), not a class of its kind.
     """
+    _check_whole(model, "several ranks", "trainer.devices=1")
     for name, network in model.named_children():
         norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
         for norm in norms:
@@ -118,7 +119,8 @@ def check_ranks(model: GenerativeModel) -> None:
 
 
 def check_parts(model: GenerativeModel) -> None:
-    """Refuse networks that see more in a whole batch than in its parts, or count forwards."""
+    """Refuse what sees more in a whole batch than in its parts, and networks that count forwards."""
+    _check_whole(model, "trainer.accumulate", "trainer.accumulate=1")
     if name := normalises_over_batch(model):
         raise UserMistake(
             f"the {name} normalises over its batch, which trainer.accumulate would split: choose "
@@ -131,6 +133,14 @@ def check_parts(model: GenerativeModel) -> None:
                 "forward, and trainer.accumulate takes more forwards: choose network.trunk_norm=group or "
                 "none, or trainer.accumulate=1"
             )
+
+
+def _check_whole(model: GenerativeModel, splitter: str, remedy: str) -> None:
+    if model.compares_images:
+        raise UserMistake(
+            f"a loss of {type(model).__name__} compares the images of a batch with each other, which "
+            f"{splitter} would split: choose {remedy}"
+        )
 
 
 def check_penalty(model: GenerativeModel) -> None:

@@ -41,6 +41,7 @@ class Pace:
     make_scaler: Callable[[], GradScaler] | None = None  # for each player, under 16-mixed
     capture: Capture | None = None  # replays steps from a CUDA graph
     work: Work = field(default_factory=dict)  # of a step, as measured
+    total: int = 0  # images of the budget, on the clock of `images_shown`; 0: not known
 
 
 class Training(LightningModule):
@@ -97,6 +98,7 @@ class Training(LightningModule):
         draws = self.model.draws = Draws(pace.seed, self.device)
         draws.share, draws.shares = self.trainer.global_rank * pace.parts, world * pace.parts
         self.model.track = self._track
+        self.model.progress = torch.zeros((), device=self.device)
         self._means.to(self.device)
         made: Any = self.optimizers(use_pl_optimizer=False)
         self.seats = take_seats(
@@ -135,6 +137,7 @@ class Training(LightningModule):
     def teardown(self, stage: str) -> None:
         """Let go of the model; the memory of a step, and of its graph, is free for what follows."""
         self.model.draws, self.model.track = Draws(), untracked
+        self.model.progress = torch.zeros(())
         self.pace = replace(self.pace, capture=None)
         for parameter in self.model.parameters():
             parameter.grad = None
@@ -155,6 +158,10 @@ class Training(LightningModule):
             if pace.rate is not None:
                 for seat in self.seats.values():
                     seat.set_rate(pace.rate(self.images_shown))
+            progress_made = self.images_shown / pace.total if pace.total else 0.0
+            self.model.progress.fill_(progress_made)
+            for seat in self.seats.values():
+                seat.change(progress_made)
             if pace.capture is None:
                 stepper.take(images, self.steps)
             else:

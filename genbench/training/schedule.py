@@ -20,13 +20,15 @@ class Schedule:
     """What every optimizer's learning rate is multiplied by, from the images so far (steps x batch).
 
     It climbs in a straight line over the first `warmup` images, stays until the share `hold` of the
-    budget, and goes down by its `shape` to the share `final`. The two are multiplied where they meet.
+    budget, and goes down by its `shape` to the share `final`, where it is from the share `until` of the
+    budget on. Warm-up and way down are multiplied where they meet.
     """
 
     shape: str
     warmup: str | int = 0
     hold: float = 0.0
     final: float = 0.0
+    until: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what is not a schedule."""
@@ -41,6 +43,12 @@ class Schedule:
         if not 0 <= self.hold < 1:
             raise UserMistake(
                 f"schedule.hold={self.hold} is not a share of the budget: give 0 or more, below 1"
+            )
+        number("schedule.until", self.until, None)
+        if not self.hold < self.until <= 1:
+            raise UserMistake(
+                f"schedule.until={self.until} is not a share of the budget behind "
+                f"schedule.hold={self.hold}: give more than that, up to 1"
             )
         if self.final < 0:
             raise UserMistake(
@@ -61,6 +69,6 @@ class Schedule:
         """
         warmup = parse_images(self.warmup)
         climbed = min(1.0, (images + batch_size) / warmup) if warmup else 1.0
-        start = self.hold * total
-        way = min(1.0, max(0.0, images - start) / max(total - start, 1.0))
+        start, end = self.hold * total, self.until * total
+        way = min(1.0, max(0.0, images - start) / max(end - start, 1.0))
         return climbed * (self.final + (1.0 - self.final) * SHAPES[self.shape](way))

@@ -30,6 +30,7 @@ class Seat:
     rates: list[float]  # configured learning rate of each parameter group
     scaler: GradScaler | None = None  # under 16-mixed: see below
     together: bool = False  # several ranks move it, by the mean of their gradients
+    changes: Callable[[float], Mapping[str, Any]] | None = None  # see `Player`
 
     def descend(self, loss: Callable[[], Tensor], parts: int, backward: Backward) -> Tensor:
         """Add the gradient of `loss() / parts` to the player's own; returns the loss."""
@@ -68,6 +69,12 @@ class Seat:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
+    def change(self, progress: float) -> None:
+        """Set what the player changes of its optimizer with the share of the budget that is done."""
+        if self.changes is not None:
+            for group in self.optimizer.param_groups:
+                group.update(self.changes(progress))
+
 
 def take_seats(
     players: Mapping[str, Player],
@@ -103,6 +110,7 @@ def take_seats(
             rates=configured,
             scaler=scaler,
             together=together,
+            changes=player.changes,
         )
     return seats
 

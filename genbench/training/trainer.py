@@ -27,7 +27,7 @@ from genbench.models.contract import GenerativeModel
 from genbench.ranges import number, whole
 from genbench.runs.budget import Budget, parse_images
 from genbench.runs.heartbeat import Heartbeat
-from genbench.training.acceleration import check_compile, check_graph, compiling
+from genbench.training.acceleration import check_changes, check_compile, check_graph, compiling
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.checkpoints import Checkpoints
@@ -180,6 +180,7 @@ class Engine:
             check_graph(
                 self.device, self.world_size, accumulate, self.precision, schedule is not None
             )
+            check_changes(model)
         # the layout in which convolutions are fastest; nothing to do where there are none
         model.to(memory_format=torch.channels_last)
         choose_threads(model, batch_size)
@@ -196,6 +197,7 @@ class Engine:
             else None,
             capture=Capture() if cuda_graph else None,
             work=brief.work,
+            total=self.total_images,
         )
 
     def _intervals(self, samples: int) -> list[int]:

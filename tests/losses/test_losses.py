@@ -9,7 +9,14 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
 from genbench.errors import UserMistake
-from genbench.losses.adversarial import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
+from genbench.losses.adversarial import (
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Relativistic,
+    Wasserstein,
+)
 from genbench.losses.likelihood import (
     SMALLEST_LOG_SCALE,
     SMALLEST_LOG_SIGMA,
@@ -267,21 +274,31 @@ def test_importance_weights_of_an_exact_posterior_are_constant():
 # --- adversarial ----------------------------------------------------------------------------------
 
 
+def unused() -> Tensor:
+    raise AssertionError("it has no use for real logits, and must not compute them")
+
+
 def test_adversarial_losses_have_the_values_that_one_works_out_by_hand():
     zeros, real, fake = torch.zeros(3), torch.tensor([2.0, 0.0]), torch.tensor([-2.0, 0.0])
     close(NonSaturating().discriminator(zeros, zeros), 2 * math.log(2))
-    close(NonSaturating().generator(zeros), math.log(2))
-    close(Minimax().generator(zeros), -math.log(2))
+    close(NonSaturating().generator(zeros, unused), math.log(2))
+    close(Minimax().generator(zeros, unused), -math.log(2))
     close(Hinge().discriminator(real, fake), 1.0)
-    close(Hinge().generator(fake), 1.0)
+    close(Hinge().generator(fake, unused), 1.0)
     close(LeastSquares().discriminator(torch.ones(2), torch.zeros(2)), 0.0)
-    close(LeastSquares().generator(torch.zeros(2)), 0.5)
+    close(LeastSquares().generator(torch.zeros(2), unused), 0.5)
     close(Wasserstein().discriminator(real, fake), -2.0)
+    close(Relativistic().discriminator(zeros, zeros), math.log(2))
+    expected = (
+        math.log1p(math.exp(-4)) + math.log(2)
+    ) / 2  # -log sigmoid(real - fake), pair by pair
+    close(Relativistic().discriminator(real, fake), expected)
+    close(Relativistic().generator(real, lambda: fake), expected)
 
 
 def generator_gradient(loss, logit: float) -> Tensor:
     fake = torch.tensor([logit], requires_grad=True)
-    return torch.autograd.grad(loss.generator(fake), fake)[0][0]
+    return torch.autograd.grad(loss.generator(fake, lambda: torch.zeros(1)), fake)[0][0]
 
 
 def test_only_the_minimax_generator_saturates():
@@ -291,7 +308,7 @@ def test_only_the_minimax_generator_saturates():
 
 
 @pytest.mark.parametrize(
-    "loss", [NonSaturating(), Minimax(), Hinge(), LeastSquares(), Wasserstein()]
+    "loss", [NonSaturating(), Minimax(), Hinge(), LeastSquares(), Wasserstein(), Relativistic()]
 )
 def test_every_loss_pulls_logits_the_right_way(loss):
     real = torch.tensor([0.1], requires_grad=True)

@@ -1,26 +1,22 @@
-"""What every algorithm must honour: who is moved, by which loss, in which direction."""
+"""The gradients of VAE, GAN and VAE-GAN against their papers, and what is special to each."""
 
 import copy
-import warnings
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from genbench.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
+from fixtures.rows import assert_gradients, gradients_of, input_gradient_square, parameters, train
+from genbench.losses.adversarial import NonSaturating
 from genbench.losses.likelihood import DiscretizedLogistic, FeatureGaussian
-from genbench.models.contract import GenerativeModel, HasLikelihood, Reconstructs
+from genbench.models.contract import HasLikelihood, Reconstructs
 from genbench.models.gan import GAN
 from genbench.models.noise import Noise
 from genbench.models.vae import VAE
 from genbench.models.vae_gan import VAEGAN
 from genbench.networks.heads import Discriminator, GaussianEncoder
 from genbench.networks.mlp import MLPDecoder, MLPTrunk
-from genbench.training.module import Pace, Training
 
 LATENT, WIDTH, SIZE = 3, 16, 8
 SGD = partial(torch.optim.SGD, lr=0.01)
@@ -67,136 +63,11 @@ def make_vae_gan(**changes):
     return VAEGAN(decoder(), encoder, Discriminator(trunk()), **arguments | changes)
 
 
-MODELS = {
-    "vae": make_vae,
-    "beta-vae": partial(make_vae, beta=4.0),
-    "gan": make_gan,
-    "gan-hinge": partial(make_gan, adversarial_loss=Hinge()),
-    "lsgan": partial(make_gan, adversarial_loss=LeastSquares()),
-    "wgan-gp": partial(
-        make_gan,
-        adversarial_loss=Wasserstein(),
-        discriminator_steps=3,
-        r1_gamma=0.0,
-        gradient_penalty=10.0,
-    ),
-    "vae-gan": make_vae_gan,
-    "vae-gan-fitted": lambda: make_vae_gan(
-        feature_likelihood=FeatureGaussian(), discriminate_reconstructions=False
-    ),
-}
-
-
 @pytest.fixture
 def images():
     levels = torch.linspace(-1, 1, 17)
     pixels = torch.randint(17, (12, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
     return levels[pixels]
-
-
-class Recorder(Callback):
-    """Notes parameters before every step, the stepping player's gradients, and the order."""
-
-    def __init__(self):
-        self.steps = []
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        player = next(name for name, seat in pl_module.seats.items() if seat.optimizer is optimizer)
-        model = pl_module.model
-        gradients = {
-            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
-        }
-        self.steps.append((player, parameters(model), gradients))
-
-
-def parameters(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-class Disturbance(Callback):
-    """Draws from the global generator between batches, as a careless logger would."""
-
-    def on_train_batch_start(self, *_):
-        torch.randn(7)
-
-
-def train(model: GenerativeModel, batches, batch_size=None, disturb=False) -> Recorder:
-    """Train on batches as they are; what was recorded, with the training as `.training`."""
-    loader = DataLoader(batches, batch_size=None)
-    data = SimpleNamespace(train_dataloader=lambda *_: loader, training_images=lambda batch: batch)
-    pace = Pace(batch_size or len(batches[0]) // model.discriminator_steps)
-    recorder = Recorder()
-    recorder.training = Training(model, data, pace)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[recorder, *([Disturbance()] if disturb else [])],
-        ).fit(recorder.training)
-    return recorder
-
-
-def owned(model, player):
-    own = {id(p) for p in model.players()[player].parameters()}
-    return {name for name, p in model.named_parameters() if id(p) in own}
-
-
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_a_step_moves_only_its_own_player(make, images):
-    model = make()
-    recorder = train(model, [images])
-    afters = [before for _, before, _ in recorder.steps[1:]] + [parameters(model)]
-    for (player, before, _), after in zip(recorder.steps, afters, strict=True):
-        moved = {name for name in before if not torch.equal(before[name], after[name])}
-        assert moved
-        assert moved <= owned(model, player)
-
-
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_players_move_in_their_order_and_only_one_step_is_counted(make, images):
-    model = make()
-    recorder = train(model, [images, images])
-    players = list(model.players())
-    expected = players[:-1] * model.discriminator_steps + players[-1:]
-    assert [player for player, _, _ in recorder.steps] == 2 * expected
-    assert players[-1] == model.counted
-    training = recorder.training
-    assert training.trainer.global_step == training.steps == 2
-    assert training.images_shown == 2 * len(images) // model.discriminator_steps
-    assert training.moves == {name: 2 * expected.count(name) for name in players}
-
-
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_everything_can_be_trained_again_after_a_step(make, images):
-    model = make()
-    train(model, [images])
-    assert all(p.requires_grad for p in model.parameters())
-
-
-def gradients_of(loss, model, *networks):
-    """Gradients of a loss by plain autograd, keyed as the recorder keys them."""
-    named = {
-        f"{network}.{name}": p
-        for network in networks
-        for name, p in getattr(model, network).named_parameters()
-    }
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
-
-
-def assert_gradients(recorded, expected):
-    for name, gradient in expected.items():
-        torch.testing.assert_close(recorded[name], gradient, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def input_gradient_square(discriminator, images):
-    images = images.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean()
 
 
 def test_the_vae_climbs_its_bound(images):
@@ -383,12 +254,3 @@ def test_the_elbo_is_at_beta_one_whatever_was_trained(images):
     noise = torch.randn(len(images), LATENT)
     for one, other in zip(plain.elbo(images, noise), heavy.elbo(images, noise), strict=True):
         torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_samples_are_images_in_range(make):
-    model = make()
-    z = model.latents(5, torch.Generator().manual_seed(0))
-    samples = model.sample(10 * z)
-    assert samples.shape == (5, 1, SIZE, SIZE)
-    assert samples.abs().max() <= 1

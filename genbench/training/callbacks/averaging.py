@@ -2,7 +2,7 @@
 
 Karras et al. 2018, https://arxiv.org/abs/1710.10196. The half-life grows with the run up to the
 configured one, so that a short run is not averaged with its initial weights (`ema_rampup` of Karras
-et al. 2020).
+et al. 2020; the burn-in of R3GAN, Huang et al. 2024).
 """
 
 import copy
@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from genbench.errors import UserMistake
+from genbench.losses.ramp import Cosine
 from genbench.models.contract import GenerativeModel
 from genbench.runs.budget import parse_images
 from genbench.training.module import Training
@@ -23,11 +24,15 @@ from genbench.training.module import Training
 class Averaging(Callback):
     """Keeps averaged weights of the decoder; within `applied` the model decodes with them.
 
-    `half_life` is in images, `ramp` the largest half-life as a share of the images so far.
+    `half_life` is in images, `ramp` the largest half-life as a share of the images so far. With `burn_in`, a
+    share of the budget, it grows over that from 0 along half a cosine, and `ramp` is not heeded.
     """
 
-    def __init__(self, half_life: str | int, ramp: float = 0.05) -> None:
+    def __init__(
+        self, half_life: str | int, ramp: float = 0.05, burn_in: float | None = None
+    ) -> None:
         self.half_life, self.ramp = parse_images(half_life), ramp
+        self.growth = Cosine(0.0, self.half_life, burn_in) if burn_in is not None else None
         if self.half_life <= 0 or ramp <= 0:
             raise UserMistake(
                 f"ema.half_life={half_life}, ema.ramp={ramp}: both must be above 0; ema=none is none at all"
@@ -52,6 +57,8 @@ class Averaging(Callback):
         """Move the average towards the weights after a step."""
         assert self.average is not None
         half_life = min(self.half_life, self.ramp * run.images_shown)
+        if self.growth is not None:
+            half_life = self.growth.at(run.images_shown / run.pace.total)
         keep = 0.5 ** (run.pace.batch_size / max(half_life, 1e-9))
         torch._foreach_lerp_(
             list(self.average.parameters()), list(run.model.decoder.parameters()), 1 - keep
@@ -73,7 +80,7 @@ class Averaging(Callback):
         """What defines the averaged weights."""
         return {
             "half_life": self.half_life,
-            "ramp": self.ramp,
+            **({"ramp": self.ramp} if self.growth is None else {"burn_in": self.growth.share}),
             "recalibration_batches": 32,  # what all cards of averages have; see `batch_norm` there
         }
 
