@@ -16,7 +16,10 @@ from genbench.cli import main
     [
         ("genbench ", set(cli.VERBS)),
         ("genbench ev", {"evaluate"}),
-        ("genbench train model=ga", {"model=gan", "model=gan-hinge"}),
+        (
+            "genbench train model=ga",
+            {f"model={n}" for n in ("gan", "gan-hinge", "gan-san", "gan-sn")},
+        ),
         ("genbench train model=gan model.gen", {"model.generator_optimizer."}),
         ("genbench completion ", {"bash", "zsh", "fish"}),
         ("genbench show ", {"latest", "first"}),

@@ -28,9 +28,11 @@ def targets(node):
     return [target for value in node for target in targets(value)] if isinstance(node, list) else []
 
 
-def test_there_is_an_old_run_of_every_model_config():
+def test_there_is_an_old_run_of_every_model_of_that_time():
     models = {path.stem for path in Path("configs/model").glob("*.yaml")}
-    assert models == {run.name for run in FINISHED}
+    of_then = {"vae", "gan", "gan-hinge", "lsgan", "wgan-gp", "vae-gan"}
+    of_then |= {"noise", "replay", "blur", "mode-drop"}
+    assert {run.name for run in FINISHED} == of_then <= models
     assert {f"{model}-killed" for model in ("vae", "gan", "vae-gan")} < {r.name for r in OLD_RUNS}
 
 
