@@ -24,6 +24,7 @@ from genbench.runs.config import read_yaml
 from genbench.runs.files import write_json
 from genbench.runs.priors import ALONE, prior_label, prior_of
 from genbench.runs.score import Score, digest, interval_notes
+from genbench.runs.verification import OUT
 from genbench.training import loading, targets, trainer
 from genbench.training.pictures import draw_grids
 from genbench.training.ranks import die_with_the_first
@@ -102,7 +103,8 @@ def score(
 def main(argv: list[str]) -> int:
     """Score a run directory under the protocol of a file; returns the exit code.
 
-    `argv` is RUN PROTOCOL [--device cpu|cuda] [--share ...]: see `run_feature_worker`.
+    `argv` is RUN PROTOCOL [--device cpu|cuda] [--share ...]: see `run_feature_worker`. The scores go to the
+    run's folder evaluations/, or to the file that the protocol names under `scores_to`, without a word.
     """
     asked = argv[3] if argv[2:3] == ["--device"] else None
     argv = argv[:2] + argv[4:] if asked else argv
@@ -128,7 +130,7 @@ def main(argv: list[str]) -> int:
     scores = score(evaluation, model.to(device), data, directory, path, priors)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"
-    target = directory / "evaluations" / name
+    target = Path(content.get(OUT) or directory / "evaluations" / name)
     target.parent.mkdir(exist_ok=True)
     write_json(
         target,
@@ -139,8 +141,9 @@ def main(argv: list[str]) -> int:
             "scores": [score.to_dict() for score in scores],
         },
     )
-    show(scores)
-    print(target)
+    if OUT not in content:
+        show(scores)
+        print(target)
     return DONE
 
 

@@ -15,12 +15,13 @@ from genbench.commands.arguments import outputs_argument
 from genbench.commands.evaluate import protocol
 from genbench.errors import DONE, FAILED, UserMistake
 from genbench.launch.run import run_verb
-from genbench.runs.config import read_config
+from genbench.runs import trust
 from genbench.runs.directory import find_run
 from genbench.runs.machine import processor
 from genbench.runs.result import FILENAME as RESULT
 from genbench.runs.score import Score
 from genbench.runs.verification import (
+    OUT,
     TOLERANCE,
     Difference,
     Verification,
@@ -101,20 +102,16 @@ def _scored_again(
     run: Path, device: str | None, argv: Sequence[str], worker: str
 ) -> tuple[int, list[Score]]:
     """(exit code, scores) of the run under its own protocol, of which its folder keeps nothing."""
-    there = {path.name for path in (run / "evaluations").glob("*.json")}
     with tempfile.TemporaryDirectory(prefix="genbench-verify-") as scratch:
-        path = Path(scratch) / "config.yaml"
-        content = OmegaConf.create(protocol(read_config(run), []))
-        path.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+        path, scores = Path(scratch) / "config.yaml", Path(scratch) / "scores.json"
+        content = {**protocol(trust.admitted(run, False), []), OUT: str(scores)}
+        path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
         where = [] if device is None else ["--device", device]
         code = run_verb([str(run), str(path), *where], "verify", argv, worker)
-    scores: list[Score] = []
-    for file in sorted((run / "evaluations").glob("*.json")):
-        if file.name not in there:
-            written = json.loads(file.read_text(encoding="utf-8"))
-            scores += [Score.from_dict(score) for score in written["scores"]]
-            file.unlink()
-    return code, scores
+        if code != DONE:
+            return code, []
+        written = json.loads(scores.read_text(encoding="utf-8"))
+    return code, [Score.from_dict(score) for score in written["scores"]]
 
 
 def _told(one: Difference) -> str:

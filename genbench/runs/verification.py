@@ -16,6 +16,7 @@ from genbench.runs.score import Score
 
 FILENAME = "verified.json"
 WEIGHTS = "checkpoints/final.ckpt"
+OUT = "scores_to"  # of the file of a protocol: the file that scores are written to, outside of the run
 TOLERANCE = 1e-3  # of the value, or of half its interval where that is larger
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fixtures.training import score_again
+from genbench import evaluate
 from genbench.commands import show, verify
 from genbench.errors import UserMistake
 
@@ -17,7 +17,7 @@ def here(start, monkeypatch):
 
     def scored_here(arguments, verb, argv, worker):
         assert verb == "verify" and arguments[0] == str(run)
-        return score_again(run)
+        return evaluate.main([*arguments])
 
     monkeypatch.setattr(verify, "run_verb", scored_here)
     return run
@@ -26,7 +26,7 @@ def here(start, monkeypatch):
 def test_a_run_s_scores_follow_from_its_weights_and_show_says_so(here, capsys):
     assert verify.main([str(here)]) == 0
     told = capsys.readouterr().out
-    assert "equal to the bit" in told and not [*(here / "evaluations").glob("*.json")]
+    assert "equal to the bit" in told and not (here / "evaluations").exists()
     show.main([str(here)])
     assert "verified     equal to the bit" in capsys.readouterr().out
 
