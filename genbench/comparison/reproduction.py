@@ -180,7 +180,7 @@ def table(claims: Sequence[Claim], here: Mapping[str, Measured]) -> list[list[st
         claimed = "none" if claim.value is None else f"{claim.value:g} {claim.unit}"
         band = f"{claim.band[0]:g} to {claim.band[1]:g}" if claim.band else ""
         if one is None:
-            why = f"needs {', '.join(claim.needs)}" if claim.needs else f"takes {claim.cost}"
+            why = f"needs {', '.join(claim.needs)}" if claim.needs else f"{claim.cost}"
             rows.append([claim.name, claimed, band, "", f"not run here: {why}"])
         else:
             rows.append([claim.name, claimed, band, f"{one.value:.4g}", claim.verdict(one.value)])
