@@ -115,7 +115,9 @@ def test_every_likelihood_is_built_in_a_vae(likelihood):
     assert torch.isfinite(module.elbo(images, torch.zeros(3, 16)).distortion).all()
 
 
-@pytest.mark.parametrize("group", ["trainer", "budget", "evaluation", "extractor", "logger"])
+@pytest.mark.parametrize(
+    "group", ["trainer", "budget", "evaluation", "extractor", "logger", "prior"]
+)
 def test_every_option_of_every_other_group_composes(group):
     for option in options(group):
         OmegaConf.resolve(configure(f"{group}={option}"))

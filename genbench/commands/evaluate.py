@@ -85,7 +85,8 @@ def protocol(run: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     """The run's `evaluation`, `extractor` and `prior` blocks with `overrides` applied.
 
     A chosen group (`evaluation=full`, `extractor=...`) replaces the whole block of the run; a chosen prior
-    alone is scored. UserMistake for overrides of other groups. A run without an evaluation gets the default one.
+    alone is scored. A run without an evaluation gets the default one. UserMistake for overrides of other
+    groups.
     """
     for override in overrides:
         _check(override)

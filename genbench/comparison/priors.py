@@ -54,8 +54,8 @@ def notes_on_priors(rows: Iterable[Row]) -> list[str]:
     notes = list(dict.fromkeys(f"{_kind(row)}: {_words(row.defined)}" for row in others))
     return [
         *notes,
-        "rows of several priors are of the same trainings, so that they are no seeds of each other: only rows "
-        "of one prior are tested against each other",
+        "rows of several priors are of the same trainings, so that they are no seeds of each other: only "
+        "rows of one prior are tested against each other",
     ]
 
 

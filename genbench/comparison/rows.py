@@ -161,12 +161,9 @@ def _by_prior(row: Row) -> list[Row]:
 
     found = [replace(row, runs=with_scores(""))]
     for key, prior in priors.items():
-        name = names[key]
-        found.append(
-            replace(
-                row, label=f"{row.label}, {name}", runs=with_scores(key), repeated=0, prior=name, defined=prior
-            )
-        )  # fmt: skip
+        part = replace(row, label=f"{row.label}, {names[key]}", runs=with_scores(key), repeated=0)
+        part.prior, part.defined = names[key], prior
+        found.append(part)
     return found
 
 

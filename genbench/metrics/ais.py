@@ -123,7 +123,7 @@ class AnnealedImportance:
         }
 
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
-        """Score any model whose prior is N(0, I), or a fitted one with a density; none else, or unless enabled."""
+        """Score a model whose prior is N(0, I), or a fitted one with a density; none unless enabled."""
         if not self.enabled or not draws_standard_normal(request.model):
             return []
         fitted = request.prior

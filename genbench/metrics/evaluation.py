@@ -174,7 +174,7 @@ class Evaluation:
                     model, data, device, self.seed, self.batch_size, self.split,
                     directory=directory, prior=prior,
                 )  # fmt: skip
-                scores += self._likelihoods(request)
+                scores += _likelihoods(self.likelihoods, request, self.watch)
                 scores += [] if prior is None else costs_of(prior, cards["fake"])
         return [of_split(score, self.split) for score in scores]
 
@@ -236,15 +236,6 @@ class Evaluation:
             watch=watch or self.watch,
         )
 
-    def _likelihoods(self, request: LikelihoodRequest) -> list[Score]:
-        """Under a fitted prior those alone that ask for its density: the others would be what they were."""
-        scores: list[Score] = []
-        for name, metric in self.likelihoods.items():
-            if request.prior is None or getattr(metric, "knows_priors", False):
-                with self.watch.timing(name):
-                    scores += metric(request)
-        return scores
-
     def _missing(self, data: ImageData) -> list[str]:
         """Splits that workers have to extract: not cached, and with a fingerprint to cache by."""
         if self.devices == 1:
@@ -274,6 +265,18 @@ class Evaluation:
             self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
         floors = self._floors[key]
         return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch)
+
+
+def _likelihoods(
+    metrics: Mapping[str, LikelihoodMetric], request: LikelihoodRequest, watch: Stopwatch
+) -> list[Score]:
+    """Scores of the model itself; under a fitted prior those that ask for its density alone."""
+    scores: list[Score] = []
+    for name, metric in metrics.items():
+        if request.prior is None or getattr(metric, "knows_priors", False):
+            with watch.timing(name):
+                scores += metric(request)
+    return scores
 
 
 def _check_extractor(extractor: Extractor, data: ImageData, trained: bool) -> None:

@@ -1,1 +1,1 @@
-"""Priors: what latents are drawn from when a trained model is scored. Nothing here is part of its training."""
+"""Priors: what latents are drawn from when a trained model is scored; training knows nothing of them."""

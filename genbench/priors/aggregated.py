@@ -1,4 +1,4 @@
-"""The aggregate posterior itself: draws from q(z | x) of training images. A ceiling, and no prior: it copies."""
+"""The aggregate posterior: draws from q(z | x) of training images. A ceiling and no prior: it copies."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -193,9 +193,9 @@ def _class_of(card: Mapping[str, Any], run: Path) -> type[Prior]:
 
 
 def kept(run: Path, stem: str, model: GenerativeModel) -> FittedPrior:
-    """What a run keeps under `stem`, whole or its only beginning. Raises UserMistake unless there is such a fit.
+    """What a run keeps under `stem`, whole or its beginning; of several the one of the model's weights.
 
-    Of several that begin so, the one of the model's weights counts.
+    Raises UserMistake unless there is just one such fit.
     """
     stems = sorted(path.stem for path in (run / FOLDER).glob("*.json"))
     called = [name for name in stems if name == stem] or [n for n in stems if n.startswith(stem)]

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+from PIL import Image
+
 from fixtures.comparison import SPREAD, card, elbo, fd, run, strong, table
 from genbench.comparison.costs import cost_table
+from genbench.comparison.page.content import study_of
 from genbench.comparison.per_run import wide_table
 from genbench.comparison.rows import make_rows
 from genbench.comparison.table import arenas
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.launch.search_trials import find_score
 from genbench.runs.method import fingerprint
-from genbench.runs.priors import as_in_training, score_address
+from genbench.runs.priors import as_in_training, grid_name, score_address
 from genbench.runs.records import load_results
 from genbench.runs.score import Score
 
@@ -147,3 +150,25 @@ def test_a_prior_is_no_part_of_the_method(tmp_path, finished):
     assert first
     (result,) = load_results((), tmp_path)
     assert fingerprint({**result.config, "prior": {"mixture": {}}}) == result.fingerprint
+
+
+def test_a_report_shows_the_samples_of_each_prior_and_counts_a_training_once(tmp_path, finished):
+    for model, trained, mixture in (("vae", 30.0, 8.0), ("gan", 20.0, 12.0)):
+        for seed, off in enumerate(SPREAD):
+            run = finished([plain(trained + off), under(mixture + off)], model=model, seed=seed)
+            (run / "samples").mkdir()
+            Image.new("L", (4, 4)).save(run / "samples" / grid_name(MIXTURE))
+    directories = {path.name: path for path in tmp_path.iterdir()}
+    study = study_of(arenas(load_results((), tmp_path)), directories, "mine", "", None)
+    (part,) = study.sections
+    assert dict(study.facts)["runs"] == "10"
+    (gallery,) = part.galleries
+    labels = [picture.label for picture in gallery.pictures]
+    assert labels == ["vae, mixture prior", "gan, mixture prior"]
+    assert "under the other priors" in gallery.caption
+    compared = sorted(sentence.split(":")[0] for sentence in part.verdicts)
+    assert compared == [
+        "gan, mixture prior against vae, mixture prior",
+        "vae against gan",
+    ]
+    assert set(part.losses) == {"vae", "gan"}
