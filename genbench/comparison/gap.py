@@ -298,8 +298,11 @@ def _of_latents(scores: _Scores) -> list[str]:
     said = []
     for quantity, words in (
         ("active_units", "{} of {width} latents are active"),
-        ("mutual_information", "{} nats of information on the image (at most {bound})"),
-        ("marginal_kl", "{} nats between the codes of all images and N(0, I)"),
+        (
+            "mutual_information",
+            "{} nats of information on the image (its estimate ends at {bound})",
+        ),
+        ("marginal_kl", "at most {} nats between the codes of all images and N(0, I)"),
     ):
         for score in scores.of(quantity)[-1:]:
             width = score.card.get("encoded", {}).get("latent_dim", "?")
