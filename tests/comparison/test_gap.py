@@ -15,7 +15,7 @@ from genbench.runs.score import Score
 REAL = {"dataset": "digits", "split": "train", "n": 1257}
 HELDOUT = {"dataset": "digits", "split": "test", "n": 360}
 LENET = {"name": "lenet", "sha256": "ab" * 32}
-FAKE = {"n": 2000, "seed": 0, "latents": "prior", "weights": "raw"}
+FAKE = {"n": 2000, "seed": 0, "latents": "prior", "pixels": "mean", "weights": "raw"}
 
 
 def fd(value, quantity="fd", name="lenet", checkpoint="final", **card):
@@ -152,10 +152,11 @@ def test_rows_of_the_same_runs_are_one_method(tmp_path, finished):
     """A table may have a row for each prior."""
     finished(scores())
     (row,) = make_rows(load_results((), tmp_path))
-    samples = [replace(run, scores=run.scores[-2:-1]) for run in row.runs]
-    assert [score.card["fake"]["latents"]["prior"] for score in samples[0].scores] == ["mixture"]
-    rest = [replace(run, scores=[*run.scores[:-2], run.scores[-1]]) for run in row.runs]
-    rows = [replace(row, label="vae, mixture", runs=samples), replace(row, runs=rest)]
+    plain = sampled(6.0)  # a row of a prior has its scores with cards as in training
+    fitted = replace(row, label="vae, mixture prior", runs=[replace(row.runs[0], scores=[plain])])
+    fitted.defined = {"prior": "mixture", "seed": 0}
+    rest = [score for score in row.runs[0].scores if score.value != 6.0]
+    rows = [fitted, replace(row, runs=[replace(row.runs[0], scores=rest)])]
     (gap,) = gaps(rows)
     assert gap.label == "vae"
     assert parts(gap) == {"decoder": 4.0, "latents": -0.5, "prior": 11.0}
