@@ -30,7 +30,7 @@ Values = Mapping[str, float]  # by run
 
 @dataclass(frozen=True)
 class Step:
-    """The distance at one step, by run; `detail` names the prior or the numbers of images."""
+    """The distance at one step, by run; `detail` has the floor's bounds, or names images or the prior."""
 
     name: str
     values: Values
@@ -217,7 +217,10 @@ def _floor(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
     count = base.card["fake"]["n"]
     for entry in scores.of("fd_floor"):
         if entry.score.card.get("estimator", {}).get("n") == count and _alike(entry, base):
-            return Step(FLOOR, entry.values, f"{count:,} new images")
+            low, high = entry.score.low, entry.score.high
+            known = low is not None and high is not None
+            bounds = f"[{number(low, 2)}, {number(high, 2)}]" if known else ""
+            return Step(FLOOR, entry.values, bounds)
     notes.append(f"the floor of {count:,} images is not known, so that the first step has no part")
     return None
 
