@@ -28,7 +28,9 @@ def sentence(gap: Gap) -> str:
     sampled, floor = gap.steps[-1], gap.step(FLOOR)
     text = f"{gap.label} ({seeds} seed{'s' if seeds != 1 else ''}): FD {spread(sampled.values.values())}"
     text += f" of {gap.num_samples:,} samples from N(0, I)"
-    text += f", where new images have {spread(floor.values.values())}" if floor else ""
+    if floor:
+        at = f"{spread(floor.values.values())} {floor.detail}".rstrip()
+        text += f", where new images have {at}"
     said = [_words(gap, part) for part in gap.parts]
     told = "; ".join(said)
     text += f". {told[0].upper()}{told[1:]}" if told else ""
@@ -60,11 +62,15 @@ def _owners(part: Part) -> str:
 def _largest(parts: Sequence[Part]) -> str:
     """The largest part as a share of the way, or what a part below 0 means; empty for a single part."""
     whole = sum(part.mean for part in parts)
+    most = max(parts, key=lambda part: part.mean, default=None)
     if any(part.mean < 0 for part in parts):
-        return " A part below 0: that step is nearer to the training images than the one before it."
-    if len(parts) < 2 or whole <= 0:
+        largest = f" The largest is {_owners(most)}." if most and len(parts) > 1 else ""
+        below = (
+            " A part below 0: that step is nearer to the training images than the one before it."
+        )
+        return largest + below
+    if most is None or len(parts) < 2 or whole <= 0:
         return ""
-    most = max(parts, key=lambda part: part.mean)
     return f" Most of the way from the first step is {_owners(most)}, {most.mean / whole:.0%}."
 
 

@@ -7,10 +7,10 @@ higher the distance stands, not how much of it would go if its cause went. Impor
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from genbench.comparison.rows import Row
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
@@ -30,7 +30,7 @@ Values = Mapping[str, float]  # by run
 
 @dataclass(frozen=True)
 class Step:
-    """The distance at one step, by run; `detail` names the prior or the numbers of images."""
+    """The distance at one step, by run; `detail` has the floor's bounds, or names images or the prior."""
 
     name: str
     values: Values
@@ -109,71 +109,78 @@ def spread(values: Iterable[float], signed: bool = False) -> str:
 
 
 def gaps(rows: Sequence[Row]) -> list[Gap]:
-    """The gap of every trained method, best first; of rows of the same runs, one for each prior, one gap.
+    """The gap of every trained method, best first; of the rows of a method, one for each prior, one gap.
 
     Without an FD there is none.
     """
-    merged: dict[frozenset[str], list[Row]] = {}
+    merged: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row.runs and not row.untrained:
-            merged.setdefault(frozenset(run.run_id for run in row.runs), []).append(row)
-    found = (_gap(own) for own in merged.values())
-    known = [gap for gap in found if gap is not None]
+            key = row.dataset, row.model, row.runs[0].fingerprint
+            merged.setdefault(key, []).append(row)
+    known = [gap for gap in map(_gap, merged.values()) if gap is not None]
     return sorted(known, key=lambda gap: gap.steps[-1].mean)
 
 
+class _Entry(NamedTuple):
+    """A score of one method: the kind of its fitted prior if it has one, an example, a value by run."""
+
+    prior: str | None
+    score: Score
+    values: dict[str, float]
+
+
 class _Scores:
-    """The test scores of raw final weights of one method: by card, with a value for each run."""
+    """The test scores of raw final weights of one method, by prior and card."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self.examples: dict[str, Score] = {}
-        self._values: dict[str, dict[str, float]] = {}
-        for own, run in ((row, run) for row in rows for run in row.runs):
-            for score in (_under(score, own) for score in run.scores):
-                if _counts(score):
-                    key = f"{score.name} {score.protocol}"
-                    self.examples.setdefault(key, score)
-                    self._values.setdefault(key, {})[run.run_id] = float(score.value or 0)
+        self._entries: dict[tuple[str, str, str], _Entry] = {}
+        for row in rows:
+            for run in row.runs:
+                self._add(row, run)
 
-    def has(self, score: Score) -> bool:
-        return f"{score.name} {score.protocol}" in self.examples
+    def _add(self, row: Row, run: Result) -> None:
+        for score in run.scores:
+            if _counts(score) and score.value is not None:
+                prior = _prior(row, score)
+                key = digest(prior), score.name, score.protocol
+                kind = None if prior is None else str(prior.get("prior"))
+                entry = self._entries.setdefault(key, _Entry(kind, score, {}))
+                entry.values[run.run_id] = score.value
 
-    def values(self, score: Score) -> Values:
-        return self._values[f"{score.name} {score.protocol}"]
-
-    def of(self, quantity: str) -> list[Score]:
-        """An example of each score of a quantity, one per card."""
-        return [score for score in self.examples.values() if score.quantity == quantity]
-
-
-def _under(score: Score, row: Row) -> Score:
-    """The score with the prior in its card, which a row of another prior has in its place."""
-    if not row.prior or "fake" not in score.card:
-        return score
-    fake = {**score.card["fake"], "latents": row.defined}
-    return replace(score, card={**score.card, "fake": fake})
+    def of(self, quantity: str, fitted: bool = False) -> list[_Entry]:
+        """Those of a quantity: of latents as in training, or of those from fitted priors."""
+        return [
+            entry
+            for entry in self._entries.values()
+            if entry.score.quantity == quantity and (entry.prior is not None) == fitted
+        ]
 
 
 def _counts(score: Score) -> bool:
     fake = score.card.get("fake", {})
-    plain = score.checkpoint == "final" and score.split == "test" and score.value is not None
-    return plain and fake.get("weights", "raw") == "raw"
+    return (
+        score.checkpoint == "final"
+        and score.split == "test"
+        and fake.get("weights", "raw") == "raw"
+    )
 
 
-def _prior(score: Score) -> str | None:
-    """The kind of a fitted prior; None for latents as in training."""
+def _prior(row: Row, score: Score) -> Mapping[str, Any] | None:
+    """What defines a fitted prior, by the card of a score or by its row; None for latents as in training."""
     latents = score.card.get("fake", {}).get("latents")
-    return str(latents.get("prior")) if isinstance(latents, Mapping) else None
+    if isinstance(latents, Mapping):
+        return latents
+    return row.defined or None
 
 
 def _gap(rows: Sequence[Row]) -> Gap | None:
     scores = _Scores(rows)
-    bases = [score for score in scores.of("fd") if _prior(score) is None]
+    bases = scores.of("fd")
     if not bases:
         return None
-    row = next(own for own in rows if _Scores([own]).has(bases[0]))
-    runs = [run for own in rows for run in own.runs]
-    encoder = any(_encodes(run) for run in runs)
+    row = next((own for own in rows if not getattr(own, "defined", None)), rows[0])
+    encoder = any(_encodes(run) for own in rows for run in own.runs)
     found = [_of_base(base, scores, row, encoder) for base in bases]
     return max(found, key=lambda gap: (len(gap.steps), gap.num_samples))
 
@@ -184,8 +191,9 @@ def _encodes(run: Result) -> bool:
     return "encoder" in networks or any("reconstructed" in score.card for score in run.scores)
 
 
-def _of_base(base: Score, scores: _Scores, row: Row, encoder: bool) -> Gap:
-    count, missing, notes = int(base.card["fake"]["n"]), list[str](), list[str]()
+def _of_base(entry: _Entry, scores: _Scores, row: Row, encoder: bool) -> Gap:
+    base, missing, notes = entry.score, list[str](), list[str]()
+    count = int(base.card["fake"]["n"])
     steps = [step for step in [_floor(base, scores, notes)] if step]
     if encoder:
         decoded = _decoded(base, scores, steps, notes)
@@ -198,36 +206,38 @@ def _of_base(base: Score, scores: _Scores, row: Row, encoder: bool) -> Gap:
             missing.append(f"the best prior: {_command(row, 'prior')}")
     else:
         notes.append(_without_encoder(row, scores))
-    steps.append(Step(SAMPLED, scores.values(base)))
+    steps.append(Step(SAMPLED, entry.values))
     notes += _of_latents(scores) if encoder else []
     extractor = str(base.card.get("extractor", {}).get("name", ""))
-    return Gap(
-        row.training or row.label, row.dataset, extractor, count, encoder, steps, missing, notes
-    )
+    label = row.training or row.label
+    return Gap(label, row.dataset, extractor, count, encoder, steps, missing, notes)
 
 
 def _floor(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
     """What as many new images would get; None where it is not known."""
     count = base.card["fake"]["n"]
-    for score in scores.of("fd_floor"):
-        if score.card.get("estimator", {}).get("n") == count and _alike(score, base):
-            return Step(FLOOR, scores.values(score), f"{count:,} new images")
+    for entry in scores.of("fd_floor"):
+        if entry.score.card.get("estimator", {}).get("n") == count and _alike(entry, base):
+            low, high = entry.score.low, entry.score.high
+            known = low is not None and high is not None
+            bounds = f"[{number(low, 2)}, {number(high, 2)}]" if known else ""
+            return Step(FLOOR, entry.values, bounds)
     notes.append(f"the floor of {count:,} images is not known, so that the first step has no part")
     return None
 
 
 def _decoded(base: Score, scores: _Scores, steps: Sequence[Step], notes: list[str]) -> Step | None:
     """Reconstructions, at the number of images that samples have: their bias in n is that of the originals."""
-    count, found = base.card["fake"]["n"], list[tuple[int, Score, Score]]()
-    for score in scores.of("fd_reconstructed"):
+    count, found = base.card["fake"]["n"], list[tuple[int, Values, Values]]()
+    for rebuilt in scores.of("fd_reconstructed"):
         for own in scores.of("fd_originals"):
-            same = own.card.get("heldout") == score.card.get("heldout")
-            if same and _alike(score, base) and _alike(own, base):
-                found.append((_images(score.card["heldout"]), score, own))
+            heldout = rebuilt.score.card.get("heldout", {})
+            same = heldout == own.score.card.get("heldout", {})
+            if same and _alike(rebuilt, base) and _alike(own, base):
+                found.append((_images(heldout), rebuilt.values, own.values))
     if not found:
         return None
-    images, score, originals = min(found, key=lambda one: abs(one[0] - count))
-    values, bases = scores.values(score), scores.values(originals)
+    images, values, bases = min(found, key=lambda one: abs(one[0] - count))
     if not steps or images == count:
         if images != count:
             notes.append(
@@ -253,14 +263,13 @@ def _decoded(base: Score, scores: _Scores, steps: Sequence[Step], notes: list[st
 def _best_prior(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
     """The fitted prior with the smallest mean distance, of those that neither copy nor narrow."""
     wanted, found, others = _without_prior(base), dict[str, Values](), dict[str, float]()
-    for score in scores.of("fd"):
-        kind = _prior(score)
-        if kind is None or _without_prior(score) != wanted:
+    for kind, score, values in scores.of("fd", fitted=True):
+        if _without_prior(score) != wanted:
             continue
-        values = scores.values(score)
+        level = mean(values.values())
         if kind in NOT_CHOSEN:
-            others[kind] = min(mean(values.values()), others.get(kind, mean(values.values())))
-        elif kind not in found or mean(values.values()) < mean(found[kind].values()):
+            others[kind] = min(level, others.get(kind, level))
+        elif kind is not None and (kind not in found or level < mean(found[kind].values())):
             found[kind] = values
     if "aggregated" in others:
         notes.append(
@@ -268,7 +277,8 @@ def _best_prior(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
         )
     if not found:
         return None
-    best = min(found, key=lambda kind: mean(found[kind].values()))
+    # of those that most seeds have: one seed may be a lucky one
+    best = min(found, key=lambda kind: (-len(found[kind]), mean(found[kind].values())))
     if len(found) > 1:
         rest = [f"{kind} {spread(own.values())}" for kind, own in found.items() if kind != best]
         notes.append(f"the best of {len(found)} priors, chosen by this FD; {', '.join(rest)}")
@@ -281,9 +291,10 @@ def _without_prior(score: Score) -> str:
     return digest({**score.card, "fake": fake})
 
 
-def _alike(score: Score, base: Score) -> bool:
+def _alike(entry: _Entry, base: Score) -> bool:
     """Whether two scores have the same features, and the same training images."""
-    return all(score.card.get(key) == base.card.get(key) for key in ("extractor", "real"))
+    card = entry.score.card
+    return all(card.get(key) == base.card.get(key) for key in ("extractor", "real"))
 
 
 def _images(card: Mapping[str, Any]) -> int:
@@ -308,22 +319,23 @@ def _of_latents(scores: _Scores) -> list[str]:
     said = []
     for quantity, words in (
         ("active_units", "{} of {width} latents are active"),
-        ("mutual_information", "{} nats of information on the image (at most {bound})"),
-        ("marginal_kl", "{} nats between the codes of all images and N(0, I)"),
+        (
+            "mutual_information",
+            "{} nats of information on the image (its estimate ends at {bound})",
+        ),
+        ("marginal_kl", "at most {} nats between the codes of all images and N(0, I)"),
     ):
-        for score in scores.of(quantity)[-1:]:
+        for _, score, values in scores.of(quantity)[-1:]:
             width = score.card.get("encoded", {}).get("latent_dim", "?")
             bound = str(score.card.get("estimator", {}).get("bound", "")).rpartition("= ")[2]
-            said.append(
-                words.format(spread(scores.values(score).values()), width=width, bound=bound)
-            )
+            said.append(words.format(spread(values.values()), width=width, bound=bound))
     return [", ".join(said)] if said else []
 
 
 def _without_encoder(row: Row, scores: _Scores) -> str:
     found = scores.of("inversion_psnr")
     if found:
-        values = spread(scores.values(found[-1]).values())
+        values = spread(found[-1].values.values())
         return (
             "no encoder, so that its parts are not told apart; held-out images are found in its latent space "
             f"by inversion at {values} dB"

@@ -76,14 +76,13 @@ def _tradeoff(title: str, x: Axis, y: Axis, rows: Sequence[Row]) -> Tradeoff:
     signs = [-1 if axis.higher_is_better else 1 for axis in (x, y)]
     front = undominated([(signs[0] * one.x, signs[1] * one.y) for one in points])
     there = {point.label for point in points}
-    lacking = [row.label for row in rows if row.label not in there and _has_any(row)]
+    lacking = [row.label for row in rows if row.label not in there and not _of_prior(row)]
     return Tradeoff(title, x, y, points, front, lacking)
 
 
-def _has_any(row: Row) -> bool:
-    """Whether a row has any score of the usual prior: a row of another one has no place here."""
-    usual = (_counts(one, one.quantity) for one in row.examples.values())
-    return any(usual)
+def _of_prior(row: Row) -> bool:
+    """Whether a row is of samples from a fitted prior, beside that of the same runs as they were trained."""
+    return bool(getattr(row, "prior", ""))
 
 
 def _shared(rows: Sequence[Row], quantity: str) -> ScoreKey | None:

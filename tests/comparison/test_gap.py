@@ -13,7 +13,7 @@ from genbench.runs.score import Score
 REAL = {"dataset": "digits", "split": "train", "n": 1257}
 HELDOUT = {"dataset": "digits", "split": "test", "n": 360}
 LENET = {"name": "lenet", "sha256": "ab" * 32}
-FAKE = {"n": 2000, "seed": 0, "latents": "prior", "weights": "raw"}
+FAKE = {"n": 2000, "seed": 0, "latents": "prior", "pixels": "mean", "weights": "raw"}
 
 
 def fd(value, quantity="fd", name="lenet", checkpoint="final", **card):

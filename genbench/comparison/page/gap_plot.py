@@ -60,6 +60,7 @@ def _part(name: str, gaps: Sequence[Gap]) -> dict[str, Any]:
         "y": [gap.label for gap, _ in there],
         "x": [part.mean for _, part in there],
         "base": [part.begin for _, part in there],
+        "opacity": 0.85,  # a part below 0 lies on the one before it
         "customdata": [part.mean for _, part in there],
         "hovertemplate": f"{name}: %{{customdata:+.4g}}<extra>%{{y}}</extra>",
     }
