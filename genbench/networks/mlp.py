@@ -62,3 +62,21 @@ class MLPDecoder(nn.Module):
         """Map (N, latent_dim) to unbounded (N, C, H, W)."""
         images: Tensor = self.layers(z)
         return images
+
+
+class LatentDiscriminator(nn.Module):
+    """Latents to a logit, high for the prior's: the judge of an adversarial autoencoder."""
+
+    def __init__(self, latent_dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        whole("discriminator.width", width)
+        whole("discriminator.depth", depth)
+        layers: list[nn.Module] = []
+        for before, after in pairwise([latent_dim] + [width] * depth):
+            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, latent_dim) to logits (N,) in float32."""
+        logits: Tensor = self.layers(z).float().squeeze(1)
+        return logits

@@ -1,0 +1,119 @@
+"""Finite scalar quantisation, Mentzer et al. 2023, https://arxiv.org/abs/2309.15505, section 3.
+
+Each latent is bounded and rounded to one of `levels` values (eq. 1 and 2), through which the gradient
+passes as if it were not there. There is no codebook to learn. A second player learns the prior
+over the codes, p(k_1, ..., k_d), one latent after the other; samples are decoded from its draws:
+
+    prior       <-  -log p(codes of images)
+    autoencoder <-  -log p(x | codes)
+
+so that -(both) is a bound on log p(x), the posterior being all on one code.
+
+Departures: the latents are the arena's vector, not a map; the prior is a masked network of each latent's
+levels (Germain et al. 2015) in place of a transformer over a stage of its own, and is trained along.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from genbench.errors import UserMistake
+from genbench.losses.likelihood import Likelihood
+from genbench.losses.quantisation import perplexity, straight_through
+from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
+from genbench.networks.autoregressive import MaskedPrior
+from genbench.ranges import whole
+
+
+class FSQ(GenerativeModel):
+    """Two players: the prior over codes, then encoder, decoder and likelihood."""
+
+    counted = "autoencoder"
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        encoder: nn.Module,
+        prior: MaskedPrior,
+        likelihood: Likelihood,
+        latent_dim: int,
+        levels: int,
+        prior_optimizer: MakeOptimizer,
+        autoencoder_optimizer: MakeOptimizer,
+    ) -> None:
+        super().__init__()
+        whole("model.levels", levels, 3)
+        if levels % 2 == 0:
+            raise UserMistake(
+                f"model.levels={levels}: 0 must be a level, as the bound is even: give an odd number"
+            )
+        self.decoder, self.encoder, self.prior = decoder, encoder, prior
+        self.likelihood, self.latent_dim, self.levels = likelihood, latent_dim, levels
+        self.largest = (levels - 1) // 2
+        self.prior_optimizer, self.autoencoder_optimizer = prior_optimizer, autoencoder_optimizer
+
+    def players(self) -> dict[str, Player]:
+        """The prior, then the autoencoder."""
+        autoencoder = [self.decoder, self.encoder, self.likelihood]
+        return {
+            "prior": Player([self.prior], self.prior_optimizer),
+            "autoencoder": Player(autoencoder, self.autoencoder_optimizer),
+        }
+
+    def step(self, images: Tensor) -> Iterator[Move]:
+        """Both players meet the same codes."""
+        z = self.quantise(images)
+        yield Move("prior", lambda: self.prior_loss(z.detach()))
+        yield Move("autoencoder", lambda: self.autoencoder_loss(images, z))
+
+    def prior_loss(self, z: Tensor) -> Tensor:
+        """-log p(codes), mean over images, in nats: the rate."""
+        codes = self.codes(z)
+        rate: Tensor = -self.prior(codes).mean()
+        self.track("train/rate", rate)
+        used = torch.stack([perplexity(own, self.levels) for own in codes.unbind(1)])
+        self.track("codes/perplexity", used.mean())  # of a latent's levels, in a batch
+        return rate
+
+    def autoencoder_loss(self, images: Tensor, z: Tensor) -> Tensor:
+        """-log p(x | codes), mean over images, in nats: the distortion."""
+        distortion = -self.likelihood.log_prob(images, self.decoder(z)).mean()
+        self.track("train/distortion", distortion)
+        return distortion
+
+    def quantise(self, images: Tensor) -> Tensor:
+        """Latents (N, d) of `levels` values from -1 to 1, with a gradient to the encoder."""
+        bounded = self.largest * torch.tanh(self.encoder(images))
+        return straight_through(bounded, bounded.round()) / self.largest
+
+    def codes(self, z: Tensor) -> Tensor:
+        """Numbers 0 .. levels - 1 of quantised latents (N, d)."""
+        return (z * self.largest).round().long() + self.largest
+
+    def bound(self, images: Tensor) -> Tensor:
+        """log p(x | codes) + log p(codes) <= log p(x), in nats, (N,)."""
+        z = self.quantise(images)
+        log_p: Tensor = self.prior(self.codes(z))
+        return self.likelihood.log_prob(images, self.decoder(z)) + log_p
+
+    def latents(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `n` latents from the learned prior, on the CPU."""
+        uniform = torch.rand(n, self.latent_dim, generator=generator).to(self.device)
+        return ((self.prior.draw(uniform) - self.largest) / self.largest).cpu()
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Mean images of p(x | z)."""
+        return self.likelihood.image(self.decoder(z))
+
+    def draw(self, z: Tensor, uniform: Tensor) -> Tensor:
+        """Images drawn from p(x | z), by its inverse CDF at `uniform` (N, C, H, W)."""
+        return self.likelihood.draw(self.decoder(z), uniform)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Mean images at the codes."""
+        return self.sample(self.quantise(images))
+
+    def objective(self) -> str:
+        """What both players descend."""
+        return f"distortion; and -log p(codes), in nats per image ({self.likelihood.tag})"
