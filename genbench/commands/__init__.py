@@ -12,6 +12,8 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "report": "write a study on one page: table, curves, pictures",
     "runs": "print a line per run; --format json for scripts; tag or remove them",
     "export": "put runs and scores into a database or a parquet file",
+    "push": "put records of runs into a folder or a git repository for others",
+    "pull": "fetch the records that others have pushed",
     "wandb": "send what was logged offline; save a view of a study there",
     "show": "print one run: settings, scores with cards, cost, files",
     "data": "list, check or prepare datasets",
