@@ -9,6 +9,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "evaluate": "score runs again under another protocol",
     "sample": "draw images from a run",
     "compare": "print the table: models in rows, seeds aggregated",
+    "diff": "print what two runs differ in",
     "report": "write a study on one page: table, curves, pictures",
     "runs": "print a line per run; --format json for scripts; tag or remove them",
     "export": "put runs and scores into a database or a parquet file",
