@@ -17,6 +17,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "pull": "fetch the records that others have pushed",
     "wandb": "send what was logged offline; save a view of a study there",
     "show": "print one run: settings, scores with cards, cost, files",
+    "card": "print a model card of one run",
     "data": "list, check or prepare datasets",
     "list": "list models, networks, datasets, ... and where they come from",
     "new": "begin a model of your own: file, config, tests, package",

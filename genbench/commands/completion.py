@@ -30,7 +30,7 @@ SUBCOMMANDS = {
     "wandb": ["sync", "workspace"],
 }
 TAKES_A_RUN = (
-    "resume", "evaluate", "sample", "show", "compare", "diff", "report", "runs",
+    "resume", "evaluate", "sample", "show", "compare", "diff", "card", "report", "runs",
 )  # fmt: skip
 
 
