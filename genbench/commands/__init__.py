@@ -1,4 +1,6 @@
-"""The commands: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>` (`check-model` is in check_model.py).
+"""The commands: `commands/<verb>.py` has the usage, the parser and `main(argv)` of `genbench <verb>`.
+
+A dash in a verb is an underscore there.
 
 Only `data` and `extractor` import torch, because they do their work in this process.
 """

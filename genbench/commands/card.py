@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genbench card",
         parents=[outputs_argument()],
-        description="Print a model card of a finished run in Markdown: what it is, how it was trained, every score with "
-        "the card that says how it was measured, the licence that you state, and the command that trains it.",
+        description="Print a model card of a finished run in Markdown: what it is, how it was trained, every "
+        "score with the card that says how it was measured, the licence that you state, and the command that trains it.",
         epilog="example: genbench card latest --licence cc-by-4.0 --out README.md",
     )
     parser.add_argument("run", help="an id, a unique prefix of one, a path, or latest")
@@ -64,8 +64,8 @@ def card(result: Result, licence: str | None) -> str:
         f"Run `{_code(result.run_id)}`, method `{_code(result.fingerprint)}`, licence of the weights: "
         f"{_text(licence or UNKNOWN)}.", "",
         "## Trained by", "", "```", str(environment.get("command", UNKNOWN)).replace("```", "'''"), "```", "",
-        f"{budget.get('images') or 0:,} images (steps x batch) in {number(budget.get('seconds')) or '?'} s on "
-        f"{_text(str(environment.get('device', '?')))}; "
+        f"{budget.get('images') or 0:,} images (steps x batch) in "
+        f"{number(budget.get('seconds')) or '?'} s on {_text(str(environment.get('device', '?')))}; "
         + (", ".join(f"{_text(name)} {count:,}" for name, count in parameters.items()) or "no")
         + f" parameters; {_text(', '.join(used)) or 'versions not recorded'}.", "",
         "## Settings", "", "| setting | value |", "|:---|:---|",

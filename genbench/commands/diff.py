@@ -22,7 +22,8 @@ def main(argv: Sequence[str]) -> int:
         parents=[outputs_argument()],
         description="Print what two runs differ in: settings, scores with intervals, and where their curves "
         "are at the last place that both have.",
-        epilog="examples: genbench diff 20260101 latest · genbench diff A B --pictures both.png --curves both-curves.png",
+        epilog="examples: genbench diff 20260101 latest · "
+        "genbench diff A B --pictures both.png --curves curves.png",
     )
     parser.add_argument("a", metavar="A", help="an id, a unique prefix of one, a path, or latest")
     parser.add_argument("b", metavar="B", help="the other run")

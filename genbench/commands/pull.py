@@ -18,9 +18,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genbench pull",
         parents=[outputs_argument()],
-        description="Fetch what others have pushed to a folder or a git repository into the outputs folder. A file "
-        "that is there already stays unless the shared one is later. What is pulled is data: a run that names "
-        "code of others is not built before --trust.",
+        description="Fetch what others have pushed to a folder or a git repository into the outputs "
+        "folder. A file that is there already stays unless the shared one is later. What is pulled is data: a "
+        "run that names code of others is not built before --trust.",
         epilog="examples: genbench pull /team/runs · genbench pull git@host:team/runs.git 20260101",
     )
     parser.add_argument("source", help="a folder, a bare git repository, or its address")
@@ -53,7 +53,8 @@ def _pull(store: Store, wanted: Sequence[str], outputs: Path) -> int:
         outcomes[outcome] += 1
         if outcome == "another":
             print(
-                f"genbench: {name} is another run here than the shared one: rename {outputs / name} to pull it",
+                f"genbench: {name} is another run here than the shared one: rename "
+                f"{outputs / name} to pull it",
                 file=sys.stderr,
             )
         elif len(shared[name]) > 1:

@@ -17,8 +17,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genbench push",
         parents=[outputs_argument()],
-        description="Add records, evaluations, curves and the newest grid of runs (about 200 kB each) to a folder or a git "
-        "repository that others push to. Contents are named by their hashes: nothing is overwritten, and "
+        description="Add records, evaluations, curves and the newest grid of runs (about 200 kB each) "
+        "to a folder or a git repository that others push to. Contents are named by their hashes: nothing is overwritten, and "
         "pushing again does nothing.",
         epilog="examples: genbench push /team/runs · genbench push git@host:team/runs.git study=mnist · "
         "genbench push /team/runs latest --weights",

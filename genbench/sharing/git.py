@@ -126,8 +126,8 @@ class Repository:
 
 def _was_slower(words: str) -> bool:
     """Whether git refused a push because somebody else's came first."""
-    marks = ("non-fast-forward", "fetch first", "cannot lock ref", "incorrect old value", "failed to update ref",
-             "reference already exists")  # fmt: skip
+    marks = ("non-fast-forward", "fetch first", "cannot lock ref", "incorrect old value",
+             "failed to update ref", "reference already exists")  # fmt: skip
     return any(mark in words for mark in marks)
 
 

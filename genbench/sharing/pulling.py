@@ -17,8 +17,8 @@ Outcome = Literal["new", "updated", "known", "another"]
 def pull_run(store: Store, shared: Sequence[Manifest], outputs: Path) -> Outcome:
     """Write one run of a name below `outputs`; `another` if a different run has the name there.
 
-    What is there stays unless the shared file is later. UserMistake if nothing can be written, or a content is
-    damaged; then the run is as it was.
+    What is there stays unless the shared file is later. UserMistake if nothing can be written, or
+    a content is damaged; then the run is as it was.
     """
     target = outputs / shared[0].run_id
     try:
