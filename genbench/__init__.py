@@ -1,7 +1,7 @@
 """Train generative image models side by side and compare them under one protocol.
 
-From Python: `load` a run, select `runs`, `train` and `evaluate` as from the shell (docs/python.md). Each is imported
-when it is first used, so that `import genbench` costs nothing.
+From Python: `load` a run, select `runs`, `train` and `evaluate` as from the shell (docs/python.md). Each is
+imported when it is first used, so that `import genbench` costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any

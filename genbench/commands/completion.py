@@ -24,10 +24,14 @@ SUBCOMMANDS = {
     "completion": ["bash", "zsh", "fish"],
     "data": ["list", "check", "prepare"],
     "extractor": ["list", "train"],
+    "list": ["models", "networks", "datasets", "evaluations", "extractors", "experiments"],
+    "new": ["model"],
     "runs": ["tag", "remove"],
     "wandb": ["sync", "workspace"],
 }
-TAKES_A_RUN = ("resume", "evaluate", "sample", "show", "compare", "report", "runs")
+TAKES_A_RUN = (
+    "resume", "evaluate", "sample", "show", "compare", "diff", "card", "report", "runs",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:

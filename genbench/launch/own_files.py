@@ -32,7 +32,7 @@ def not_mappings(overrides: Sequence[str]) -> list[Path]:
 
 
 def unreadable(error: Exception, overrides: Sequence[str]) -> str | None:
-    """A sentence on the file and line of `error`, a UnicodeDecodeError or one of an interpolation; else None."""
+    """The file, the line and the fault of a UnicodeDecodeError or an interpolation's error; else None."""
     places: dict[str, str] = {}
     for path in own_files(overrides):
         with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):

@@ -27,7 +27,7 @@ class Comparison:
         return render(self.tables, form)
 
     def frame(self) -> Any:
-        """A pandas.DataFrame with a row per row; a score is its mean, with sd and n beside. UserMistake without pandas."""
+        """`rows` as a pandas.DataFrame; a score is its mean, with sd and n beside. UserMistake without pandas."""
         return data_frame([_flat(row) for row in self.rows])
 
     def __str__(self) -> str:

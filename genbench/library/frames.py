@@ -75,9 +75,9 @@ class History(dict[str, Points]):
         return cls(read_history(directory, axis))
 
     def frame(self) -> Any:
-        """A pandas.DataFrame with a row per place on the axis and a column per name, NaN where there is no point.
+        """A pandas.DataFrame with a row per place on the axis and a column per name.
 
-        UserMistake without pandas.
+        NaN where there is no point. UserMistake without pandas.
         """
         columns: Mapping[str, Mapping[float, float]] = {
             n: dict(points) for n, points in self.items()

@@ -37,7 +37,7 @@ class Pictures(np.ndarray):
 
 
 def to_pictures(images: Tensor, data: ImageData) -> Pictures:
-    """Of images (N, C, H, W) in [-1, 1]: rounded to the levels of the dataset, which are spread over 0 to 255."""
+    """Of images (N, C, H, W) in [-1, 1]: rounded to the dataset's levels, spread over 0 to 255."""
     levels = data.to_pixels(images).cpu().float()
     pixels = (levels * (255 / (data.levels - 1))).round().byte()
     return pixels.permute(0, 2, 3, 1).contiguous().numpy().view(Pictures)
@@ -54,8 +54,8 @@ def to_images(pictures: Any, data: ImageData) -> Tensor:
     shape = (data.image_size, data.image_size, data.channels)
     if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
         raise UserMistake(
-            f"images of {data.name} are uint8 arrays (N, {', '.join(map(str, shape))}), 0 to 255, and this is "
-            f"{pixels.dtype} {pixels.shape}"
+            f"images of {data.name} are uint8 arrays (N, {', '.join(map(str, shape))}), 0 to 255, "
+            f"and this is {pixels.dtype} {pixels.shape}"
         )
     levels = (_channels_first(pixels).float() * ((data.levels - 1) / 255)).round().byte()
     return data.to_images(levels)

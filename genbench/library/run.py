@@ -98,11 +98,11 @@ class Run:
         return self._weights.interpolate(rows, columns, seed)
 
     def encode(self, images: Any) -> "NDArray[np.float32]":
-        """The posterior means (N, latent_dim) of uint8 images (N, H, W, C). UserMistake without an encoder."""
+        """The posterior means (N, latent_dim) of uint8 images (N, H, W, C); UserMistake if it has none."""
         return self._weights.encode(images)
 
     def reconstruct(self, images: Any) -> "Pictures":
-        """Encode uint8 images (N, H, W, C) to posterior means and decode them. UserMistake without an encoder."""
+        """Encode uint8 images (N, H, W, C) and decode their means; UserMistake without an encoder."""
         return self._weights.reconstruct(images)
 
     # --- how it is shown ------------------------------------------------------------------------

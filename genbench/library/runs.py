@@ -44,7 +44,7 @@ class Runs(Sequence[Run]):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A mapping per run: what it is, its scores, cost, budget and settings, as `compare --wide` has them."""
+        """A mapping per run: what it is, scores, cost, budget, settings, as `compare --wide` has them."""
         table = wide_table([result for _, result in self._found])
         keys = [column.key for column in table.columns]
         return [

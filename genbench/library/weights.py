@@ -45,7 +45,8 @@ class Weights:
         self.name = str(config["choices"]["model"])
         if weights == "ema" and loading.load_average(directory, self.model, checkpoint) is None:
             raise UserMistake(
-                f"{directory.name} kept no average of its weights: train with ema=standard, or take weights='raw'"
+                f"{directory.name} kept no average of its weights: train with ema=standard, or take "
+                "weights='raw'"
             )
         with warnings.catch_warnings():  # where it was trained is no news in a notebook
             warnings.simplefilter("ignore", Notice)

@@ -17,6 +17,7 @@ from genbench.models.contract import GenerativeModel
 from genbench.priors.contract import Prior
 from genbench.ranges import whole
 from genbench.runs.config import read_config
+from genbench.runs.result import FILENAME
 from genbench.training import targets
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
@@ -118,9 +119,12 @@ def _checkpoint(directory: Path, checkpoint: str) -> Path:
     path = directory / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.exists():
         there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
+        lacking = "it has not been trained yet"
+        if (directory / FILENAME).exists():
+            lacking = "its weights are not here, as after `genbench pull` of a run pushed without --weights"
         raise UserMistake(
             f"{directory.name} has no checkpoint {checkpoint!r}: "
-            + (f"it has {', '.join(there)}" if there else "it has not been trained yet")
+            + (f"it has {', '.join(there)}" if there else lacking)
         )
     return path
 

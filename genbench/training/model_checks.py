@@ -124,8 +124,8 @@ def check_seeds(make: Make, data: ImageData) -> None:
     torch.manual_seed(2)
     if _losses(same, batch) != before:
         raise Fault(
-            "the same step has another loss after torch.manual_seed: draw by self.noise and self.uniform, which "
-            "depend on seed and step alone"
+            "the same step has another loss after torch.manual_seed: draw by self.noise and "
+            "self.uniform, which depend on seed and step alone"
         )
 
 

@@ -253,7 +253,8 @@ def test_wrong_settings_raise_the_sentence_of_the_command(room, monkeypatch, cap
     ("code", "kind"), [(1, GenbenchError), (2, UserMistake), (75, Interrupted)]
 )
 def test_a_command_that_fails_raises_its_last_complaint(code, kind, capsys):
-    source = f"import sys; print('a line'); print('genbench: it is {code}', file=sys.stderr); sys.exit({code})"
+    source = "import sys; print('a line'); print('genbench: it is CODE', file=sys.stderr); sys.exit(CODE)"
+    source = source.replace("CODE", str(code))
     with pytest.raises(kind, match=f"^it is {code}$"):
         process.run_command([sys.executable, "-c", source], progress=True)
     assert "a line" in capsys.readouterr().out

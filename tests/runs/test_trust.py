@@ -18,7 +18,8 @@ from genbench.runs.paths import config_root
 from genbench.runs.status import Status, write_status
 
 MARK = "mark"  # the file that a gadget would write
-WRITE = {"_target_": "pathlib.Path.write_text", "_args_": [{"_target_": "pathlib.Path", "_args_": [MARK]}, "x"]}  # fmt: skip
+THE_FILE = {"_target_": "pathlib.Path", "_args_": [MARK]}
+WRITE = {"_target_": "pathlib.Path.write_text", "_args_": [THE_FILE, "x"]}
 TOUCH = {"_target_": "os.system", "_args_": [f"touch {MARK}"]}
 GADGETS = {
     "a method": WRITE,

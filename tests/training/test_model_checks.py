@@ -136,7 +136,7 @@ class Broken(Sound):
 
 
 FAULTS = {
-    Summed: {"batch doubling": "the loss of the decoder is .* for a batch with every image twice: return a mean"},
+    Summed: {"batch doubling": "the loss of the decoder is .* with every image twice: return a mean"},
     Reversed: {"direction": "a step of the decoder against its gradient does not lower its loss"},
     DrawsForItself: {"seeds": r"another loss after torch\.manual_seed: draw by self\.noise"},
     Forgetful: {"resume": "keep what training changes in parameters and buffers"},
