@@ -80,7 +80,8 @@ def test_a_small_step_lowers_the_loss_of_the_player_that_takes_it(name):
         with torch.no_grad():
             for p, gradient in zip(its, gradients, strict=True):
                 p -= expected / square * gradient
-        assert 0.5 * expected < before - loss() < 1.5 * expected
+        # of a loss with detached factors (gan-san) more falls than its gradient says
+        assert 0.5 * expected < before - loss() < 2.5 * expected
         model.load_state_dict(kept)
 
 
