@@ -208,7 +208,7 @@ class Idx(Arrays):
         if not all(path.is_file() for path in paths):
             return None
         labels = [np.frombuffer(_unpacked(path), np.uint8, offset=8) for path in paths]
-        return named(np.concatenate(labels))
+        return named(np.concatenate(labels).tolist())
 
     def _read(self, path: Path) -> Pixels:
         content = _unpacked(path)
