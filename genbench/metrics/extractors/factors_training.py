@@ -25,7 +25,7 @@ LEARNING_RATE = 3e-3
 
 WEIGHT_DECAY = 1e-3
 
-IMAGES = 500_000  # shown in training, unless `epochs` says otherwise
+IMAGES = 180_000  # shown in training, unless `epochs` says otherwise
 
 NOISE = 0.08  # largest standard deviation of the noise, of the range
 
