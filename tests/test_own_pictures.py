@@ -21,13 +21,13 @@ def extractor(tmp_path_factory):
     """A feature network for photographs that needs no download."""
     if (CONFIGS / "extractor" / "random-conv-v1.yaml").is_file():
         return ("extractor=random-conv-v1",)
-    from genbench.metrics.extractors.training import write
+    from genbench.metrics.extractors.training import Training, write
 
     room = tmp_path_factory.mktemp("extractor")
     entries = {f"{n % 2}/{n}.png": encoded(n, (64, 64)) for n in range(30)}
     root = str(write_zip(room / "pictures.zip", entries))
     data = make_images(room, Folder, root=root, channels=3, image_size=64)
-    path = write(None, "image-folder", data, room, epochs=1)
+    path = write(None, data, room, Training(epochs=1))
     return ("extractor=lenet", f"extractor.path={path}")
 
 

@@ -17,7 +17,7 @@ from genbench.launch.mistakes import compose_checked, explained
 
 USAGE = """\
 usage: genbench extractor list
-       genbench extractor train --dataset NAME [key=value ...] [--architecture lenet|convnet]
+       genbench extractor train --dataset NAME [key=value ...] [--architecture lenet|convnet|factors]
                                 [--epochs N] [--seed N] [--device auto|cpu|cuda] [--out FOLDER]
                                 [--precision auto|32-true|bf16-mixed]
 
@@ -64,8 +64,9 @@ def train_extractor(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder of weights and card (default: the cache)")
     parser.add_argument(
         "--architecture",
-        choices=("lenet", "convnet"),
-        help="lenet for digits and the like, convnet for photographs (default: the name's, or lenet)",
+        choices=("lenet", "convnet", "factors"),
+        help="lenet for digits and the like, convnet for photographs, factors for a reader of the "
+        "factors of a world (default: the name's, or lenet)",
     )
     parser.add_argument(
         "--epochs", type=int, help="passes over the images (default: by their number)"
@@ -97,13 +98,14 @@ def train_extractor(argv: Sequence[str]) -> int:
     data, cache = compose_data(dataset, overrides)
     path = write(arguments.name, data, arguments.out or cache / "extractors", training)
     card = json.loads(path.with_suffix(".json").read_text())
-    print(f"{path}: test accuracy {card['accuracy']['test']:.2%}, goldens {card['goldens']}")
+    also = f"errors {card['errors']['test']}" if "errors" in card else f"goldens {card['goldens']}"
+    print(f"{path}: test accuracy {card['accuracy']['test']:.2%}, {also}")
     return DONE
 
 
 def _what(arguments: argparse.Namespace) -> tuple[str, str]:
     """Architecture and dataset, from a name or the options. Raises UserMistake."""
-    named = re.fullmatch(r"(lenet|convnet)-(.+)-v\d+", arguments.name or "")
+    named = re.fullmatch(r"(lenet|convnet|factors)-(.+)-v\d+", arguments.name or "")
     if arguments.name and not named or not (arguments.name or arguments.dataset):
         raise UserMistake(
             f"{arguments.name or 'nothing'} is not a name like lenet-mnist-v1: give one, or --dataset NAME"

@@ -12,13 +12,15 @@ from genbench.runs.score import ORDER, Score
 
 # fidelity and variety, and beside them the copy rate: replayed training images lead in all of the former
 DEFAULT = (
-    "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "rfd",
+    "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate",
+    "modes", "mode_kl", "combinations_covered", "invented", "factor_tv", "pair_tv", "unread", "rfd",
     "psnr", "ssim", "lpips", "elbo", "elbo_subset", "iwae", "nll_ais", "bits_per_dim",
 )  # fmt: skip
 HEADERS = {
     "fd": "FD", "fid": "FID", "fid_clean": "FID clean", "kid": "KID", "is": "IS", "rfd": "rFD", "psnr": "PSNR",
     "ssim": "SSIM", "lpips": "LPIPS", "elbo": "ELBO", "elbo_subset": "ELBO of IWAE's images",
     "bits_per_dim": "bits/dim", "iwae": "IWAE", "nll_ais": "NLL (AIS)",
+    "mode_kl": "mode KL", "factor_tv": "factor TV", "pair_tv": "pair TV", "mig": "MIG",
 }  # fmt: skip
 
 

@@ -9,12 +9,19 @@ from typing import Any
 # order of columns, by quantity
 ORDER = (
     "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "density",
+    "modes", "mode_kl", "combinations_covered", "invented", "factor_tv", "pair_tv", "unread",
     "rfd", "psnr", "ssim", "lpips", "elbo", "elbo_subset", "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
 
 # first words of the names of quantities of which more is better, and of which less is better
-HIGHER = ("is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim")
-LOWER = ("fid", "fd", "rfid", "rfd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips")
+HIGHER = (
+    "is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim", "modes", "combinations",
+    "mig", "dci",
+)  # fmt: skip
+LOWER = (
+    "fid", "fd", "rfid", "rfd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips", "mode", "factor",
+    "pair", "unread",
+)  # fmt: skip
 
 
 def higher_is_better(name: str) -> bool | None:

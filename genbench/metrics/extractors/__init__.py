@@ -61,6 +61,7 @@ def status(cache: str | Path) -> list[Availability]:
 def fitting(image_size: int, channels: int) -> list[str]:
     """Names of the shipped classifiers that read images of this size and number of channels."""
     cards = [(path.stem, read_card(path)) for path in sorted(SHIPPED.glob("*.json"))]
+    cards = [(name, card) for name, card in cards if card.get("architecture") != "factors"]
     wanted = (image_size, channels)
     return [name for name, card in cards if (card["image_size"], card["channels"]) == wanted]
 

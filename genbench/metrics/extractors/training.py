@@ -31,9 +31,10 @@ from genbench.data.contract import Split
 from genbench.device import device_of
 from genbench.errors import UserMistake
 from genbench.metrics.contract import Features
-from genbench.metrics.extractors import convnet_training
+from genbench.metrics.extractors import convnet_training, factors_training
 from genbench.metrics.extractors.classifier import Classifier
 from genbench.metrics.extractors.convnet import ConvNet
+from genbench.metrics.extractors.factors import FactorReader
 from genbench.metrics.extractors.lenet import LeNet, Network
 from genbench.runs.files import atomic_write, write_json
 
@@ -258,16 +259,16 @@ class Training(NamedTuple):
 
     architecture: str = "lenet"
     epochs: int | None = None
-    device: str = "auto"  # auto, cpu or cuda; a lenet is trained on the CPU
+    device: str = "auto"  # auto, cpu or cuda; all but a convnet are trained on the CPU
     seed: int = SEED
     precision: str = "auto"  # of a convnet: 32-true, bf16-mixed; auto: the latter on a GPU
 
     def device_for(self) -> torch.device:
         """Raises UserMistake for a device that is not there or not of this architecture."""
-        if self.architecture == "lenet":
+        if self.architecture != "convnet":
             if self.device == "cuda":
                 raise UserMistake(
-                    "--device cuda: a lenet is trained on one CPU thread, so that its file is "
+                    f"--device cuda: a {self.architecture} is trained on one CPU thread, so that its file is "
                     "reproducible; --architecture convnet takes a GPU"
                 )
             return torch.device("cpu")
@@ -287,6 +288,58 @@ class Training(NamedTuple):
         return network.eval(), convnet_training.recipe(epochs, flip, self.seed, half)
 
 
+def write_reader(name: str | None, data: Any, folder: Path, training: Training) -> Path:
+    """Train a reader of the factors of `data`, save it and its card in `folder`; the weights' path."""
+    factors, pixels = factors_training.factors_of(data, "train"), data.pixels("train")
+    epochs = training.epochs or max(1, factors_training.IMAGES // len(pixels))
+    with _reproducible():
+        network = factors_training.train(
+            torch.from_numpy(np.array(pixels[:])),
+            data.levels,
+            factors,
+            epochs,
+            np.random.RandomState(training.seed),
+        )
+    network = network.eval().half().float()  # as stored, as computed with
+    path, begun = _saved(name, network, data, folder, "factors")
+    wrong = {split: factors_training.errors(network, data, split) for split in ("train", "test")}
+    named = zip(factors.names, factors.values, strict=True)
+    card = begun | {
+        "classes": sum(factors.sizes),
+        "factors": [{"name": one, "values": list(values)} for one, values in named],
+        "recipe": factors_training.recipe(epochs, training.seed),
+        "trained_on": data.card("train"),
+        "tested_on": data.card("test"),
+        "errors": wrong,
+        "accuracy": {split: 1 - rates["any"] for split, rates in wrong.items()},
+        "made_with": _made_with("factors", torch.device("cpu")),
+    }
+    write_json(path.with_suffix(".json"), card)
+    FactorReader(str(path)).prepare()
+    return path
+
+
+def _saved(
+    name: str | None, network: nn.Module, data: Any, folder: Path, architecture: str
+) -> tuple[Path, dict[str, Any]]:
+    """Write the weights, named by their sha256 if no name is given; the path, and how the card begins."""
+    content = save(_stored(network, architecture))
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = name or f"{data.name}-{architecture}-{sha256[:8]}"
+    path = folder / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:  # before the card, which takes a while
+        temporary.write_bytes(content)
+    return path, {
+        "name": name,
+        "sha256": sha256,
+        "architecture": architecture,
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+
+
 def write(name: str | None, data: Any, folder: Path, training: Training | None = None) -> Path:
     """Train a classifier on `data`, save it and its card in `folder`; returns the weights' path.
 
@@ -294,25 +347,16 @@ def write(name: str | None, data: Any, folder: Path, training: Training | None =
     """
     training = training or Training()
     device = training.device_for()  # checked before the data is read
+    if training.architecture == "factors":
+        return write_reader(name, data, folder, training)
     splits = label(data)
     classes = 1 + max(int(part.labels.max()) for part in splits.values())
     network, recipe = training.fit(data, splits["train"], classes)
-    content = save(_stored(network, training.architecture))
-    sha256 = hashlib.sha256(content).hexdigest()
-    name = name or f"{data.name}-{training.architecture}-{sha256[:8]}"
-    path = folder / f"{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:  # before the card, which takes a while
-        temporary.write_bytes(content)
+    path, begun = _saved(name, network, data, folder, training.architecture)
     network.to(device)
     card = {
-        "name": name,
-        "sha256": sha256,
-        "architecture": training.architecture,
-        "image_size": data.image_size,
-        "channels": data.channels,
+        **begun,
         "classes": classes,
-        "parameters": sum(p.numel() for p in network.parameters()),
         "recipe": recipe,
         "trained_on": data.card("train"),
         "tested_on": data.card("test"),
@@ -346,7 +390,7 @@ def _recipe(epochs: int, seed: int) -> dict[str, Any]:
 
 
 def _made_with(architecture: str, device: torch.device) -> dict[str, Any]:
-    threads = 1 if architecture == "lenet" else torch.get_num_threads()
+    threads = 1 if architecture != "convnet" else torch.get_num_threads()
     made = {"torch": torch.__version__, "numpy": np.__version__, "threads": threads}
     if device.type == "cuda":
         made["device"] = torch.cuda.get_device_name(device)
