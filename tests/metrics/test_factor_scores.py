@@ -75,6 +75,7 @@ def world(tmp_path_factory):
     return data
 
 
+@pytest.mark.slow
 def test_the_shipped_reader_is_right_of_98_of_100_held_out_pictures_in_every_factor(tmp_path):
     data = make_shapes(tmp_path, pictures=30_000, validation=2000, test=10_000)
     reader = FactorReader(READER)
@@ -105,6 +106,7 @@ def scored(tmp_path, data, model, n=1500):
     return {score.quantity: score for score in evaluation(model, data, CPU)}
 
 
+@pytest.mark.slow
 def test_new_pictures_get_the_floor_and_replay_invents_nothing(tmp_path, world):
     found = scored(tmp_path, world, Replay())
     errors = FactorReader(READER).described["errors"]["test"]["any"]
@@ -118,11 +120,13 @@ def test_new_pictures_get_the_floor_and_replay_invents_nothing(tmp_path, world):
     assert "mig" not in found  # no encoder
 
 
+@pytest.mark.slow
 def test_an_inventor_is_seen_at_its_share(tmp_path, world):
     found = scored(tmp_path, world, Invent(share=0.4))
     assert found["invented"].value == pytest.approx(0.4, abs=0.03)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_missing_in_its_factor_alone(tmp_path, world):
     found = scored(tmp_path, world, Replay(without="position:upper-left"))
     assert found["factor_tv_position"].value == pytest.approx(0.25, abs=0.03)
@@ -131,6 +135,7 @@ def test_what_is_left_out_is_missing_in_its_factor_alone(tmp_path, world):
     assert found["combinations_covered"].value < 0.75
 
 
+@pytest.mark.slow
 def test_strong_blur_is_not_read(tmp_path, world):
     found = scored(tmp_path, world, Blur(width=0.15), n=300)
     assert found["unread"].value > 0.3

@@ -63,6 +63,7 @@ def test_digits_are_named_as_their_labels_say(stacked):
         assert (named == stacked.factors(split).labels).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_replay_has_the_modes_of_the_training_images_and_their_floor(tmp_path, stacked):
     found = scored(tmp_path, stacked, Replay())
     low = len(np.unique(stacked.factors("train").combinations()[:5000]))
@@ -74,12 +75,14 @@ def test_replay_has_the_modes_of_the_training_images_and_their_floor(tmp_path, s
     assert found["mode_kl"].unit == "nats"
 
 
+@pytest.mark.slow
 def test_a_model_without_a_digit_in_one_channel_lacks_a_tenth_of_the_modes(tmp_path, stacked):
     found = scored(tmp_path, stacked, Replay(without=["red:0"]), num_samples=20_000)
     assert 890 <= found["modes"].value <= 930  # a few that are misread
     assert found["mode_kl"].value > found["mode_kl_floor"].value + 0.08
 
 
+@pytest.mark.slow
 def test_noise_has_half_of_the_modes_but_not_evenly(tmp_path, stacked):
     """What fools `modes`: a classifier names anything."""
     found = scored(tmp_path, stacked, Noise())
@@ -87,6 +90,7 @@ def test_noise_has_half_of_the_modes_but_not_evenly(tmp_path, stacked):
     assert found["mode_kl"].value > 1
 
 
+@pytest.mark.slow
 def test_a_model_that_is_nan_has_no_modes(tmp_path, stacked):
     class Broken(Noise):
         def sample(self, z):
@@ -105,6 +109,7 @@ def test_modes_of_other_images_are_refused_in_a_sentence(tmp_path):
         ModeScores(classifier="lenet-digits-v1").prepare(make_shapes(tmp_path))
 
 
+@pytest.mark.slow
 def test_an_average_of_weights_has_modes_of_its_own(tmp_path, stacked):
     found = scored(tmp_path, stacked, Replay(), num_samples=200)
     metric = ModeScores(classifier="lenet-digits-v1", num_samples=200)
@@ -120,6 +125,7 @@ def test_an_average_of_weights_has_modes_of_its_own(tmp_path, stacked):
     assert replace(found["modes"]).card["fake"]["weights"] == "raw"
 
 
+@pytest.mark.slow
 def test_an_inventor_shows_what_training_goes_without_at_its_share(tmp_path):
     data = make_stacked(tmp_path, train=20_000, holdout=["red:3"])
     model = Invent(share=0.25)

@@ -14,6 +14,7 @@ from genbench.metrics.extractors.training import Training, write
 ONCE = Training("factors", epochs=1)
 
 
+@pytest.mark.slow
 def test_a_reader_is_trained_to_the_same_file_and_its_card_says_what_it_reads(tmp_path):
     data = make_shapes(tmp_path, pictures=300)
     paths = [write(None, data, tmp_path / folder, ONCE) for folder in "ab"]
@@ -32,6 +33,7 @@ def test_a_reader_is_trained_to_the_same_file_and_its_card_says_what_it_reads(tm
     assert card["errors"]["test"]["any"] == pytest.approx(wrong.any(1).mean())
 
 
+@pytest.mark.slow
 def test_digits_in_channels_can_be_read_too(tmp_path):
     data = make_stacked(tmp_path, train=200)
     reader = FactorReader(str(write(None, data, tmp_path, ONCE)))
