@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from fixtures.evaluation import configure, values
 from genbench import evaluate
 from genbench.errors import UserMistake
+from genbench.runs import trust
 from genbench.runs.score import Score
 from genbench.training import loading
 
@@ -23,6 +24,7 @@ def finished_run(tmp_path):
     model, _ = loading.build(cfg)
     state = {"state_dict": model.state_dict(), "genbench_steps": 0}
     torch.save(state, directory / "checkpoints" / "final.ckpt")
+    trust.remember(directory)  # it names a class of the tests
     protocol = tmp_path / "protocol.yaml"
     protocol.write_text(
         OmegaConf.to_yaml({"evaluation": cfg.evaluation, "extractor": cfg.extractor})

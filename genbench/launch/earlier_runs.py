@@ -28,9 +28,10 @@ ADDED = {
     "split": "test",
     "pixels": "mean",
     "reconstruction": None,
-    "latents": None,
     "inversion": False,
 }
+# of an evaluation, what adds scores and changes none: a run without them is no other run
+NOT_COMPARED = ("latents",)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def identity(config: Mapping[str, Any]) -> str:
     The search is the one that found the settings: the winner of a longer search is another run.
     """
     left_out = [("cache", config["evaluation"].get("cache")), *ADDED.items()]
-    scoring = first_named(dict(i for i in config["evaluation"].items() if i not in left_out))
+    known = {k: v for k, v in config["evaluation"].items() if k not in NOT_COMPARED}
+    scoring = first_named(dict(item for item in known.items() if item not in left_out))
     searched = {"search": config["search"]} if config.get("search") else {}
     priors = {"prior": config["prior"]} if config.get("prior") else {}  # older configs lack the key
     return digest(

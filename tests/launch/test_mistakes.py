@@ -10,12 +10,12 @@ from genbench.launch import settings
 
 MISTAKES = {
     "modle=gan": "there is no setting modle: did you mean model?",
-    "model=gann": "there is no model gann: did you mean model=gan? There are blur, gan, gan-hinge",
+    "model=gann": "there is no model gann: did you mean model=gan? There are aae, beta-tcvae, blur",
     "model=vae_gan": "did you mean model=vae-gan?",
-    "model=1": "model=1 is not a choice: there are blur, gan",
-    "model=": "model= names nothing: there are blur, gan",
+    "model=1": "model=1 is not a choice: there are aae, beta-tcvae",
+    "model=": "model= names nothing: there are aae, beta-tcvae",
     "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
-    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, mlp, resnet",
+    "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, infogan, mlp, r3, resnet",
     "lr=1e-3": "there is no setting lr: did you mean model.optimizer.lr?",
     "model.lr=1e-3": "did you mean model.optimizer.lr?",
     "beta=2": "did you mean model.beta?",

@@ -34,8 +34,11 @@ def test_the_notebook_runs_cell_by_cell(room):
     values = [value for value in (shown(cell, names) for cell in cells()) if value is not None]
     kinds = [type(value).__name__ for value in values]
     assert {"Run", "Image", "Comparison", "Figure", "Pictures"} <= set(kinds)
-    for value in values:
-        for show in ("_repr_html_", "_repr_png_"):
-            if hasattr(value, show):
-                assert getattr(value, show)()
+    for (
+        value
+    ) in values:  # matplotlib's figures have these methods too, and a notebook's own picture
+        if type(value).__name__ != "Figure":
+            for show in ("_repr_html_", "_repr_png_"):
+                if hasattr(value, show):
+                    assert getattr(value, show)()
     assert "vae" in str(names["comparison"]) and "gan" in str(names["comparison"])

@@ -35,6 +35,7 @@ DEFAULTS_OF_BEFORE = {
         "model.r1_gamma=1.0",
         "~model.feature_likelihood",
         "~model.discriminate_reconstructions",
+        "schedule=constant",
     ],
     "gan-hinge,lsgan,wgan-gp,noise,replay,blur,mode-drop": [],
 }

@@ -45,13 +45,14 @@ def test_best_weights_that_are_the_final_ones_are_scored_once(tmp_path):
     brief = SimpleNamespace(model=model, data=None, directory=tmp_path)
     engine = SimpleNamespace(brief=brief, device=CPU, steps=1)
     selection = SimpleNamespace(path=path)
+    made = train.Prepared({}, engine, evaluation, None, selection)
     torch.save({"state_dict": model.state_dict()}, path)
-    equal = train.score(evaluation, engine, None, selection)
+    equal = train.score(evaluation, engine, made)
     assert [(s.checkpoint, s.value) for s in equal] == [("final", 1.0), ("best", 1.0)]
     assert scored == [tmp_path]
     changed = {name: value + 1 for name, value in model.state_dict().items()}
     torch.save({"state_dict": changed}, path)
-    other = train.score(evaluation, engine, None, selection)
+    other = train.score(evaluation, engine, made)
     assert [(s.checkpoint, s.value) for s in other] == [("final", 2.0), ("best", 3.0)]
     assert scored == [tmp_path, tmp_path, None]  # what is kept for the final weights is not theirs
 
