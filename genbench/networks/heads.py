@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+LARGEST_LOGVAR = 8.0  # of a posterior, before it is bent down
+
 
 class Trunk(Protocol):
     """A network from images to features that can build heads for them."""
@@ -27,6 +29,17 @@ class Trunk(Protocol):
         ...
 
 
+def bent(logvar: Tensor) -> Tensor:
+    """The log variance, which grows as a logarithm from 8 on; below that it is what it was, to the bit.
+
+    One step of Adam moves the output of a layer by its number of inputs times the learning rate. Without
+    a bound a log variance of 80 makes a rate of 1e34 nats, whose square Adam cannot hold: every weight
+    of the encoder then stands still for good, and nothing is NaN.
+    """
+    excess = (logvar - LARGEST_LOGVAR).clamp_min(0)
+    return logvar - excess + excess.log1p()
+
+
 class GaussianEncoder(nn.Module):
     """Images to the mean and log variance of q(z | x)."""
 
@@ -37,7 +50,7 @@ class GaussianEncoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, C, H, W) to mu and logvar, (N, latent_dim) each, in float32."""
         mu, logvar = self.head(self.trunk(images)).float().chunk(2, dim=1)
-        return mu, logvar
+        return mu, bent(logvar)
 
 
 class Discriminator(nn.Module):
