@@ -35,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     else:
         store = Store(Path(options.destination).expanduser())
         new = [run for run in runs if store.add(run, options.weights)]
-    print(f"{len(new)} of {len(runs)} runs pushed to {options.destination}, the others were there")
+    rest = ", the others were there" if len(new) < len(runs) else ""
+    print(f"{len(new)} of {len(runs)} runs pushed to {options.destination}{rest}")
     return DONE
 
 
