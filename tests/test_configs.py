@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fixtures.places import CONFIGS
+from fixtures.rows import QUICK
 from genbench.launch.task import resolve
 
 
@@ -32,11 +33,16 @@ def test_every_dataset_resolves_with_every_group_default(dataset):
     assert cfg.choices.dataset == dataset
 
 
-def pairs() -> list[tuple[str, str, str]]:
-    """Models, networks and datasets, every two of which meet."""
+def pairs():
+    """Models, networks and datasets, every two of which meet; the quick part has some of the models."""
     networks, datasets = options("network"), ["digits", "cifar10", "celeba"]
     return [
-        (model, networks[(number + turn) % len(networks)], datasets[turn % len(datasets)])
+        pytest.param(
+            model,
+            networks[(number + turn) % len(networks)],
+            datasets[turn % len(datasets)],
+            marks=[] if model in QUICK else pytest.mark.slow,
+        )
         for number, model in enumerate(options("model"))
         for turn in range(max(len(networks), len(datasets)))
     ]

@@ -13,12 +13,22 @@ import math
 import pytest
 import torch
 
-from fixtures.rows import SIZE, TRAINED, build, composed, images_for, owned, parameters, train
+from fixtures.rows import (
+    SIZE,
+    TRAINED,
+    build,
+    by_speed,
+    composed,
+    images_for,
+    owned,
+    parameters,
+    train,
+)
 from genbench.errors import UserMistake
 from genbench.models.contract import Draws, Reconstructs
 from genbench.training.checks import check_parts, check_ranks
 
-every_model = pytest.mark.parametrize("name", TRAINED)
+every_model = pytest.mark.parametrize("name", by_speed(TRAINED))
 
 
 def test_they_are_found():

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 
 from fixtures import fake_gpu
-from fixtures.rows import TRAINED
+from fixtures.rows import QUICK, TRAINED
 from fixtures.trainers import BATCH, change_pace, config, engine_for
 from genbench.losses.likelihood import DiscretizedLogistic
 from genbench.metrics import class_balance
@@ -65,7 +65,7 @@ def combinations():
             for precision in ("bf16-mixed", "32-true", "16-mixed"):
                 plain = precision == "bf16-mixed"
                 if plain or network == "mlp" or model == "vae-gan":
-                    quick = plain and network == "mlp" or (model, network) == ("gan", "conv")
+                    quick = plain and network == "mlp" and model in QUICK
                     yield pytest.param(
                         model, network, precision, marks=[] if quick else pytest.mark.slow
                     )
