@@ -26,6 +26,7 @@ def test_channels_are_digits_of_the_same_split_whose_classes_are_the_factors(tmp
             assert [there[channel.tobytes()] for channel in picture] == labels.tolist()
 
 
+@pytest.mark.slow
 def test_digits_are_named_by_their_class(tmp_path):
     from sklearn.datasets import load_digits
 

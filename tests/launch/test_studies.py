@@ -60,6 +60,7 @@ def test_an_experiment_is_the_grid_that_its_file_names(path, planned):
     assert (configs[0]["study"], configs[0]["seed"]) == (path.stem, 7)
 
 
+@pytest.mark.slow
 def test_the_study_of_objectives_gives_every_model_the_same_optimizer(planned):
     _, configs = planned("experiment=objectives", "seed=7")
     optimizers = [

@@ -175,6 +175,7 @@ def test_samples_and_reconstructions_are_images_in_range(name):
         assert images.abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_a_row_imports_no_other_row():
     rows = {composed(name).model._target_.rpartition(".")[0] for name in TRAINED}
     for row in rows:

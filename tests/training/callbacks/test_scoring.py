@@ -41,6 +41,7 @@ def runs(tmp_path_factory, cache):
     return SimpleNamespace(plain=plain, curves=curves, stopped=stopped)
 
 
+@pytest.mark.slow
 def test_they_change_neither_the_training_nor_its_scores(runs):
     assert scores(runs.curves) == scores(runs.plain)
     assert read_result(runs.curves).fingerprint == read_result(runs.plain).fingerprint
