@@ -55,18 +55,21 @@ def run_feature_worker(
     data: ImageData,
     device: torch.device,
     argv: Sequence[str],
+    asked: Sequence[Prior] = (),
 ) -> None:
     """Extract features in one of an evaluation's other processes.
 
     `argv` is RANK/WORLD FOLDER [WORD...]: the splits to extract, AVERAGED to sample from the averaged
-    weights, and PRIOR with the name of a kept fit to draw latents from it.
+    weights, and PRIOR with the name of a kept fit to draw latents from it. `asked` are the protocol's priors.
     """
     die_with_the_first()
     rank, world = (int(number) for number in argv[0].split("/"))
     if device.type == "cuda":
         device = torch.device("cuda", gpu_of_rank(rank))
     stems = [word.removeprefix(PRIOR) for word in argv[2:] if word.startswith(PRIOR)]
-    priors = [kept(directory, stem, model) for stem in stems]  # to the raw weights, as they are now
+    priors = [
+        kept(directory, stem, model, asked) for stem in stems
+    ]  # to the raw weights, as they are now
     if AVERAGED in argv[2:]:
         loading.load_average(directory, model)
     workers = FeatureWorkers(rank, world, Path(argv[1]))
@@ -125,7 +128,7 @@ def main(argv: list[str]) -> int:
     with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
         device = device_of_run(config["trainer"]["accelerator"], asked)
     if len(argv) > 2:
-        run_feature_worker(directory, evaluation, model, data, device, argv[3:])
+        run_feature_worker(directory, evaluation, model, data, device, argv[3:], priors)
         return DONE
     scores = score(evaluation, model.to(device), data, directory, path, priors)
     now = datetime.now(UTC)

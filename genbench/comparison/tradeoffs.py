@@ -76,13 +76,8 @@ def _tradeoff(title: str, x: Axis, y: Axis, rows: Sequence[Row]) -> Tradeoff:
     signs = [-1 if axis.higher_is_better else 1 for axis in (x, y)]
     front = undominated([(signs[0] * one.x, signs[1] * one.y) for one in points])
     there = {point.label for point in points}
-    lacking = [row.label for row in rows if row.label not in there and not _of_prior(row)]
+    lacking = [row.label for row in rows if row.label not in there and not row.prior]
     return Tradeoff(title, x, y, points, front, lacking)
-
-
-def _of_prior(row: Row) -> bool:
-    """Whether a row is of samples from a fitted prior, beside that of the same runs as they were trained."""
-    return bool(getattr(row, "prior", ""))
 
 
 def _shared(rows: Sequence[Row], quantity: str) -> ScoreKey | None:

@@ -106,7 +106,7 @@ def fit(prior: Prior, model: GenerativeModel, data: ImageData) -> FittedPrior:
     generator = _generator(prior, "fit")
     prior.fit(codes, generator)
     card = {
-        "class": f"{type(prior).__module__}.{type(prior).__qualname__}",
+        "class": _class_name(type(prior)),
         "arguments": prior.arguments,
         "protocol": protocol,
         "weights": weights,
@@ -130,7 +130,7 @@ def kept_or_fitted(
         return fit(prior, model, data)
     check_priors([prior], model, data)
     stem = _stem(_protocol(prior, data), weights_hash(model))
-    found = read_fit(run, stem, model)
+    found = read_fit(run, stem, model, [prior])
     if found is None:
         found = fit(prior, model, data)
         keep(found, run)
@@ -147,15 +147,18 @@ def keep(fitted: FittedPrior, run: Path) -> None:
     write_json(folder / f"{fitted.stem}.json", dict(fitted.card))
 
 
-def read_fit(run: Path, stem: str, model: GenerativeModel) -> FittedPrior | None:
+def read_fit(
+    run: Path, stem: str, model: GenerativeModel, asked: Sequence[Prior] = ()
+) -> FittedPrior | None:
     """What a run keeps under `stem`; None if that is nothing, or damaged.
 
+    `asked` are the priors of the command, whose classes a card may name although the run's config does not.
     Raises UserMistake where it was fitted to other weights than the model's.
     """
     path = run / FOLDER / f"{stem}.json"
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        prior: Prior = _class_of(card, run)(**card["arguments"])
+        prior: Prior = _class_of(card, run, asked)(**card["arguments"])
         prior.tensors, prior.found = load_file(path.with_suffix(".safetensors")), card["found"]
         fitted, weights = FittedPrior(prior, card), str(card["weights"])
     except FileNotFoundError:
@@ -175,12 +178,15 @@ def read_fit(run: Path, stem: str, model: GenerativeModel) -> FittedPrior | None
     return fitted
 
 
-def _class_of(card: Mapping[str, Any], run: Path) -> type[Prior]:
-    """The class that a card names: genbench's, a plug-in's, or one that the run's own config names.
+def _class_of(card: Mapping[str, Any], run: Path, asked: Sequence[Prior]) -> type[Prior]:
+    """The class that a card names: genbench's, a plug-in's, one of the command's or of the run's own config.
 
     The config was looked at before the run was built, a card was not. Raises UserMistake for another class.
     """
     name = str(card["class"])
+    for kind in map(type, asked):
+        if name == _class_name(kind):
+            return kind
     own = read_config(run).get("prior") or {} if (run / "config.yaml").exists() else {}
     if trust.is_known(name) or name in {part.what for part in trust.parts(own)}:
         found = locate(name)
@@ -192,15 +198,20 @@ def _class_of(card: Mapping[str, Any], run: Path) -> type[Prior]:
     )
 
 
-def kept(run: Path, stem: str, model: GenerativeModel) -> FittedPrior:
+def _class_name(kind: type[Prior]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def kept(run: Path, stem: str, model: GenerativeModel, asked: Sequence[Prior] = ()) -> FittedPrior:
     """What a run keeps under `stem`, whole or its beginning; of several the one of the model's weights.
 
-    Raises UserMistake unless there is just one such fit.
+    For `asked` see `read_fit`. Raises UserMistake unless there is just one such fit.
     """
     stems = sorted(path.stem for path in (run / FOLDER).glob("*.json"))
     called = [name for name in stems if name == stem] or [n for n in stems if n.startswith(stem)]
     own = [name for name in called if _weights_of(run, name) == weights_hash(model)]
-    found = read_fit(run, (own or called)[0], model) if len(own or called) == 1 else None
+    alone = len(own or called) == 1
+    found = read_fit(run, (own or called)[0], model, asked) if alone else None
     if found is not None:
         return found
     several = f"several priors called {stem}" if len(own) > 1 else f"no prior {stem}"

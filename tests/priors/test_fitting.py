@@ -151,3 +151,16 @@ def test_a_kept_card_cannot_name_code_of_elsewhere(tmp_path):
         (run / "priors" / "mixture-1.json").write_text(json.dumps(card))
         with pytest.raises(UserMistake, match=f"keeps a prior of the class {name}"):
             read_fit(run, "mixture-1", torch.nn.Linear(1, 1))
+
+
+def test_a_prior_of_the_user_s_own_that_the_config_does_not_name_is_read_again(tmp_path, data):
+    class Own(Aggregated):
+        kind = "own"
+
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    model, prior = Linear(), Own(codes=200)
+    first = kept_or_fitted(prior, model, data, tmp_path)
+    again = kept_or_fitted(prior, model, data, tmp_path)
+    assert torch.equal(draws(first), draws(again)) and len([*tmp_path.glob("priors/*.json")]) == 1
+    with pytest.raises(UserMistake, match="keeps a prior of the class"):
+        read_fit(tmp_path, first.stem, model)
