@@ -1,6 +1,6 @@
 # Every target sets up what it needs; only `install` talks to the network.
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test bench gpu-check
+.PHONY: help install demo check test docs bench gpu-check
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,6 +38,9 @@ check: $(STAMP)  ## format, lint, types, import layers
 
 test: $(STAMP)  ## the test suite; make test ARGS='-m "not slow"' for the quick part
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+docs: $(STAMP)  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(STAMP)  ## how fast training and scoring are on this machine
 	$(BIN)/python -m benchmarks $(ARGS)

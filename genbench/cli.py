@@ -65,7 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {n:<12}{text}" for n, text in VERBS.items())))
         return DONE if arguments else MISTAKE
-    verb, rest = arguments[0], arguments[1:]
+    verb, rest = arguments[0], [_with_home(argument) for argument in arguments[1:]]
     if verb in ("-V", "--version"):
         from genbench import __version__
 
@@ -75,6 +75,12 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserMistake(_unknown(verb))
     code: int = import_module(f"genbench.commands.{verb.replace('-', '_')}").main(rest)
     return code
+
+
+def _with_home(argument: str) -> str:
+    """`dataset.root=~/cats` with the home folder in place of `~`: shells leave it, and Hydra cannot read it."""
+    key, equals, value = argument.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
 
 
 def _unknown(verb: str) -> str:

@@ -95,3 +95,9 @@ def test_a_closed_pipe_is_no_error():
     os.close(write)
     assert done.returncode == 0
     assert done.stderr == b""
+
+
+def test_a_tilde_in_a_value_is_the_home_folder(monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert main(["train", "dataset=image-folder", "dataset.root=~/cats", "--cfg", "job"]) == 0
+    assert "root: /somewhere/cats" in capsys.readouterr().out

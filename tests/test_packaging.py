@@ -107,3 +107,12 @@ def test_the_wheel_trains_and_compares_in_an_empty_folder(installed, room):
     assert (run / "result.json").exists()
     table = call(installed / "genbench", "compare")
     assert "vae" in table.stdout, table.stderr
+
+
+def test_one_version_everywhere_and_a_small_wheel(wheel):
+    import genbench
+
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## \[(.+?)\] - ", changelog, flags=re.MULTILINE)[1] == genbench.__version__
+    assert f"version: {genbench.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert wheel.stat().st_size <= 5 * 1024**2

@@ -1,0 +1,129 @@
+"""The site builds without a warning; what the pages tell to type is understood, and the tutorial runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+import yaml
+
+from fixtures.places import ROOT
+
+DOCS = ROOT / "docs"
+# the log tells what was typed at its time
+PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if page.stem != "log")]
+SHELL = re.compile(
+    r"```(?:sh|bash|console|)\n(.*?)```|((?:^ {4}.*\n)+)", flags=re.DOTALL | re.MULTILINE
+)
+
+
+def commands(text):
+    """The lines of a page that begin with `genbench`, as arguments, without comments and pipes."""
+    for fenced, indented in SHELL.findall(text):
+        for line in (fenced or indented).replace("\\\n", " ").splitlines():
+            if line.strip().startswith("genbench "):
+                words = shlex.split(line, comments=True)
+                yield words[1 : words.index("|") if "|" in words else None]
+
+
+def typed(verbs):
+    """Commands of all pages, each once."""
+    found = {tuple(words) for page in PAGES for words in commands(page.read_text())}
+    own = {words for words in found if any("my-model" in word for word in words)}  # tried elsewhere
+    return sorted(words for words in found - own if words[0] in verbs)
+
+
+def single(settings):
+    """The last run of a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(list(settings)):
+        if not override.is_sweep_override():
+            yield override.input_line
+        elif override.is_choice_sweep() or override.is_range_sweep():  # a search draws from others
+            *_, value = override.sweep_string_iterator()
+            yield f"{override.get_key_element()}={value}"
+
+
+@pytest.mark.slow
+def test_every_training_in_the_docs_can_be_composed():
+    from genbench.cli import _with_home
+    from genbench.launch.mistakes import compose_checked
+
+    lines = typed({"train"})
+    assert len(lines) > 30
+    for words in lines:
+        compose_checked([*single(_with_home(word) for word in words[1:] if "=" in word)])
+
+
+def test_every_option_in_the_docs_is_one_of_its_verb(capsys):
+    from genbench.commands import VERBS
+
+    texts = {}
+    for verb, *words in typed(set(VERBS) - {"train"}):
+        options = [word for word in words if word.startswith("--")]
+        if not options:
+            continue
+        if verb in ("data", "extractor", "runs", "wandb") and not words[0].startswith("--"):
+            verb = f"{verb} {words[0]}"
+        if verb not in texts:
+            name, *sub = verb.split()
+            module = import_module(f"genbench.commands.{name.replace('-', '_')}")
+            try:
+                module.main([*sub, "--help"])
+            except SystemExit as end:
+                assert end.code == 0
+            texts[verb] = capsys.readouterr().out
+        for option in options:
+            assert re.search(rf"{option}\b", texts[verb]), f"genbench {verb} has no {option}"
+    assert len(texts) > 5
+
+
+def test_every_row_has_a_page_and_every_page_a_place():
+    sys.path.insert(0, str(DOCS))
+    try:
+        hooks = import_module("hooks")
+    except ImportError:
+        pytest.skip("mkdocs is not installed")
+    finally:
+        sys.path.remove(str(DOCS))
+    page = hooks.row("wgan-gp")  # its class is named by another config
+    assert "class GAN(GenerativeModel)" in page and "Wasserstein" in page
+    assert all(hooks.row(name).startswith(f"# `model={name}`") for name in hooks.rows())
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    named = re.findall(r"[\w/-]+\.md", str(site["nav"]))
+    assert sorted(named) == sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    pytest.importorskip("mkdocstrings", reason="mkdocstrings is not installed")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Tolstikhin" in (tmp_path / "rows" / "wae-mmd" / "index.html").read_text()
+    contract = (tmp_path / "reference" / "contract" / "index.html").read_text()
+    assert "GenerativeModel" in contract
+
+
+@pytest.mark.slow
+def test_the_tutorial_can_be_typed(room):
+    budgets = room / "genbench_configs" / "budget"  # one's own configs come before the shipped ones
+    budgets.mkdir(parents=True)
+    standard = (ROOT / "configs" / "budget" / "standard.yaml").read_text()
+    (budgets / "standard.yaml").write_text(standard.replace("${arena.images}", "1280"))
+    environment = os.environ | {"GENBENCH_CACHE": str(room / "cache"), "WANDB_MODE": "disabled"}
+    page = (DOCS / "tutorial.md").read_text()
+    lines = [words for words in commands(page) if not any("cats" in word for word in words)]
+    assert len(lines) > 8
+    for words in lines:
+        words = ["seed=0" if word == "seed=0,1,2" else word for word in words]
+        command = [sys.executable, "-m", "genbench", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    assert (room / "tutorial.html").exists() and (room / "samples.png").exists()
