@@ -117,6 +117,11 @@ def test_the_tutorial_can_be_typed(room):
     budgets.mkdir(parents=True)
     standard = (ROOT / "configs" / "budget" / "standard.yaml").read_text()
     (budgets / "standard.yaml").write_text(standard.replace("${arena.images}", "1280"))
+    (room / "genbench_configs" / "prior").mkdir()
+    mixture = (ROOT / "configs" / "prior" / "mixture.yaml").read_text()
+    (room / "genbench_configs" / "prior" / "mixture.yaml").write_text(
+        mixture.replace("[1, 5, 10, 20, 40]", "2")
+    )
     environment = os.environ | {"GENBENCH_CACHE": str(room / "cache"), "WANDB_MODE": "disabled"}
     page = (DOCS / "tutorial.md").read_text()
     lines = [words for words in commands(page) if not any("cats" in word for word in words)]
