@@ -55,8 +55,8 @@ def _group(asked: str, groups: Sequence[str]) -> str:
         if name in groups:
             return name
     near = close_matches(asked.removesuffix("s"), groups, cutoff=0.5)
-    question = f"did you mean {near[0]}? " if near else ""
-    raise UserMistake(f"there is no group {asked}: {question}There are {', '.join(groups)}")
+    question = f"did you mean {near[0]}? There" if near else "there"
+    raise UserMistake(f"there is no group {asked}: {question} are {', '.join(groups)}")
 
 
 def _row(group: str, option: str) -> tuple[str, str, str, str, str]:

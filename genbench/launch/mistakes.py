@@ -182,8 +182,8 @@ def _missing_option(error: MissingConfigException, settings: Settings) -> str:
     if not option:
         return f"{group}= names nothing: there are {', '.join(options)}"
     near = close_matches(option, options, cutoff=0.5)
-    question = f"did you mean {group}={near[0]}? " if near else ""
-    return f"there is no {group} {option}: {question}There are {', '.join(options)}"
+    question = f"did you mean {group}={near[0]}? There" if near else "there"
+    return f"there is no {group} {option}: {question} are {', '.join(options)}"
 
 
 def _no_option(settings: Settings) -> str:
