@@ -17,7 +17,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "reproduce": "list published numbers with what was measured of them; run one",
     "verify": "compute a run's scores again from its weights, and demand the recorded ones",
     "runs": "print a line per run; --format json for scripts; tag or remove them",
-    "export": "put runs and scores into a database or a parquet file",
+    "export": "put runs and scores into a database or a file; weights into ONNX or safetensors",
     "push": "put records of runs into a folder or a git repository for others",
     "pull": "fetch the records that others have pushed",
     "wandb": "send what was logged offline; save a view of a study there",
