@@ -14,6 +14,7 @@ VERBS = {  # in the order of `genbench --help`, with a summary each
     "explain": "say where each model's distance comes from: decoder, latents, prior",
     "diff": "print what two runs differ in",
     "report": "write a study on one page: table, curves, pictures",
+    "board": "write a static site of many machines' runs, with filters",
     "reproduce": "list published numbers with what was measured of them; run one",
     "verify": "compute a run's scores again from its weights, and demand the recorded ones",
     "runs": "print a line per run; --format json for scripts; tag or remove them",
