@@ -67,7 +67,7 @@ def test_every_dependency_has_a_tested_version():
     tested = {line.split("==")[0] for line in lines if "==" in line}
     extras = PROJECT["optional-dependencies"]
     wanted = [*PROJECT["dependencies"], *(r for extra in extras.values() for r in extra)]
-    names = {re.split(r"[<>=!~ ]", requirement)[0].lower() for requirement in wanted}
+    names = {re.split(r"[<>=!~ \[]", requirement)[0].lower() for requirement in wanted}
     assert names <= tested
 
 

@@ -1,7 +1,8 @@
-"""`genbench export`: runs and scores in a database or a parquet file, for a team's dashboards.
+"""`genbench export`: runs and scores in a database or a parquet file, or the weights of one run.
 
-Two tables, `runs` and `scores`; docs/studies.md describes their columns. Rows are matched by key and
+`--to` writes two tables, `runs` and `scores`; docs/studies.md describes their columns. Rows are matched by key and
 only those that differ are written, in one transaction, so that a second export changes nothing.
+`--onnx` and `--safetensors` write a decoder and an encoder (docs/sharing.md); `genbench.export` does it.
 """
 
 import argparse
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from genbench.commands.arguments import runs_arguments
 from genbench.errors import DONE, UserMistake
+from genbench.launch.run import run_verb
+from genbench.runs import trust
+from genbench.runs.directory import find_run
 from genbench.runs.files import atomic_write, explain_os_error, first_line
 from genbench.runs.records import Record, read_records
 from genbench.runs.result import Result
@@ -40,20 +44,47 @@ REMEDY = "pip install 'genbench[export]'"
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the selected runs to `--to`; returns the exit code."""
+def main(argv: Sequence[str], worker: str = "genbench.work export") -> int:
+    """Write the selected runs to `--to`, or the weights of one; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="genbench export",
         parents=[runs_arguments("runs, or selections: model=gan dataset=mnist")],
-        description="Put runs and scores where other programs read them. A second export writes only what changed.",
+        description="Put runs and scores where other programs read them (--to; a second export writes only what "
+        "changed), or the weights of one run (--onnx, --safetensors).",
         epilog="examples: genbench export --to sqlite:///runs.db · genbench export study=objectives "
-        "--to postgresql://me@host/db --prune · genbench export --to scores.parquet",
+        "--to postgresql://me@host/db --prune · genbench export --to scores.parquet · "
+        "genbench export latest --onnx model.onnx --safetensors model.safetensors",
     )
-    parser.add_argument("--to", required=True, help="postgresql://, sqlite:/// or FILE.parquet")
-    parser.add_argument(
+    table = parser.add_argument_group("runs and scores as a table")
+    table.add_argument("--to", help="postgresql://, sqlite:/// or FILE.parquet")
+    table.add_argument(
         "--prune", action="store_true", help="also delete the rows of runs that are not selected"
     )
+    weights = parser.add_argument_group("the weights of one run")
+    weights.add_argument(
+        "--onnx",
+        metavar="FILE",
+        help="the decoder, z to images; the encoder in FILE-encoder.onnx beside it",
+    )
+    weights.add_argument(
+        "--safetensors", metavar="FILE", help="the tensors of decoder and encoder by their names"
+    )
+    weights.add_argument(
+        "--weights",
+        choices=("raw", "ema"),
+        help="trained (default) or averaged weights of the decoder",
+    )
+    weights.add_argument(
+        "--trust", action="store_true", help="a run from elsewhere may name code of others"
+    )
     options = parser.parse_intermixed_args(list(argv))
+    if options.onnx or options.safetensors:
+        return _export_weights(options, argv, worker)
+    if options.to is None or options.weights or options.trust:
+        raise UserMistake(
+            "export needs --to with a database or a parquet file for runs and scores, or --onnx or "
+            "--safetensors with a file for the weights of a run"
+        )
     records = [r for r in read_records(options.select, options.outputs) if r.result is not None]
     if not records:
         raise UserMistake(f"there are no runs in {options.outputs} that could be exported")
@@ -66,6 +97,22 @@ def main(argv: Sequence[str]) -> int:
         return DONE
     print(write_database(options.to, runs, scores, options.prune))
     return DONE
+
+
+def _export_weights(options: argparse.Namespace, argv: Sequence[str], worker: str) -> int:
+    if options.to or options.prune:
+        raise UserMistake(
+            "--to is for runs and scores, --onnx and --safetensors for weights: two commands"
+        )
+    if len(options.select) != 1:
+        raise UserMistake(
+            "weights are exported of one run: genbench export latest --onnx model.onnx"
+        )
+    directory = find_run(options.select[0], options.outputs)
+    trust.admitted(directory, options.trust)
+    chosen = [(n, getattr(options, n)) for n in ("onnx", "safetensors", "weights")]
+    arguments = [word for name, value in chosen if value for word in (f"--{name}", value)]
+    return run_verb([str(directory), *arguments], "export", argv, worker)
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from genbench.commands.arguments import outputs_argument
 from genbench.errors import DONE, FAILED, GenbenchError, UserMistake
 from genbench.sharing.git import Repository, is_repository
 from genbench.sharing.pulling import Outcome, pull_run
+from genbench.sharing.remote import RemoteStore, is_remote
 from genbench.sharing.store import Store, merged
 
 
@@ -18,14 +19,19 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="genbench pull",
         parents=[outputs_argument()],
-        description="Fetch what others have pushed to a folder or a git repository into the outputs "
+        description="Fetch what others have pushed to a folder, a git repository, a bucket or another machine into the outputs "
         "folder. A file that is there already stays unless the shared one is later. What is pulled is data: a "
         "run that names code of others is not built before --trust.",
         epilog="examples: genbench pull /team/runs · genbench pull git@host:team/runs.git 20260101",
     )
-    parser.add_argument("source", help="a folder, a bare git repository, or its address")
+    parser.add_argument(
+        "source",
+        help="a folder, a git repository (git@host:team/runs.git), s3://bucket/folder, ssh://host/folder",
+    )
     parser.add_argument("runs", nargs="*", help="ids or their beginnings (default: all)")
     options = parser.parse_intermixed_args(list(argv))
+    if is_remote(options.source):
+        return _pull(RemoteStore(options.source), options.runs, options.outputs)
     if not is_repository(options.source):
         store = Store(Path(options.source).expanduser())
         return _pull(store, options.runs, options.outputs)
@@ -40,7 +46,7 @@ def _pull(store: Store, wanted: Sequence[str], outputs: Path) -> int:
     shared = merged(store.manifests())
     chosen = [n for n in shared if not wanted or any(n.startswith(one) for one in wanted)]
     if not chosen:
-        raise UserMistake(f"there is no run {' or '.join(wanted) or ''} in {store.root}")
+        raise UserMistake(f"there is no run {' or '.join(wanted) or ''} in {store.name}")
     outcomes: Counter[Outcome] = Counter()
     failed = 0
     for name in chosen:

@@ -98,7 +98,7 @@ class VQVAE(GenerativeModel):
 
     def values(self, images: Tensor) -> Tensor:
         """What is quantised: (N, tokens, dim)."""
-        values: Tensor = self.encoder(images).view(len(images), -1, self.codebook.dim)
+        values: Tensor = self.encoder(images).view(images.shape[0], -1, self.codebook.dim)
         return values
 
     def bound(self, images: Tensor) -> Tensor:

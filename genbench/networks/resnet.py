@@ -120,7 +120,9 @@ class SelfAttention(nn.Module):
         key = F.max_pool2d(self.key(hidden), 2, ceil_mode=True).flatten(2)
         value = F.max_pool2d(self.value(hidden), 2, ceil_mode=True).flatten(2)
         weights = torch.bmm(query.transpose(1, 2), key).softmax(dim=2)  # beta of eq. 1
-        seen = torch.bmm(value, weights.transpose(1, 2)).view(len(hidden), -1, *hidden.shape[2:])
+        seen = torch.bmm(value, weights.transpose(1, 2)).view(
+            hidden.shape[0], -1, *hidden.shape[2:]
+        )
         attended: Tensor = hidden + self.gamma * self.out(seen)
         return attended
 

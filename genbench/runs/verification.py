@@ -100,9 +100,22 @@ def write_verification(run: Path, found: Verification) -> None:
 
 def read_verification(run: Path) -> Verification | None:
     """What was found of the weights that the run has now; None if nothing was, or of other weights."""
+    found = read_recorded(run)
+    try:
+        return found if found is not None and found.weights == weights_of(run) else None
+    except UserMistake:
+        return None
+
+
+def read_recorded(run: Path) -> Verification | None:
+    """What the record says was found, of whatever weights: all that is known of a pulled run."""
     try:
         content: dict[str, Any] = json.loads((run / FILENAME).read_text(encoding="utf-8"))
-        found = Verification(**content)
-        return found if found.weights == weights_of(run) else None
-    except (OSError, ValueError, TypeError, UserMistake):
+        numbers = {name: float(content.pop(name)) for name in ("largest", "tolerance")}
+        scores, differing = int(content.pop("scores")), content.pop("differing", ())
+        texts = {name: str(text) for name, text in content.items()}
+        return Verification(
+            **texts, **numbers, scores=scores, differing=[str(name) for name in differing]
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -19,15 +19,25 @@ from genbench.runs.method import NOT_THE_DATA
 from genbench.runs.result import FILENAME
 from genbench.runs.score import digest
 
-VERSION = 1
-RECORDS = ("config.yaml", FILENAME, "status.json", "tags.json", "environment.json", "history.csv")
+VERSION = 2
+RECORDS = (
+    "config.yaml",
+    FILENAME,
+    "status.json",
+    "tags.json",
+    "environment.json",
+    "history.csv",
+    "verified.json",
+)
 WEIGHTS = "checkpoints/final.ckpt"
 # the only paths that are written when runs are pulled: none leaves the directory of the run
 SHARED = re.compile(
-    r"(?:config\.yaml|(?:result|status|tags|environment)\.json|history\.csv|checkpoints/final\.ckpt"
-    r"|evaluations/[A-Za-z0-9][\w.-]*\.json|samples/[A-Za-z0-9][\w.-]*\.png)",
+    r"(?:config\.yaml|(?:result|status|tags|environment|verified)\.json|history\.csv|checkpoints/final\.ckpt"
+    r"|evaluations/[A-Za-z0-9][\w.-]*\.(?:json|npz)|samples/[A-Za-z0-9][\w.-]*\.png)",
     re.ASCII,
 )
+# files that version 1 did not know: a manifest without any is still of that version, and stays the same
+SECOND = re.compile(r"verified\.json|evaluations/.*\.npz", re.ASCII)
 A_RUN = re.compile(r"(?!latest$)[\w][\w.-]*", re.ASCII)  # the name of a directory, no path
 SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -75,7 +85,8 @@ class Manifest:
     def text(self) -> str:
         """As JSON, always the same for the same files."""
         files = {path: vars(file) for path, file in sorted(self.files.items())}
-        content = {"version": VERSION, "run_id": self.run_id, "key": self.key, "files": files}
+        version = VERSION if any(SECOND.fullmatch(path) for path in files) else 1
+        content = {"version": version, "run_id": self.run_id, "key": self.key, "files": files}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -115,7 +126,8 @@ def manifest_of(run: Path, weights: bool = False) -> Manifest:
         )
     paths = [*RECORDS, *([WEIGHTS] if weights else []), "samples/curves.png"]
     grids = sorted((run / "samples").glob("samples-[0-9]*.png"))[-1:]
-    found = [*(run / path for path in paths), *(run / "evaluations").glob("*.json"), *grids]
+    evaluations = [p for end in ("json", "npz") for p in (run / "evaluations").glob(f"*.{end}")]
+    found = [*(run / path for path in paths), *evaluations, *grids]
     files = {}
     for path in found:
         name = path.relative_to(run).as_posix()
