@@ -6,6 +6,7 @@ classifier that is no extractor of the distances is taken where one exists; ever
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -136,7 +137,7 @@ class LabelScores(TruthMetric):
             kind = str(read_card(SHIPPED / f"{name}.safetensors").get("architecture", "lenet"))
             reader = ConvNet(name) if kind == "convnet" else LeNet(name)
             seen, _ = request.store_of(reader).of(data, request.split)
-            yield reader, seen, lambda reader=reader: request.read(reader, None)[0]
+            yield reader, seen, partial(_generated, request, reader)
         yield own, request.sets["heldout"], lambda: request.sets["fake"]
 
     # --- label by label ---------------------------------------------------------------------------
@@ -197,6 +198,10 @@ class LabelScores(TruthMetric):
     def _coverage(self, real: Tensor, fake: Tensor) -> float:
         n = min(len(real), len(fake), self.max_images)
         return prdc(subset(real, n, self.seed), subset(fake, n, self.seed), self.k).coverage
+
+
+def _generated(request: TruthRequest, reader: Extractor) -> Features | None:
+    return request.read(reader, None)[0]
 
 
 def _groups(labels: Tensor, condition: Condition) -> Iterator[Tensor]:

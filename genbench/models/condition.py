@@ -63,7 +63,10 @@ class Condition:
         return {"labels": {"condition": self.kind, "drawn_from": "train", "seed": seed}}
 
     def named(self, name: str, n: int) -> Tensor:
-        """Labels (n,) of a class given by its name, or by its index; UserMistake for none of them."""
+        """Labels (n,) of a class given by its name, or by its index; UserMistake for none of them.
+
+        `none` hides the label, which a model knows only if it was trained so.
+        """
         if self.kind != "class":
             raise UserMistake(
                 f"--label {name}: this model knows attributes, not classes: choose --attributes "
@@ -71,6 +74,8 @@ class Condition:
             )
         if name in self.names:
             place = self.names.index(name)
+        elif name == "none" and self.dropout:
+            place = NONE
         elif name.isdecimal() and int(name) < len(self.names):
             place = int(name)
         else:
@@ -150,6 +155,37 @@ def dropped(
 def example(condition: Condition | None, n: int) -> tuple[Tensor, ...]:
     """Some labels for `n` images, as further arguments of a trial step or sample; none without a condition."""
     return given(None if condition is None else condition.draw(n, 0))
+
+
+def asked(
+    condition: Condition | None, label: str | Mapping[str, int] | None, n: int, seed: int
+) -> Tensor | None:
+    """Labels of `n` samples for a class, or for attributes of 0 or 1; None for neither.
+
+    Raises UserMistake for what is not known, and for a model that was told no labels.
+    """
+    if label is None:
+        return None
+    if condition is None:
+        raise UserMistake(
+            "this model was trained without labels, so it cannot be asked for one: train with arena.condition=class"
+        )
+    if isinstance(label, str):
+        return condition.named(label, n)
+    return condition.with_attributes(label, n, seed)
+
+
+def parsed_attributes(text: str) -> dict[str, int]:
+    """`Smiling=1,Male=0` as a mapping. Raises UserMistake."""
+    found = {}
+    for part in text.split(","):
+        name, _, value = part.strip().rpartition("=")
+        if not name or value not in ("0", "1"):
+            raise UserMistake(
+                f"--attributes {text}: {part!r} is no attribute and 0 or 1: write Smiling=1,Male=0"
+            )
+        found[name] = int(value)
+    return found
 
 
 def labels_of(

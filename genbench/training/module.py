@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.models.contract import Draws, GenerativeModel, untracked
+from genbench.networks.conditional import given
 from genbench.training.cuda_graph import Capture, make_capturable
 from genbench.training.guards import Skipped
 from genbench.training.means import RunningMeans
@@ -169,9 +170,9 @@ class Training(LightningModule):
             for seat in self.seats.values():
                 seat.change(progress_made)
             if pace.capture is None:
-                stepper.take(images, self.steps, own)
+                stepper.take(images, self.steps, *given(own))
             else:
-                stepper.replay(images, self.steps, pace.capture, own)
+                stepper.replay(images, self.steps, pace.capture, *given(own))
             self.steps += 1
             self.tally.add(stepper.moves, len(images) * self.trainer.world_size)
             progress.increment_ready()
