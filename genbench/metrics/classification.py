@@ -42,8 +42,8 @@ class ClassificationAccuracy:
             set_of.labels(request.model),
         )
         which = chosen(data, "train", n)
-        real = torch.from_numpy(np.asarray(data.pixels("train")[which]))
-        heldout = torch.from_numpy(np.asarray(data.pixels(request.split)))
+        real = torch.from_numpy(np.array(data.pixels("train")[which]))
+        heldout = torch.from_numpy(np.array(data.pixels(request.split)[:]))
         tested = Labelled(heldout, condition.of(data, request.split), data.levels)
         classes, epochs = len(condition.names), max(EPOCHS, IMAGES // n)
         made = LOST

@@ -238,10 +238,12 @@ def _slopes(
 
 
 def _labels(model: GenerativeModel, batch: Tensor) -> tuple[Tensor, ...]:
-    """Labels for random images, alike for both halves of each piece: of doubled images, too."""
-    pieces = batch.chunk(model.discriminator_steps)
-    drawn = example(model.condition, -(-len(pieces[0]) // 2))
-    return tuple(torch.cat([torch.cat([y, y])[: len(p)] for p in pieces]) for y in drawn)
+    """Labels for random images: the same ones for each piece, and for both copies of one that is doubled."""
+    drawn = example(model.condition, IMAGES)
+    places = torch.cat(
+        [torch.arange(len(p)) % IMAGES for p in batch.chunk(model.discriminator_steps)]
+    )
+    return tuple(own[places] for own in drawn)
 
 
 def _losses(model: GenerativeModel, batch: Tensor, step: int = 0) -> list[float]:
