@@ -11,6 +11,7 @@ from genbench.errors import DONE, FAILED, UserMistake
 from genbench.models.contract import GenerativeModel
 from genbench.runs.config import read_yaml
 from genbench.training import trainer
+from genbench.training.conditioning import make_model
 from genbench.training.loading import made_of, seeded
 from genbench.training.model_checks import verdicts
 
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
 
     def make(seed: int) -> GenerativeModel:
         with seeded(seed), made_of(cfg):
-            model: GenerativeModel = instantiate(cfg.model)
+            model = make_model(cfg, data)
         if not isinstance(model, GenerativeModel):
             raise UserMistake(
                 f"{type(model).__name__} is no model: derive it from genbench.models.contract.GenerativeModel"

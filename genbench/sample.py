@@ -1,6 +1,7 @@
 """Images of a trained run, without training: `python -m genbench.work sample RUN --num 64 --out grid.png`."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -10,8 +11,15 @@ from genbench.data.contract import ImageData
 from genbench.device import device_of_run, memory_for
 from genbench.errors import DONE, UserMistake, notices_to
 from genbench.models.batch_statistics import recalibrated
+from genbench.models.condition import asked, parsed_attributes
 from genbench.models.contract import GenerativeModel
-from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
+from genbench.models.drawing import (
+    SEED,
+    draw_grid,
+    draw_interpolations,
+    draw_reconstructions,
+    draw_samples,
+)
 from genbench.models.reconstruction import reconstructing
 from genbench.priors.fitting import drawing_from, kept
 from genbench.runs.priors import slug
@@ -23,7 +31,11 @@ def parser() -> argparse.ArgumentParser:
     """The options of `genbench sample`."""
     result = argparse.ArgumentParser(prog="genbench sample RUN", description=__doc__.split(",")[0])
     result.add_argument("run", type=Path, help="a run directory")
-    result.add_argument("--num", type=int, default=64, help="number of images (default 64)")
+    result.add_argument(
+        "--num",
+        type=int,
+        help="number of images (default 64; of a model told labels, a row for each)",
+    )
     result.add_argument("--columns", type=int, default=8, help="images in a row (default 8)")
     result.add_argument("--seed", type=int, default=SEED, help="of the latents")
     result.add_argument("--checkpoint", default="final", help="final or last (default final)")
@@ -35,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
         default="normal",
         help="what latents are drawn from: normal (default), or a prior that the run keeps a fit of, by the "
         "beginning of its name in RUN/priors (mixture, truncated-scale-0.7)",
+    )
+    told = result.add_mutually_exclusive_group()
+    told.add_argument("--label", help="the class of all samples, by its name or its index")
+    told.add_argument(
+        "--attributes",
+        help="of all samples, 1 or 0 each: Smiling=1,Male=0; others as training images have them",
     )
     result.add_argument(
         "--device", choices=("cpu", "cuda"), help="where (default: a GPU if there is one)"
@@ -51,9 +69,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Write one picture; returns the exit code."""
     options = parser().parse_args(argv)
-    if options.num < 1 or options.columns < 1:
+    num = 64 if options.num is None else options.num
+    if num < 1 or options.columns < 1:
+        raise UserMistake(f"--num {num} --columns {options.columns}: both must be 1 or more")
+    label = parsed_attributes(options.attributes) if options.attributes else options.label
+    if label is not None and (options.interpolate or options.reconstruct):
         raise UserMistake(
-            f"--num {options.num} --columns {options.columns}: both must be 1 or more"
+            "--label and --attributes are of samples: leave --interpolate and --reconstruct away"
         )
     trainer.quieten_lightning()
     model, data, config = loading.load_run(options.run, options.checkpoint)
@@ -67,11 +89,15 @@ def main(argv: list[str]) -> int:
         )
     kind = _kind(options)
     columns = 8 if options.reconstruct else options.columns
-    less = f"try --num {max(1, options.num // 2)}"
+    less = f"try --num {max(1, num // 2)}"
+    labels = asked(model.condition, label, num, options.seed)
     drawing = drawing_from(model, prior)
-    with memory_for(f"drawing {options.num} images", less), drawing, recalibrated(model):
-        images = _draw(options, model, data, config["choices"]["model"])
+    with memory_for(f"drawing {num} images", less), drawing, recalibrated(model):
+        images = _draw(options, num, labels, model, data, config["choices"]["model"])
     tail = f"-{slug(prior.protocol)}" if prior else ""
+    tail += (
+        f"-{re.sub(r'[^A-Za-z0-9._-]+', '-', options.attributes or options.label)}" if label else ""
+    )
     out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}{tail}.png"
     print(save_grid(data.to_pixels(images), data.levels, out, columns))
     return DONE
@@ -84,15 +110,22 @@ def _kind(options: argparse.Namespace) -> str:
 
 
 def _draw(
-    options: argparse.Namespace, model: GenerativeModel, data: ImageData, name: str
+    options: argparse.Namespace,
+    num: int,
+    labels: Tensor | None,
+    model: GenerativeModel,
+    data: ImageData,
+    name: str,
 ) -> Tensor:
     if options.interpolate:
-        rows = -(-options.num // options.columns)
+        rows = -(-num // options.columns)
         return draw_interpolations(model, rows, options.columns, options.seed)
     if not options.reconstruct:
-        return draw_samples(model, options.num, options.seed)
+        if labels is None and options.num is None:
+            return draw_grid(model, num, options.columns, options.seed)
+        return draw_samples(model, num, options.seed, labels)
     with reconstructing(model, data):
-        rebuilt = draw_reconstructions(model, data, options.num)
+        rebuilt = draw_reconstructions(model, data, num)
     if rebuilt is None:
         raise UserMistake(
             f"{name} has no encoder, so it cannot reconstruct: leave --reconstruct away, or choose "

@@ -10,10 +10,13 @@ from genbench.runs.directory import find_run
 
 USAGE = """\
 usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
-                           [--prior mixture] [--device cpu|cuda] [--trust]
+                           [--prior mixture] [--label NAME] [--attributes A=1,B=0]
+                           [--device cpu|cuda] [--trust]
 
   genbench sample latest --num 64 --out grid.png
   genbench sample latest --prior mixture    after genbench evaluate latest prior=mixture
+  genbench sample latest --label cat        of a model that was told labels; without it a row for each
+  genbench sample latest --attributes Smiling=1,Male=0
   genbench sample latest --interpolate --out path.png
   genbench sample latest --reconstruct --out pairs.png
 

@@ -13,6 +13,7 @@ from genbench.runs.score import ORDER, Score
 # fidelity and variety, and beside them the copy rate: replayed training images lead in all of the former
 DEFAULT = (
     "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate",
+    "label_accuracy", "fd_by_class", "kid_by_class", "coverage_by_class", "cas",
     "modes", "mode_kl", "combinations_covered", "invented", "factor_tv", "pair_tv", "unread", "rfd",
     "psnr", "ssim", "lpips", "elbo", "elbo_subset", "iwae", "nll_ais", "bits_per_dim",
 )  # fmt: skip
@@ -20,6 +21,8 @@ HEADERS = {
     "fd": "FD", "fid": "FID", "fid_clean": "FID clean", "kid": "KID", "is": "IS", "rfd": "rFD", "psnr": "PSNR",
     "ssim": "SSIM", "lpips": "LPIPS", "elbo": "ELBO", "elbo_subset": "ELBO of IWAE's images",
     "bits_per_dim": "bits/dim", "iwae": "IWAE", "nll_ais": "NLL (AIS)",
+    "fd_by_class": "FD by class", "kid_by_class": "KID by class", "cas": "CAS",
+    "fd_by_class_worst": "FD of the worst class", "kid_by_class_worst": "KID of the worst class",
     "mode_kl": "mode KL", "factor_tv": "factor TV", "pair_tv": "pair TV", "mig": "MIG",
 }  # fmt: skip
 

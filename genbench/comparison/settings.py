@@ -18,7 +18,7 @@ _DERIVED = (
     "model.discriminator.",
     "model.likelihood.",
     "model.latent_dim",
-    "arena.",
+    "arena.latent_dim",
 )
 
 
@@ -28,6 +28,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     sections = {"network": config.get("network"), **covered}
     if "likelihood" in (covered["model"] or {}):
         sections["likelihood"] = config.get("likelihood")
+    if "labels" in sections:  # they are the arena's
+        sections["arena"] = sections.pop("labels")
     schedule = sections.pop("schedule", {"shape": "constant"})
     flat: dict[str, Any] = {
         "trainer.precision": sections.pop("precision"),

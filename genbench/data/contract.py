@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genbench.data.attributes import Attributes
 from genbench.data.factors import Factors
+from genbench.errors import UserMistake
 
 Split = Literal["train", "validation", "test"]
 
@@ -39,10 +41,16 @@ class ImageData(ABC):
         """What defines the split: dataset, split, number, transform, fingerprint of the pixels."""
 
     def labels(self, split: Split) -> NDArray[np.int64] | None:
-        """Classes of the images of a split, (N,) int64, by index.
+        """Classes of the images of a split, (N,) int64 into `class_names`, by index; None where none are known."""
+        return None
 
-        None where the source reads none: so far all but `image-folder`.
-        """
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; none where none are known."""
+        return ()
+
+    def attributes(self, split: Split) -> Attributes | None:
+        """Attributes of the images of a split, by index; None where none are known."""
         return None
 
     def factors(self, split: Split) -> Factors | None:
@@ -83,6 +91,20 @@ class ImageData(ABC):
     def training_images(self, batch: Any) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of a batch that has arrived on the device."""
         return self.to_images(batch)
+
+    def hand_out(self, labels: Tensor) -> None:
+        """From now on batches bring these labels of the training images along, by index.
+
+        A dataset that can be trained on with labels overrides this and `training_labels`.
+        """
+        raise UserMistake(
+            f"{type(self).__name__} gives no labels with its training images: choose arena.condition=none, or "
+            "override hand_out and training_labels"
+        )
+
+    def training_labels(self, batch: Any) -> Tensor:
+        """Labels of a batch that has arrived on the device, after `hand_out`."""
+        raise NotImplementedError(f"{type(self).__name__} gives no labels")
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """Level indices to float images in [-1, 1]."""

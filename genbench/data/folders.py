@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genbench.data.archive import Files, open_files
+from genbench.data.attributes import Attributes, listed_attributes
 from genbench.data.cache import say
 from genbench.data.classes import LISTED, Classes, by_folder, by_list, listed
 from genbench.data.contract import Split
@@ -244,10 +245,15 @@ class CelebA(Source):
             )
         return None
 
-    def _list(self) -> Path | None:
-        """The file that assigns pictures to splits, if there is one."""
-        places = [self.folder / f"list_eval_partition.{ending}" for ending in ("txt", "csv")]
+    def _list(self, name: str = "list_eval_partition") -> Path | None:
+        """The file that assigns pictures to splits, or another list, if there is one."""
+        places = [self.folder / f"{name}.{ending}" for ending in ("txt", "csv")]
         return next((place for place in places if place.is_file()), None)
+
+    def attributes(self) -> Attributes | None:
+        """The 40 of list_attr_celeba.txt or .csv, where it lies beside the other list."""
+        listed = self._list("list_attr_celeba")
+        return None if listed is None else listed_attributes(listed, self.names())
 
     def names(self) -> list[str]:
         """File names in the order of the list. Raises UserMistake if it is damaged."""

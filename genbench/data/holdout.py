@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genbench.data.attributes import Attributes
 from genbench.data.classes import Classes
 from genbench.data.contract import Split
 from genbench.data.factors import Factors, matching
@@ -77,3 +78,7 @@ class HeldOut(Source):
     def factors(self) -> Factors | None:
         """The source's."""
         return self.source.factors()
+
+    def attributes(self) -> Attributes | None:
+        """The source's."""
+        return self.source.attributes()

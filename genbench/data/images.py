@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genbench.data import binarisation, cache
+from genbench.data.attributes import Attributes
 from genbench.data.contract import ImageData, Split
 from genbench.data.factors import Factors
 from genbench.data.holdout import HeldOut
@@ -93,6 +94,7 @@ class Images(ImageData):
         self._grey: NDArray[np.uint8] | None = None
         self._identity: Any = None
         self._resident: Tensor | None = None
+        self._labels: Tensor | None = None
 
     # --- pixels ---------------------------------------------------------------------------------
 
@@ -142,6 +144,11 @@ class Images(ImageData):
         """Names of the classes; none where none are known. Raises UserMistake."""
         classes = self.source.classes()
         return () if classes is None else classes.names
+
+    def attributes(self, split: Split) -> Attributes | None:
+        """Attributes of the images of a split; None if none are known. Raises UserMistake."""
+        attributes = self.source.attributes()
+        return None if attributes is None else attributes.of(self.source.split(split))
 
     def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
         """A function from i to picture i of a split, read and transformed: (C, H, W) uint8.
@@ -238,9 +245,19 @@ class Images(ImageData):
             read,
             flip=self.flip,
             numbered=self.binarize == "dynamic",
+            labels=self._labels,
             workers=workers,
             pin_memory=device.type == "cuda",
         )
+
+    def hand_out(self, labels: Tensor) -> None:
+        """Give these labels of the training images, (N, ...) by index, with every batch."""
+        self._labels = labels
+
+    def training_labels(self, batch: Batch) -> Tensor:
+        """On the device: the labels of a batch."""
+        assert batch.labels is not None, "hand_out() comes first"
+        return batch.labels
 
     def training_images(self, batch: Batch) -> Tensor:
         """On the device: look up resident images, flip, binarise, scale to [-1, 1]: (N, C, H, W)."""

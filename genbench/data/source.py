@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genbench.data.attributes import Attributes
+from genbench.data.attributes import of_factors as attributes_of_factors
 from genbench.data.cache import locked
 from genbench.data.classes import Classes
 from genbench.data.contract import Split
@@ -78,6 +80,11 @@ class Source(ABC):
         """What is known of all pictures, by number; classes are one factor. None if nothing is."""
         classes = self.classes()
         return None if classes is None else of_classes(classes)
+
+    def attributes(self) -> Attributes | None:
+        """Attributes of all pictures, by number; the values of several factors are such. None if none are known."""
+        factors = self.factors()
+        return None if factors is None else attributes_of_factors(factors)
 
     def prepare(self) -> None:
         """Make sure that everything is there, by download if permitted. Raises UserMistake."""

@@ -271,9 +271,23 @@ class Cifar(Arrays):
         return blocks[:-1], blocks[-1:]
 
     def _read(self, path: Path) -> Pixels:
-        with path.open("rb") as file:
-            rows: Pixels = ArraysOnly(file, encoding="latin1").load()["data"]
+        rows: Pixels = self._loaded(path)["data"]
         return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+    def classes(self) -> Classes | None:
+        """The labels in the batches, with the names in the meta file beside them; None if one is not there."""
+        meta = self.folder / str(_torchvision(self.torchvision_class).meta["filename"])
+        if self.missing() is not None or not meta.is_file():
+            return None
+        key = "fine_labels" if self.torchvision_class == "CIFAR100" else "labels"
+        names = self._loaded(meta)[key.replace("labels", "label_names")]
+        labels = [self._loaded(self.folder / name)[key] for name in self.files()]
+        return Classes(np.concatenate(labels).astype(np.int64), tuple(map(str, names)))
+
+    @staticmethod
+    def _loaded(path: Path) -> Any:
+        with path.open("rb") as file:
+            return ArraysOnly(file, encoding="latin1").load()
 
     def fetch(self) -> None:
         """Download by torchvision."""
@@ -297,11 +311,18 @@ class Svhn(Arrays):
 
     def read(self) -> tuple[list[Pixels], list[Pixels]]:
         """Both files, by SciPy."""
-        loadmat = importlib.import_module("scipy.io").loadmat  # imported late: SciPy takes a second
-        train, test = (
-            loadmat(self.folder / name)["X"].transpose(3, 0, 1, 2) for name in self.files()
-        )
+        train, test = (array.transpose(3, 0, 1, 2) for array in self._arrays("X"))
         return [train], [test]
+
+    def classes(self) -> Classes | None:
+        """The digits, whose 0 is a 10 in the files; None where these are not there."""
+        if self.missing() is not None:
+            return None
+        return named([int(label) % 10 for array in self._arrays("y") for label in array.ravel()])
+
+    def _arrays(self, key: str) -> list[Any]:
+        loadmat = importlib.import_module("scipy.io").loadmat  # imported late: SciPy takes a second
+        return [loadmat(self.folder / name, variable_names=[key])[key] for name in self.files()]
 
     def fetch(self) -> None:
         """Download by torchvision, one split at a time."""

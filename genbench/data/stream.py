@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     content: Tensor  # (N, C, H, W) uint8, or (N,) int64
     flips: Tensor | None  # (N,) bool, which images to mirror
     positions: Tensor | None = None  # (N,) int64, if images are binarised anew at every position
+    labels: Tensor | None = None  # (N, ...), if the images are trained on with labels
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ class ImageStream:
         *,
         flip: bool,
         numbered: bool = False,
+        labels: Tensor | None = None,  # of all images, by index
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self.plan, self.read, self.flip, self.numbered = plan, read, flip, numbered
-        self.workers, self.pin_memory = workers, pin_memory
+        self.labels, self.workers, self.pin_memory = labels, workers, pin_memory
         self.order = Order(images, plan.seed)
         self.steps = 0  # done so far
 
@@ -135,7 +137,9 @@ class ImageStream:
         positions = self.plan.positions(start, stop)
         flips = torch.from_numpy(self.order.flips(positions)) if self.flip else None
         numbers = torch.from_numpy(positions) if self.numbered else None
-        batch = Batch(self.read(self.order.indices(positions)), flips, numbers)
+        indices = self.order.indices(positions)
+        labels = None if self.labels is None else self.labels[torch.from_numpy(indices)]
+        batch = Batch(self.read(indices), flips, numbers, labels)
         if self.workers or not self.pin_memory:  # a loader with workers pins in a thread of its own
             return batch
         pinned = [None if part is None else part.pin_memory() for part in batch]

@@ -89,9 +89,18 @@ class Run:
         """
         return self._weights.model
 
-    def sample(self, num: int = 64, seed: int = SEED) -> "Pictures":
-        """Draw images: uint8 (num, H, W, C), with `.grid()`; what `genbench sample --seed` writes."""
-        return self._weights.sample(num, seed)
+    def sample(
+        self,
+        num: int = 64,
+        seed: int = SEED,
+        label: str | int | Mapping[str, int] | None = None,
+    ) -> "Pictures":
+        """Draw images: uint8 (num, H, W, C), with `.grid()`; what `genbench sample --num --seed` writes.
+
+        Of a model that was told labels, `label` is a class by its name or index, or attributes with 0 or 1
+        each; None draws labels of training images. UserMistake for a label that is not known.
+        """
+        return self._weights.sample(num, seed, label)
 
     def interpolate(self, rows: int = 8, columns: int = 8, seed: int = SEED) -> "Pictures":
         """Draw uint8 images (rows * columns, H, W, C): each row goes from one latent to another by slerp."""

@@ -1,7 +1,7 @@
 """The model of a run in this process: drawn from, encoded with. Imports torch."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from genbench.device import device_of_run, memory_for
 from genbench.errors import Notice, UserMistake
 from genbench.library.pictures import Pictures, to_images, to_pictures
 from genbench.models.batch_statistics import recalibrated
+from genbench.models.condition import asked
 from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import draw_interpolations, draw_samples, evaluating
 from genbench.models.reconstruction import reconstructing
@@ -52,10 +53,14 @@ class Weights:
             warnings.simplefilter("ignore", Notice)
             self.model.to(device_of_run(config["trainer"]["accelerator"], device))
 
-    def sample(self, num: int, seed: int) -> Pictures:
-        """Draw `num` images from latents that depend on `seed` alone."""
+    def sample(
+        self, num: int, seed: int, label: str | int | Mapping[str, int] | None = None
+    ) -> Pictures:
+        """Draw `num` images from latents that depend on `seed` alone, of a `label` if one is given."""
+        wanted = str(label) if isinstance(label, int) else label
+        labels = asked(self.model.condition, wanted, num, seed)
         with _drawing(num), recalibrated(self.model):
-            return to_pictures(draw_samples(self.model, num, seed), self.data)
+            return to_pictures(draw_samples(self.model, num, seed, labels), self.data)
 
     def interpolate(self, rows: int, columns: int, seed: int) -> Pictures:
         """Draw rows of images between two latents each."""
@@ -65,6 +70,7 @@ class Weights:
     def encode(self, pictures: Any) -> NDArray[np.float32]:
         """Posterior means (N, latent_dim) of uint8 pictures (N, H, W, C)."""
         model = self.model
+        self._refuse_labels("encode")
         if not isinstance(model, HasPosterior):
             raise UserMistake(self._no_encoder("encode"))
         images = to_images(pictures, self.data)
@@ -78,6 +84,7 @@ class Weights:
     def reconstruct(self, pictures: Any) -> Pictures:
         """Reconstructions of uint8 pictures (N, H, W, C); with BatchNorm the training images are read."""
         model = self.model
+        self._refuse_labels("reconstruct")
         if not isinstance(model, Reconstructs):
             raise UserMistake(self._no_encoder("reconstruct"))
         images = to_images(pictures, self.data)
@@ -87,6 +94,13 @@ class Weights:
                 for part in torch.split(images, AT_ONCE)
             ]
         return to_pictures(torch.cat(rebuilt), self.data)
+
+    def _refuse_labels(self, what: str) -> None:
+        if self.model.condition is not None:
+            raise UserMistake(
+                f"{self.name} was trained with labels, and pictures of your own have none: {what} by run.model, "
+                "which takes them"
+            )
 
     def _no_encoder(self, what: str) -> str:
         return f"{self.name} has no encoder, so it cannot {what}: choose a vae or a vae-gan run"

@@ -32,7 +32,7 @@ from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
 from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
 from genbench.metrics.sampling import GeneratedSet, costs_of
 from genbench.metrics.stopwatch import Stopwatch
-from genbench.metrics.truth import TruthMetric, TruthRequest, true_scores
+from genbench.metrics.truth import TruthMetric, TruthRequest, known, true_scores
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
 from genbench.models.undisturbed import undisturbed
@@ -167,14 +167,16 @@ class Evaluation:
                 )
                 scores += self.reconstruction(encoded) if self.reconstruction else []
                 scores += self.latents(encoded) if self.latents else []
-            asked = TruthRequest(model, data, self.split, self.generated, store, averaging, prior)
-            scores += true_scores(self.truth.values(), asked)
+            asked = TruthRequest(
+                model, data, self.split, self.generated, store, averaging, prior, sets, cards
+            )
+            scores += true_scores(known(self.truth, model).values(), asked)
             if averaging is None:
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split,
                     directory=directory, prior=prior,
                 )  # fmt: skip
-                scores += _likelihoods(self.likelihoods, request, self.watch)
+                scores += _likelihoods(known(self.likelihoods, model), request, self.watch)
                 scores += [] if prior is None else costs_of(prior, cards["fake"])
         return [of_split(score, self.split) for score in scores]
 

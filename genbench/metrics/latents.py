@@ -21,6 +21,7 @@ from genbench.metrics.contract import Estimate, Quantity
 from genbench.metrics.feature_scores import NONFINITE, of_split, score_name, score_of
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.reconstruction import EncoderRequest, feature_distance
+from genbench.models.condition import labels_of
 from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.reconstruction import encoded_norm_card, reconstructing
 from genbench.models.surgery import (
@@ -74,7 +75,8 @@ class LatentHealth:
             mu, logvar = _posteriors(model, request, which)
             card = self._card(request, which, mu.shape[1])
             scores = self._of_posterior(model, request, mu, logvar, card)
-        if self.interpolated and isinstance(model, Reconstructs):
+        # of a midpoint no label is known
+        if self.interpolated and isinstance(model, Reconstructs) and model.condition is None:
             with store.watch.timing("fd_interpolated"):
                 scores.append(_interpolated(model, request, mu, which, card))
         return scores
@@ -82,10 +84,11 @@ class LatentHealth:
     def _card(
         self, request: EncoderRequest, which: NDArray[np.int64], width: int
     ) -> dict[str, Any]:
-        there = len(request.heldout[0].features)
+        there, told = len(request.heldout[0].features), request.model.condition
+        given = {} if told is None else told.given
         return {
             "heldout": subset_of(request.heldout[1], there, len(which)),
-            "encoded": {"n": len(which), "latent_dim": width, "weights": "raw"},
+            "encoded": {"n": len(which), "latent_dim": width, "weights": "raw", **given},
         }
 
     def _of_posterior(
@@ -134,11 +137,13 @@ def _posteriors(
     model: HasPosterior, request: EncoderRequest, which: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
     """Means and log variances of the posteriors of some held-out images, (N, d) float64 on the CPU."""
-    store, parts = request.store, []
+    store, told, parts = request.store, request.model.condition, []
     for start in range(0, len(which), store.batch_size):
-        pixels = request.data.pixels(request.split)[which[start : start + store.batch_size]]
-        images = request.data.to_images(torch.from_numpy(pixels).to(store.device))
-        parts.append([part.double().cpu() for part in model.posterior(images)])
+        part = which[start : start + store.batch_size]
+        pixels = torch.from_numpy(request.data.pixels(request.split)[part]).to(store.device)
+        labels = labels_of(told, request.data, request.split, part, store.device)
+        found = model.posterior(request.data.to_images(pixels), *labels)
+        parts.append([one.double().cpu() for one in found])
     mu, logvar = (torch.cat(own) for own in zip(*parts, strict=True))
     return mu, logvar
 

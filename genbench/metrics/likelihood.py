@@ -19,6 +19,7 @@ from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
 from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.models.condition import labels_of
 from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
 from genbench.models.reconstruction import decoding_posterior, encoded_norm_card
 from genbench.priors.fitting import FittedPrior
@@ -52,6 +53,15 @@ class LikelihoodRequest(NamedTuple):
         """The split that variances are fitted to: never the one that is scored."""
         return "validation" if self.split == "test" else "train"
 
+    def labels(self, split: Split, which: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Labels of images, on the device, for a model that knows them; none for others."""
+        return labels_of(self.model.condition, self.data, split, which, self.device)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """For the cards: that the model was given the images' labels; empty for others."""
+        return {} if self.model.condition is None else self.model.condition.given
+
 
 class LikelihoodMetric(Protocol):
     """Scores that need the model itself, not only its images."""
@@ -71,8 +81,22 @@ class Bound(NamedTuple):
 class Observer(NamedTuple):
     """The encoder and the observation model of a bound."""
 
-    posterior: Callable[[Tensor], tuple[Tensor, Tensor]]  # mean and log variance, (N, d) each
-    log_prob: Callable[[Tensor, Tensor], Tensor]  # log p(images | z), (N,)
+    posterior: Callable[..., tuple[Tensor, Tensor]]  # of images; mean and log variance, (N, d) each
+    log_prob: Callable[..., Tensor]  # log p(images | z), (N,), of images and z
+
+    def told(self, *labels: Tensor) -> "Observer":
+        """The same for images with these labels (N, ...), or for the batch repeated; itself without any."""
+        if not labels:
+            return self
+        (own,) = labels
+
+        def of(images: Tensor) -> Tensor:
+            return own.repeat(len(images) // len(own), *[1] * (own.ndim - 1))
+
+        return Observer(
+            lambda images: self.posterior(images, of(images)),
+            lambda images, z: self.log_prob(images, z, of(images)),
+        )
 
 
 def elbo(observer: Observer, images: Tensor, noise: Tensor) -> Bound:
@@ -122,8 +146,11 @@ class Bounds:
     The ELBO takes `posterior_draws` draws per held-out image. IWAE takes `importance_draws` (0: leave
     it out) on `max_images` of them (None: all), and `elbo_subset` is the ELBO of the same images. A
     model with a likelihood of its own has the ELBO under the `posthoc` one beside it: this one it
-    shares with models that have an encoder only.
+    shares with models that have an encoder only. Of a model that knows labels these are bounds of
+    log p(x | y).
     """
+
+    knows_labels = True
 
     def __init__(
         self, *, posterior_draws: int, importance_draws: int, max_images: int | None
@@ -159,6 +186,7 @@ class Bounds:
                 "weights": request.weights,
                 "seed": request.seed,
                 request.fitted: fitted,
+                **request.given,
                 **encoded_norm_card(model, request.data, "posterior draws"),
             }
             scores.append(_score("posthoc_variance", variance, "", None, card))
@@ -178,6 +206,7 @@ class Bounds:
             "likelihood": tag,
             "seed": request.seed,
             "weights": request.weights,
+            **request.given,
             **encoded_norm_card(request.model, request.data, "posterior draws"),
         }
         if not discrete:
@@ -224,7 +253,11 @@ class Bounds:
         shape = (self.posterior_draws, count, request.model.latent_dim)
         noise = torch.randn(shape, generator=generator)
         parts = [
-            elbo(observer, images, noise[:, which].to(request.device))
+            elbo(
+                observer.told(*request.labels(request.split, which)),
+                images,
+                noise[:, which].to(request.device),
+            )
             for which, images in batches(request, request.split, every, request.batch_size)
         ]
         rates, distortions = zip(*parts, strict=True)
@@ -240,8 +273,9 @@ class Bounds:
             work = bar.add_task(name, total=len(numbers))
             for which, images in batches(request, request.split, numbers, size):
                 noise = torch.stack([self._draws(request, int(i)) for i in which], 1)
+                told = observer.told(*request.labels(request.split, which))
                 values.append(
-                    importance_bound(observer, images, noise.to(request.device), request.batch_size)
+                    importance_bound(told, images, noise.to(request.device), request.batch_size)
                 )
                 bar.advance(work, len(images))
         return torch.cat(values).cpu()
@@ -266,14 +300,15 @@ def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, 
     error, values = 0.0, 0
     noises = torch.split(noise, request.batch_size)
     found = batches(request, request.fitted, numbers, request.batch_size)
-    for draws, (_, images) in zip(noises, found, strict=True):
-        z = reparameterize(*model.posterior(images), draws.to(request.device))
-        error += float((images - request.model.sample(z)).double().square().sum())
+    for draws, (which, images) in zip(noises, found, strict=True):
+        labels = request.labels(request.fitted, which)
+        z = reparameterize(*model.posterior(images, *labels), draws.to(request.device))
+        error += float((images - request.model.sample(z, *labels)).double().square().sum())
         values += images.numel()
     variance = max(error / values, SMALLEST_VARIANCE)
 
-    def log_prob(images: Tensor, z: Tensor) -> Tensor:
-        return gaussian_log_prob(images, request.model.sample(z), variance)
+    def log_prob(images: Tensor, z: Tensor, *labels: Tensor) -> Tensor:
+        return gaussian_log_prob(images, request.model.sample(z, *labels), variance)
 
     return Observer(model.posterior, log_prob), variance
 

@@ -25,6 +25,7 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.lpips import LPIPS
+from genbench.models.condition import labels_of
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.reconstruction import encoded_norm_card, psnr, reconstructing
 from genbench.runs.score import Score
@@ -115,6 +116,7 @@ class Reconstruction:
     def __call__(self, request: EncoderRequest) -> list[Score]:
         """Score a model that has an encoder; an empty list for others."""
         model, data, store = request.model, request.data, request.store
+        told = model.condition
         if not isinstance(model, Reconstructs):
             return []
         there = len(request.heldout[0].features)
@@ -126,10 +128,11 @@ class Reconstruction:
         def batches() -> Iterator[Tensor]:
             nonlocal finite
             for start in range(0, len(which), store.batch_size):
-                pixels = data.pixels(request.split)[which[start : start + store.batch_size]]
-                originals = torch.from_numpy(pixels).to(store.device)
+                part = which[start : start + store.batch_size]
+                originals = torch.from_numpy(data.pixels(request.split)[part]).to(store.device)
+                labels = labels_of(told, data, request.split, part, store.device)
                 with store.watch.timing("reconstruction"):
-                    images = model.reconstruct(data.to_images(originals))
+                    images = model.reconstruct(data.to_images(originals), *labels)
                     finite = finite and bool(images.isfinite().all())
                     rebuilt = data.to_pixels(images)
                 for one in compared:
@@ -146,6 +149,7 @@ class Reconstruction:
                 "latents": "posterior mean",
                 "weights": "raw",
                 "quantisation": {"round": "nearest", "levels": data.levels},
+                **({} if told is None else told.given),
                 **encoded_norm_card(model, data, "reconstructions"),
             },
         }

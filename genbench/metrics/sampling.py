@@ -17,6 +17,7 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.models.batch_statistics import batch_norm_card
 from genbench.models.contract import DrawsPixels, GenerativeModel, HasLikelihood
+from genbench.networks.conditional import given
 from genbench.priors.fitting import FittedPrior
 from genbench.runs.score import Score, digest
 
@@ -62,6 +63,7 @@ class GeneratedSet:
             "pixels": self.pixels,
             "weights": "raw" if averaging is None else "ema",
             **({} if averaging is None else {"averaging": dict(averaging)}),
+            **({} if model.condition is None else model.condition.card(self.seed)),
             "quantisation": {"round": "nearest", "levels": data.levels},
             **norm,
         }
@@ -74,17 +76,17 @@ class GeneratedSet:
         The features are None if an image is NaN or infinite. The speed is that of this process, and
         None if it has sampled nothing. Raises UserMistake for pixels that the model cannot draw.
         """
-        latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
-        parts = torch.split(latents, store.batch_size)
+        parts = self._parts(model, store.batch_size)
         clock = _Clock(store.device, store.watch)
         finite = torch.ones((), dtype=torch.bool, device=store.device)
 
         def batches() -> Iterator[Tensor]:
             nonlocal finite
             for number in store.workers.own(len(parts)):
-                z = parts[number]
-                with clock.timing(len(z)):
-                    images = self._images(model, data, z.to(store.device), number * len(parts[0]))
+                part = [one.to(store.device) for one in parts[number]]
+                first = number * len(parts[0][0])
+                with clock.timing(len(part[0])):
+                    images = self._images(model, data, first, *part)
                 finite = finite & images.isfinite().all()  # read once: on a GPU reading waits
                 yield data.to_pixels(images)
 
@@ -96,10 +98,34 @@ class GeneratedSet:
         every = bool(features.features.isfinite().all())
         return features if every else None, clock.images_per_second
 
-    def _images(self, model: GenerativeModel, data: ImageData, z: Tensor, first: int) -> Tensor:
+    def images(self, model: GenerativeModel, data: ImageData, store: FeatureStore) -> Tensor | None:
+        """The images as level indices (N, C, H, W) uint8 on the CPU; None if one is NaN or infinite."""
+        found, first = [], 0
+        for part in self._parts(model, store.batch_size):
+            images = self._images(model, data, first, *(one.to(store.device) for one in part))
+            if not bool(images.isfinite().all()):
+                return None
+            found.append(data.to_pixels(images).cpu())
+            first += len(images)
+        return torch.cat(found)
+
+    def _parts(self, model: GenerativeModel, size: int) -> list[tuple[Tensor, ...]]:
+        """Latents, and labels where the model knows some, `size` at a time."""
+        latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
+        together = (latents, *given(self.labels(model)))
+        return [*zip(*(torch.split(one, size) for one in together), strict=True)]
+
+    def labels(self, model: GenerativeModel) -> Tensor | None:
+        """Labels of the images, drawn from those of the training split; None for a model that knows none."""
+        condition = model.condition
+        return None if condition is None else condition.draw(self.num_samples, self.seed)
+
+    def _images(
+        self, model: GenerativeModel, data: ImageData, first: int, z: Tensor, *labels: Tensor
+    ) -> Tensor:
         """Images of latents, which are number `first` and following of the set."""
         if self.pixels == "mean" or not isinstance(model, DrawsPixels | HasLikelihood):
-            return model.sample(z)
+            return model.sample(z, *labels)
         if not isinstance(model, DrawsPixels):
             raise UserMistake(
                 f"evaluation.pixels=sample: {type(model).__name__} has a likelihood but no method "
@@ -107,7 +133,7 @@ class GeneratedSet:
             )
         shape = (data.channels, data.image_size, data.image_size)
         noise = torch.stack([self._uniform(first + i, shape) for i in range(len(z))])
-        return model.draw(z, noise.to(z.device))
+        return model.draw(z, noise.to(z.device), *labels)
 
     def _uniform(self, image: int, shape: tuple[int, ...]) -> Tensor:
         """Noise of one image, by a generator of its own: batches and processes do not change it."""

@@ -3,13 +3,15 @@
 They look at generated images with a classifier of their own, whatever extractor the run has.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
 from genbench.data.contract import ImageData, Split
-from genbench.metrics.contract import Estimate, Extractor, Features, Quantity
+from genbench.errors import Notice
+from genbench.metrics.contract import Estimate, Extractor, Features, Quantity, Role
 from genbench.metrics.feature_cache import FeatureCache
 from genbench.metrics.feature_scores import NONFINITE, score_of
 from genbench.metrics.feature_store import FeatureStore
@@ -28,6 +30,8 @@ class TruthRequest:
 
     `store` is that of the run's extractor: its device, its batches and its stopwatch are shared.
     `averaging` is the card of averaged weights, `prior` what latents are drawn from, None as in training.
+    `sets` are the features of images by the run's extractor, `fake` only if they are finite, and `cards` say
+    what these images are.
     """
 
     model: GenerativeModel
@@ -37,6 +41,8 @@ class TruthRequest:
     store: FeatureStore
     averaging: Mapping[str, Any] | None
     prior: FittedPrior | None = None
+    sets: Mapping[Role, Features] = field(default_factory=dict)
+    cards: Mapping[Role, Mapping[str, Any]] = field(default_factory=dict)
 
     def store_of(self, reader: Extractor) -> FeatureStore:
         """Reads images by another network, in this process alone."""
@@ -59,6 +65,35 @@ class TruthRequest:
             images = replace(images, num_samples=num_samples)
         found, _ = images.features(self.model, self.data, self.store_of(reader))
         return found, images.card(self.model, self.data, self.averaging, self.prior)
+
+
+Metric = TypeVar("Metric")
+
+
+def known(metrics: Mapping[str, Metric], model: GenerativeModel) -> dict[str, Metric]:
+    """The metrics that can score a model as it is: all, unless it is told labels.
+
+    What encodes or decodes by itself and does not say `knows_labels` is left out then, with a notice.
+    """
+    kept = {name: one for name, one in metrics.items() if _gives_labels(one)}
+    if model.condition is None:
+        return dict(metrics)
+    wanted = [
+        name for name, one in metrics.items() if name not in kept and getattr(one, "enabled", True)
+    ]
+    if wanted:
+        warnings.warn(
+            f"not scored under arena.condition={model.condition.kind}: {', '.join(wanted)}, which would give the "
+            "model no label",
+            Notice,
+            stacklevel=3,
+        )
+    return kept
+
+
+def _gives_labels(metric: object) -> bool:
+    """Whether a metric gives a model the labels that it knows; one of samples has them given."""
+    return bool(getattr(metric, "knows_labels", False) or getattr(metric, "of_samples", False))
 
 
 class TruthMetric(ABC):

@@ -19,6 +19,7 @@ from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import zero_centered
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won
+from genbench.networks.conditional import given
 from genbench.ranges import number
 
 
@@ -56,12 +57,14 @@ class AAE(GenerativeModel):
             "autoencoder": Player([self.decoder, self.encoder], self.autoencoder_optimizer),
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Both players meet the same codes and the same draws of the prior."""
-        codes = self.encoder(images)
+        codes = self.encoder(images, *given(labels))
         prior = self.noise(len(images), self.latent_dim)
         yield Move("discriminator", lambda: self.discriminator_loss(prior, codes.detach()))
-        yield Move("autoencoder", lambda: self.autoencoder_loss(images, codes, prior))
+        yield Move(
+            "autoencoder", lambda: self.autoencoder_loss(images, codes, prior, *given(labels))
+        )
 
     def discriminator_loss(self, prior: Tensor, codes: Tensor) -> Tensor:
         """Tell the prior's draws from codes, with R1 at the former."""
@@ -74,22 +77,24 @@ class AAE(GenerativeModel):
             loss = loss + self.r1_gamma * zero_centered(self.discriminator, prior)
         return loss
 
-    def autoencoder_loss(self, images: Tensor, codes: Tensor, prior: Tensor) -> Tensor:
+    def autoencoder_loss(
+        self, images: Tensor, codes: Tensor, prior: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """Squared error, summed over pixels, and the weighted adversarial loss of codes."""
-        cost = (images - self.sample(codes)).square().flatten(1).sum(1).mean()
+        cost = (images - self.sample(codes, *given(labels))).square().flatten(1).sum(1).mean()
         logits = self.discriminator(codes)
         adversarial = self.adversarial_loss.generator(logits, lambda: self.discriminator(prior))
         self.track("train/cost", cost)
         self.track("train/adversarial", adversarial)
         return cost + self.weight * adversarial
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Encode and decode."""
-        return self.sample(self.encoder(images))
+        return self.sample(self.encoder(images, *given(labels)), *given(labels))
 
     def objective(self) -> str:
         """Its two terms with their weight."""

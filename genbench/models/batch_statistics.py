@@ -165,8 +165,9 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 def _of_prior(model: GenerativeModel) -> Iterator[Callable[[], object]]:
     z = model.latents(BATCHES * BATCH_SIZE, torch.Generator().manual_seed(SEED))
-    for part in torch.split(z, BATCH_SIZE):
-        yield partial(model.sample, part.to(model.device))
+    labels = [] if model.condition is None else [model.condition.draw(len(z), SEED)]
+    for parts in zip(*(torch.split(one, BATCH_SIZE) for one in (z, *labels)), strict=True):
+        yield partial(model.sample, *(part.to(model.device) for part in parts))
 
 
 @torch.no_grad()

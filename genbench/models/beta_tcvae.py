@@ -14,6 +14,7 @@ from genbench.losses.likelihood import Likelihood
 from genbench.losses.variational import kl_to_standard_normal, reparameterize, total_correlation
 from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, latents_are_not_used
+from genbench.networks.conditional import given
 from genbench.ranges import number
 
 
@@ -43,16 +44,16 @@ class BetaTCVAE(GenerativeModel):
             "autoencoder": Player([self.decoder, self.encoder, self.likelihood], self.optimizer)
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Descend distortion + rate + (beta - 1) * total correlation."""
-        yield Move("autoencoder", lambda: self.loss(images))
+        yield Move("autoencoder", lambda: self.loss(images, *given(labels)))
 
-    def loss(self, images: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean over images, in nats."""
-        mu, logvar = self.posterior(images)
+        mu, logvar = self.posterior(images, *given(labels))
         z = reparameterize(mu, logvar, self.noise(len(images), self.latent_dim))
         rate = kl_to_standard_normal(mu, logvar).mean()
-        distortion = -self.log_prob(images, z).mean()
+        distortion = -self.log_prob(images, z, *given(labels)).mean()
         correlation = total_correlation(z, mu, logvar)
         self.track("train/rate", rate)
         self.track("train/distortion", distortion)
@@ -60,34 +61,34 @@ class BetaTCVAE(GenerativeModel):
         self.track("train/elbo", -(rate + distortion))
         return distortion + rate + (self.beta - 1) * correlation
 
-    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+    def elbo(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Elbo:
         """Rate KL(q(z|x) || p(z)) and distortion -log p(x|z), z = mu + sigma * noise."""
-        mu, logvar = self.posterior(images)
+        mu, logvar = self.posterior(images, *given(labels))
         return Elbo(
             rate=kl_to_standard_normal(mu, logvar),
-            distortion=-self.log_prob(images, reparameterize(mu, logvar, noise)),
+            distortion=-self.log_prob(images, reparameterize(mu, logvar, noise), *given(labels)),
         )
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x)."""
-        mu, logvar = self.encoder(images)
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), or of q(z|x, y) with labels."""
+        mu, logvar = self.encoder(images, *given(labels))
         return mu, logvar
 
-    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
-        """Log p(x|z)."""
-        return self.likelihood.log_prob(images, self.decoder(z))
+    def log_prob(self, images: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Log p(x|z), or log p(x|z, y)."""
+        return self.likelihood.log_prob(images, self.decoder(z, *given(labels)))
 
-    def sample(self, z: Tensor) -> Tensor:
-        """Mean images of p(x|z)."""
-        return self.likelihood.image(self.decoder(z))
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean images of p(x|z), or of p(x|z, y)."""
+        return self.likelihood.image(self.decoder(z, *given(labels)))
 
-    def draw(self, z: Tensor, uniform: Tensor) -> Tensor:
+    def draw(self, z: Tensor, uniform: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images drawn from p(x|z), by its inverse CDF at `uniform` (N, C, H, W)."""
-        return self.likelihood.draw(self.decoder(z), uniform)
+        return self.likelihood.draw(self.decoder(z, *given(labels)), uniform)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean images at the posterior's mean."""
-        return self.sample(self.posterior(images)[0])
+        return self.sample(self.posterior(images, labels)[0], *given(labels))
 
     def objective(self) -> str:
         """Its terms with their weight."""

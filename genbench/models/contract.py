@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from genbench.data.contract import ImageData
 from genbench.losses.likelihood import Likelihood
+from genbench.models.condition import Condition
 from genbench.models.symptoms import Symptom
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -42,7 +43,10 @@ class Move(NamedTuple):
 class GenerativeModel(nn.Module, ABC):
     """A model that can be sampled; the moves that its `step` yields are what trains it.
 
-    A subclass writes `players`, `step` and `sample`, and where it can what the protocols below name.
+    A subclass writes `players`, `step` and `sample`, and where it can what the protocols below name. One
+    that can be told labels takes them as a further argument of `step`, `sample`, and all that encodes or
+    decodes: `labels: Tensor | None = None`, see `genbench.networks.conditional`. It gets them under
+    `arena.condition` alone.
     """
 
     counted: ClassVar[str] = ""  # the player that owns the decoder: its moves are the run's steps
@@ -51,6 +55,7 @@ class GenerativeModel(nn.Module, ABC):
     discriminator_steps: int = 1  # `step` gets this many batches in one, each for a move of its own
     has_gradient_penalty: bool = False  # a loss contains a gradient, which torch.compile cannot do
     compares_images: ClassVar[bool] = False  # a move is no mean over images: its batch stays whole
+    condition: Condition | None = None  # the labels that it knows; given by who makes it
 
     def __init__(self) -> None:
         super().__init__()

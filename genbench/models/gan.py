@@ -11,6 +11,7 @@ from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won
+from genbench.networks.conditional import given, in_pieces, knowing
 from genbench.ranges import number, whole
 
 
@@ -50,37 +51,43 @@ class GAN(GenerativeModel):
             "generator": Player([self.decoder], self.generator_optimizer),
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Algorithm 1 of the paper; the last fakes serve both players, and only they need a graph."""
         pieces = images.chunk(self.discriminator_steps)
-        for piece, real in enumerate(pieces, 1):
+        told = in_pieces(labels, pieces)  # fakes have the labels of the real images
+        for piece, (real, y) in enumerate(zip(pieces, told, strict=True), 1):
             with nullcontext() if piece == len(pieces) else torch.no_grad():
-                fake = self.sample(self.noise(len(real), self.latent_dim))
-            yield Move("discriminator", partial(self.discriminator_loss, real, fake.detach()))
-        yield Move("generator", lambda: self.generator_loss(fake, real))
+                fake = self.sample(self.noise(len(real), self.latent_dim), *given(y))
+            yield Move(
+                "discriminator", partial(self.discriminator_loss, real, fake.detach(), *given(y))
+            )
+        yield Move("generator", lambda: self.generator_loss(fake, real, *given(y)))
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """Tell real from fake, under a penalty on the discriminator's gradient."""
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        discriminator = knowing(self.discriminator, labels)
+        real_logits, fake_logits = discriminator(real), discriminator(fake)
         self.track("logit/real", real_logits.mean())
         self.track("logit/fake", fake_logits.mean())
         loss = self.adversarial_loss.discriminator(real_logits, fake_logits)
         self.track("adversarial/discriminator", loss)
         if self.r1_gamma:
-            loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
+            loss = loss + self.r1_gamma * zero_centered(discriminator, real)
         if self.gradient_penalty:
             mix = self.uniform(len(real), 1, 1, 1)
-            loss = loss + self.gradient_penalty * one_centered(self.discriminator, real, fake, mix)
+            loss = loss + self.gradient_penalty * one_centered(discriminator, real, fake, mix)
         return loss
 
-    def generator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, real: Tensor, labels: Tensor | None = None) -> Tensor:
         """Make the discriminator call fakes real, or more real than the last real batch."""
-        logits = self.discriminator(fake)
-        return self.adversarial_loss.generator(logits, lambda: self.discriminator(real))
+        discriminator = knowing(self.discriminator, labels)
+        return self.adversarial_loss.generator(discriminator(fake), lambda: discriminator(real))
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
     def symptoms(self) -> Sequence[Symptom]:
         """The discriminator has won."""

@@ -21,6 +21,7 @@ from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.penalty import zero_centered
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won
+from genbench.networks.conditional import given, knowing
 from genbench.networks.heads import SlicingDiscriminator
 from genbench.ranges import number
 
@@ -55,33 +56,37 @@ class SAN(GenerativeModel):
             "generator": Player([self.decoder], self.generator_optimizer),
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Both players meet the same fakes."""
-        fake = self.sample(self.noise(len(images), self.latent_dim))
-        yield Move("discriminator", lambda: self.discriminator_loss(images, fake.detach()))
-        yield Move("generator", lambda: self.generator_loss(fake, images))
+        fake = self.sample(self.noise(len(images), self.latent_dim), *given(labels))
+        yield Move(
+            "discriminator", lambda: self.discriminator_loss(images, fake.detach(), *given(labels))
+        )
+        yield Move("generator", lambda: self.generator_loss(fake, images, *given(labels)))
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """The adversarial loss for h and Wasserstein's for omega, with R1."""
-        real_logits, real_direction = self.discriminator.apart(real)
-        fake_logits, fake_direction = self.discriminator.apart(fake)
+        real_logits, real_direction = self.discriminator.apart(real, *given(labels))
+        fake_logits, fake_direction = self.discriminator.apart(fake, *given(labels))
         self.track("logit/real", real_logits.mean())
         self.track("logit/fake", fake_logits.mean())
         features = self.adversarial_loss.discriminator(real_logits, fake_logits)
         self.track("adversarial/discriminator", features)
         loss = features + fake_direction.mean() - real_direction.mean()
         if self.r1_gamma:
-            loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
+            loss = loss + self.r1_gamma * zero_centered(knowing(self.discriminator, labels), real)
         return loss
 
-    def generator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, real: Tensor, labels: Tensor | None = None) -> Tensor:
         """Make the discriminator call fakes real."""
-        logits = self.discriminator(fake)
-        return self.adversarial_loss.generator(logits, lambda: self.discriminator(real))
+        discriminator = knowing(self.discriminator, labels)
+        return self.adversarial_loss.generator(discriminator(fake), lambda: discriminator(real))
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
     def symptoms(self) -> Sequence[Symptom]:
         """The discriminator has won."""

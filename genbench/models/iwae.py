@@ -19,6 +19,7 @@ from genbench.losses.variational import (
 )
 from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, latents_are_not_used
+from genbench.networks.conditional import given
 from genbench.ranges import whole
 
 
@@ -48,17 +49,19 @@ class IWAE(GenerativeModel):
             "autoencoder": Player([self.decoder, self.encoder, self.likelihood], self.optimizer)
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Climb the importance-weighted bound."""
-        yield Move("autoencoder", lambda: self.loss(images))
+        yield Move("autoencoder", lambda: self.loss(images, *given(labels)))
 
-    def loss(self, images: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Minus the bound, mean over images, in nats."""
-        mu, logvar = self.posterior(images)
+        mu, logvar = self.posterior(images, *given(labels))
         noise = self.noise(len(images), self.importance_draws, self.latent_dim)
         z = reparameterize(mu[:, None], logvar[:, None], noise)
-        copies = images.repeat_interleave(self.importance_draws, 0)
-        log_prob = self.log_prob(copies, z.flatten(0, 1)).view(noise.shape[:2])
+        copies, *of_copies = (
+            one.repeat_interleave(self.importance_draws, 0) for one in (images, *given(labels))
+        )
+        log_prob = self.log_prob(copies, z.flatten(0, 1), *of_copies).view(noise.shape[:2])
         log_weights = importance_log_weights(log_prob, noise, mu, logvar)
         bound = importance_weighted_bound(log_weights).mean()
         self.track("train/rate", kl_to_standard_normal(mu, logvar).mean())
@@ -66,34 +69,34 @@ class IWAE(GenerativeModel):
         self.track("train/iwae", bound)
         return -bound
 
-    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+    def elbo(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Elbo:
         """Rate KL(q(z|x) || p(z)) and distortion -log p(x|z), z = mu + sigma * noise."""
-        mu, logvar = self.posterior(images)
+        mu, logvar = self.posterior(images, *given(labels))
         return Elbo(
             rate=kl_to_standard_normal(mu, logvar),
-            distortion=-self.log_prob(images, reparameterize(mu, logvar, noise)),
+            distortion=-self.log_prob(images, reparameterize(mu, logvar, noise), *given(labels)),
         )
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x)."""
-        mu, logvar = self.encoder(images)
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), or of q(z|x, y) with labels."""
+        mu, logvar = self.encoder(images, *given(labels))
         return mu, logvar
 
-    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
-        """Log p(x|z)."""
-        return self.likelihood.log_prob(images, self.decoder(z))
+    def log_prob(self, images: Tensor, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Log p(x|z), or log p(x|z, y)."""
+        return self.likelihood.log_prob(images, self.decoder(z, *given(labels)))
 
-    def sample(self, z: Tensor) -> Tensor:
-        """Mean images of p(x|z)."""
-        return self.likelihood.image(self.decoder(z))
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean images of p(x|z), or of p(x|z, y)."""
+        return self.likelihood.image(self.decoder(z, *given(labels)))
 
-    def draw(self, z: Tensor, uniform: Tensor) -> Tensor:
+    def draw(self, z: Tensor, uniform: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images drawn from p(x|z), by its inverse CDF at `uniform` (N, C, H, W)."""
-        return self.likelihood.draw(self.decoder(z), uniform)
+        return self.likelihood.draw(self.decoder(z, *given(labels)), uniform)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean images at the posterior's mean."""
-        return self.sample(self.posterior(images)[0])
+        return self.sample(self.posterior(images, labels)[0], *given(labels))
 
     def objective(self) -> str:
         """The bound and its draws."""

@@ -25,6 +25,7 @@ from genbench.losses.penalty import zero_centered
 from genbench.losses.ramp import Cosine
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won
+from genbench.networks.conditional import given, knowing
 
 
 class R3GAN(GenerativeModel):
@@ -64,33 +65,38 @@ class R3GAN(GenerativeModel):
         """Adam's betas; the first one is 0."""
         return {"betas": (0.0, self.beta2.at(progress))}
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Both players meet the same real images and the same fakes."""
-        fake = self.sample(self.noise(len(images), self.latent_dim))
-        yield Move("discriminator", lambda: self.discriminator_loss(images, fake.detach()))
-        yield Move("generator", lambda: self.generator_loss(fake, images))
+        fake = self.sample(self.noise(len(images), self.latent_dim), *given(labels))
+        yield Move(
+            "discriminator", lambda: self.discriminator_loss(images, fake.detach(), *given(labels))
+        )
+        yield Move("generator", lambda: self.generator_loss(fake, images, *given(labels)))
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """The relativistic loss with gamma (R1 + R2)."""
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        discriminator = knowing(self.discriminator, labels)
+        real_logits, fake_logits = discriminator(real), discriminator(fake)
         self.track("logit/real", real_logits.mean())
         self.track("logit/fake", fake_logits.mean())
         loss = self.adversarial_loss.discriminator(real_logits, fake_logits)
         self.track("adversarial/discriminator", loss)
-        r1 = zero_centered(self.discriminator, real)
-        r2 = zero_centered(self.discriminator, fake)
+        r1 = zero_centered(discriminator, real)
+        r2 = zero_centered(discriminator, fake)
         self.track("penalty/r1", r1)
         self.track("penalty/r2", r2)
         return loss + self.gamma.of(self.progress) * (r1 + r2)
 
-    def generator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor, real: Tensor, labels: Tensor | None = None) -> Tensor:
         """Make fakes more real than the real images that they are paired with."""
-        logits = self.discriminator(fake)
-        return self.adversarial_loss.generator(logits, lambda: self.discriminator(real))
+        discriminator = knowing(self.discriminator, labels)
+        return self.adversarial_loss.generator(discriminator(fake), lambda: discriminator(real))
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
     def objective(self) -> str:
         """The loss, and how its penalty changes."""

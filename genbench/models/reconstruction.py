@@ -12,6 +12,7 @@ from genbench.data.contract import ImageData
 from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import reparameterize
 from genbench.models.batch_statistics import BATCH_SIZE, BATCHES, SEED, has_batch_norm, recalibrated
+from genbench.models.condition import labels_of
 from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import evaluating
 
@@ -55,23 +56,24 @@ def decoding_posterior(model: GenerativeModel, data: ImageData) -> Iterator[None
         return
     draws = torch.Generator().manual_seed(SEED)
 
-    def decode(images: Tensor) -> object:
-        noise = torch.randn(len(images), model.latent_dim, generator=draws)
-        return model.sample(reparameterize(*model.posterior(images), noise.to(images.device)))
+    def decode(images: Tensor, *labels: Tensor) -> object:
+        noise = torch.randn(len(images), model.latent_dim, generator=draws).to(images.device)
+        return model.sample(reparameterize(*model.posterior(images, *labels), noise), *labels)
 
     with recalibrated(model, _decodes(model, data, decode)):
         yield
 
 
 def _decodes(
-    model: GenerativeModel, data: ImageData, decode: Callable[[Tensor], object]
+    model: GenerativeModel, data: ImageData, decode: Callable[..., object]
 ) -> Iterator[Callable[[], object]]:
     """Calls that decode what the encoder makes of training images, a batch each."""
     numbers = torch.from_numpy(chosen(data, "train", BATCHES * BATCH_SIZE))
     for part in torch.split(numbers, BATCH_SIZE):
         if len(part) > 1:  # a single image has no variance
             pixels = torch.from_numpy(data.pixels("train")[part.numpy()])
-            yield partial(decode, data.to_images(pixels.to(model.device)))
+            labels = labels_of(model.condition, data, "train", part.numpy(), model.device)
+            yield partial(decode, data.to_images(pixels.to(model.device)), *labels)
 
 
 def encoded_norm_card(model: GenerativeModel, data: ImageData, decoded: str) -> dict[str, Any]:
@@ -96,8 +98,9 @@ def validation_psnr(model: GenerativeModel, data: ImageData, count: int) -> floa
     found = []
     for part in torch.split(torch.from_numpy(chosen(data, "validation", count)), AT_ONCE):
         originals = torch.from_numpy(data.pixels("validation")[part.numpy()]).to(model.device)
+        labels = labels_of(model.condition, data, "validation", part.numpy(), model.device)
         with evaluating(model):
-            images = model.reconstruct(data.to_images(originals))
+            images = model.reconstruct(data.to_images(originals), *labels)
         if not bool(images.isfinite().all()):
             return None
         found.append(psnr(data.to_pixels(images), originals, data.levels).cpu())

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, latents_are_not_used
+from genbench.networks.conditional import given
 from genbench.ranges import number
 
 REGULAR = 1e-8  # gamma_r: of the error of fakes in the decoder's loss
@@ -58,27 +59,35 @@ class SoftIntroVAE(GenerativeModel):
             "decoder": Player([self.decoder], self.decoder_optimizer),
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
-        """Four draws: of the images' codes, of the prior, and of the codes of either fake."""
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
+        """Four draws: of the images' codes, of the prior, and of the codes of either fake.
+
+        All fakes have the labels of the images.
+        """
         noise = [self.noise(len(images), self.latent_dim) for _ in range(4)]
-        yield Move("encoder", lambda: self.encoder_loss(images, *noise))
-        yield Move("decoder", lambda: self.decoder_loss(images, *noise))
+        yield Move("encoder", lambda: self.encoder_loss(images, *noise, labels=labels))
+        yield Move("decoder", lambda: self.decoder_loss(images, *noise, labels=labels))
 
     def encoder_loss(
-        self, images: Tensor, noise: Tensor, prior: Tensor, *of_fakes: Tensor
+        self,
+        images: Tensor,
+        noise: Tensor,
+        prior: Tensor,
+        *of_fakes: Tensor,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """A high bound for images, and a soft penalty on that of fakes."""
-        scale = 1 / images[0].numel()
-        mu, logvar = self.posterior(images)
-        rebuilt = self.sample(reparameterize(mu, logvar, noise))
+        scale, told = 1 / images[0].numel(), given(labels)
+        mu, logvar = self.posterior(images, *told)
+        rebuilt = self.sample(reparameterize(mu, logvar, noise), *told)
         error, rate = self.error(images, rebuilt), kl_to_standard_normal(mu, logvar)
         loss = scale * (error + self.beta_kl * rate).mean()
         self.track("train/rate", rate.mean())
         self.track("train/error", error.mean())
-        fakes = {"rebuilt": rebuilt.detach(), "prior": self.sample(prior).detach()}
+        fakes = {"rebuilt": rebuilt.detach(), "prior": self.sample(prior, *told).detach()}
         for (kind, fake), draw in zip(fakes.items(), of_fakes, strict=True):
-            fake_mu, fake_logvar = self.posterior(fake)
-            again = self.sample(reparameterize(fake_mu, fake_logvar, draw))
+            fake_mu, fake_logvar = self.posterior(fake, *told)
+            again = self.sample(reparameterize(fake_mu, fake_logvar, draw), *told)
             fake_rate = kl_to_standard_normal(fake_mu, fake_logvar)
             bound = self.error(fake, again) + self.beta_neg * fake_rate
             loss = loss + 0.25 * (-2 * scale * bound).exp().mean()
@@ -86,17 +95,22 @@ class SoftIntroVAE(GenerativeModel):
         return loss
 
     def decoder_loss(
-        self, images: Tensor, noise: Tensor, prior: Tensor, *of_fakes: Tensor
+        self,
+        images: Tensor,
+        noise: Tensor,
+        prior: Tensor,
+        *of_fakes: Tensor,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """A small error on images, and a high bound for fakes."""
-        scale = 1 / images[0].numel()
+        scale, told = 1 / images[0].numel(), given(labels)
         with torch.no_grad():
-            z = reparameterize(*self.posterior(images), noise)
-        rebuilt = self.sample(z)
+            z = reparameterize(*self.posterior(images, *told), noise)
+        rebuilt = self.sample(z, *told)
         loss = self.error(images, rebuilt).mean()
-        for fake, draw in zip((rebuilt, self.sample(prior)), of_fakes, strict=True):
-            mu, logvar = self.posterior(fake)
-            again = self.sample(reparameterize(mu, logvar, draw).detach())
+        for fake, draw in zip((rebuilt, self.sample(prior, *told)), of_fakes, strict=True):
+            mu, logvar = self.posterior(fake, *told)
+            again = self.sample(reparameterize(mu, logvar, draw).detach(), *told)
             rate = kl_to_standard_normal(mu, logvar)
             error = REGULAR * self.error(fake.detach(), again)
             loss = loss + 0.5 * (self.beta_kl * rate + error).mean()
@@ -106,18 +120,18 @@ class SoftIntroVAE(GenerativeModel):
         """L: beta_rec |x - x~|^2 / 2, (N,)."""
         return 0.5 * self.beta_rec * (images - rebuilt).square().flatten(1).sum(1)
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x)."""
-        mu, logvar = self.encoder(images)
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), or of q(z|x, y) with labels."""
+        mu, logvar = self.encoder(images, *given(labels))
         return mu, logvar
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode the posterior's mean."""
-        return self.sample(self.posterior(images)[0])
+        return self.sample(self.posterior(images, *given(labels))[0], *given(labels))
 
     def symptoms(self) -> Sequence[Symptom]:
         """The posterior has collapsed."""

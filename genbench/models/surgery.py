@@ -91,9 +91,13 @@ def midpoints(codes: Tensor) -> Tensor:
     return (codes + codes[nearest_others(codes)]) / 2
 
 
-def in_words(model: HasPosterior, images: Tensor, at_once: int) -> str:
-    """What the latents of some images carry, in a few words; empty if a posterior is NaN or infinite."""
-    parts = [model.posterior(part) for part in torch.split(images, at_once)]
+def in_words(model: HasPosterior, images: Tensor, at_once: int, *labels: Tensor) -> str:
+    """What the latents of some images carry, in a few words; empty if a posterior is NaN or infinite.
+
+    `labels` are those of the images, for a model that knows them.
+    """
+    pieces = zip(*(torch.split(one, at_once) for one in (images, *labels)), strict=True)
+    parts = [model.posterior(*piece) for piece in pieces]
     mu, logvar = (torch.cat(own).double().cpu() for own in zip(*parts, strict=True))
     if not bool((mu.isfinite() & logvar.isfinite()).all()):
         return ""

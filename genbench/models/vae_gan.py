@@ -36,6 +36,7 @@ from genbench.losses.penalty import zero_centered
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
 from genbench.models.symptoms import Symptom, discriminator_has_won, latents_are_not_used
+from genbench.networks.conditional import given, knowing
 from genbench.networks.heads import Discriminator
 from genbench.ranges import number
 
@@ -89,39 +90,50 @@ class VAEGAN(GenerativeModel):
             "autoencoder": Player([*filter(None, autoencoder)], self.autoencoder_optimizer),
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Both players meet the same fakes."""
-        mu, logvar = self.posterior(images)
+        mu, logvar = self.posterior(images, *given(labels))
         z = reparameterize(mu, logvar, self.noise(len(images), self.latent_dim))
-        fakes = {}
+        fakes = {}  # with the labels of the images
         if self.discriminate_reconstructions:  # z is detached: they lead back to the decoder alone
-            fakes["reconstruction"] = self.sample(z.detach())
-        fakes["prior"] = self.sample(self.noise(len(images), self.latent_dim))
-        yield Move("discriminator", lambda: self.discriminator_loss(images, fakes))
-        yield Move("autoencoder", lambda: self.autoencoder_loss(images, mu, logvar, z, fakes))
+            fakes["reconstruction"] = self.sample(z.detach(), *given(labels))
+        fakes["prior"] = self.sample(self.noise(len(images), self.latent_dim), *given(labels))
+        yield Move("discriminator", lambda: self.discriminator_loss(images, fakes, *given(labels)))
+        yield Move(
+            "autoencoder",
+            lambda: self.autoencoder_loss(images, mu, logvar, z, fakes, *given(labels)),
+        )
 
-    def discriminator_loss(self, real: Tensor, fakes: Mapping[str, Tensor]) -> Tensor:
+    def discriminator_loss(
+        self, real: Tensor, fakes: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> Tensor:
         """-L_GAN, real against the mean over the kinds of fake, with R1 (Mescheder et al. 2018)."""
-        real_logits = self.discriminator(real)
-        logits = {kind: self.discriminator(fake.detach()) for kind, fake in fakes.items()}
+        discriminator = knowing(self.discriminator, labels)
+        real_logits = discriminator(real)
+        logits = {kind: discriminator(fake.detach()) for kind, fake in fakes.items()}
         for kind, value in ({"real": real_logits} | logits).items():
             self.track(f"logit/{kind}", value.mean())
         loss = _mean(self.adversarial_loss.discriminator(real_logits, x) for x in logits.values())
         self.track("adversarial/discriminator", loss)
         if self.r1_gamma:
-            loss = loss + self.r1_gamma * zero_centered(self.discriminator, real)
+            loss = loss + self.r1_gamma * zero_centered(discriminator, real)
         return loss
 
     def autoencoder_loss(
-        self, images: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, fakes: Mapping[str, Tensor]
+        self,
+        images: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        z: Tensor,
+        fakes: Mapping[str, Tensor],
+        labels: Tensor | None = None,
     ) -> Tensor:
         """L_prior + L_llike + adversarial / gamma."""
+        discriminator = knowing(self.discriminator, labels)
         kl = kl_to_standard_normal(mu, logvar).mean()
-        distance = self.feature_distance(images, self.sample(z)).mean()
+        distance = self.feature_distance(images, self.sample(z, *given(labels))).mean()
         adversarial = _mean(
-            self.adversarial_loss.generator(
-                self.discriminator(fake), lambda: self.discriminator(images)
-            )
+            self.adversarial_loss.generator(discriminator(fake), lambda: discriminator(images))
             for fake in fakes.values()
         )
         self.track("train/rate", kl)
@@ -139,18 +151,18 @@ class VAEGAN(GenerativeModel):
         self.track("train/feature_sigma", self.feature_likelihood.log_sigma.exp())
         return -self.feature_likelihood.log_prob(target, features, images[0].numel())
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x)."""
-        mu, logvar = self.encoder(images)
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), or of q(z|x, y) with labels."""
+        mu, logvar = self.encoder(images, *given(labels))
         return mu, logvar
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode the posterior's mean."""
-        return self.sample(self.posterior(images)[0])
+        return self.sample(self.posterior(images, labels)[0], *given(labels))
 
     def symptoms(self) -> Sequence[Symptom]:
         """The discriminator has won, or the posterior has collapsed."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from genbench.losses.discrepancy import maximum_mean_discrepancy
 from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
+from genbench.networks.conditional import given
 from genbench.ranges import number
 
 
@@ -41,26 +42,26 @@ class WAEMMD(GenerativeModel):
         """The autoencoder alone."""
         return {"autoencoder": Player([self.decoder, self.encoder], self.optimizer)}
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Descend cost + weight * discrepancy."""
-        yield Move("autoencoder", lambda: self.loss(images))
+        yield Move("autoencoder", lambda: self.loss(images, *given(labels)))
 
-    def loss(self, images: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean squared error of images, summed over pixels, and the discrepancy of their codes."""
-        codes = self.encoder(images)
-        cost = (images - self.sample(codes)).square().flatten(1).sum(1).mean()
+        codes = self.encoder(images, *given(labels))
+        cost = (images - self.sample(codes, *given(labels))).square().flatten(1).sum(1).mean()
         discrepancy = maximum_mean_discrepancy(codes, self.noise(len(images), self.latent_dim))
         self.track("train/cost", cost)
         self.track("train/discrepancy", discrepancy)
         return cost + self.weight * discrepancy
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decode latents; tanh bounds the image."""
-        return torch.tanh(self.decoder(z))
+        return torch.tanh(self.decoder(z, *given(labels)))
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Encode and decode."""
-        return self.sample(self.encoder(images))
+        return self.sample(self.encoder(images, *given(labels)), *given(labels))
 
     def objective(self) -> str:
         """Cost and discrepancy with their weight."""

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 LARGEST_LOGVAR = 8.0  # of a posterior, before it is bent down
+_NORMED = (nn.Linear, nn.Conv2d, nn.Embedding)  # layers that get spectral norm
 
 
 class Trunk(Protocol):
@@ -16,8 +17,8 @@ class Trunk(Protocol):
 
     feature_dim: int
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, feature_dim)."""
+    def __call__(self, images: Tensor, *labels: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, feature_dim); labels only if it knows them (`conditional`)."""
         ...
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -47,9 +48,9 @@ class GaussianEncoder(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, trunk.head(2 * latent_dim)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, C, H, W) to mu and logvar, (N, latent_dim) each, in float32."""
-        mu, logvar = self.head(self.trunk(images)).float().chunk(2, dim=1)
+    def forward(self, images: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, C, H, W) to mu and logvar, (N, latent_dim) each, in float32; labels are for the trunk."""
+        mu, logvar = self.head(self.trunk(images, *labels)).float().chunk(2, dim=1)
         return mu, bent(logvar)
 
 
@@ -60,9 +61,9 @@ class Discriminator(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, trunk.head(1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (N, C, H, W) to logits (N,) in float32."""
-        logits: Tensor = self.head(self.trunk(images)).float().squeeze(1)
+    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
+        """Map (N, C, H, W) to logits (N,) in float32; labels are for the head."""
+        logits: Tensor = self.head(self.trunk(images), *labels).float().squeeze(1)
         return logits
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -80,7 +81,7 @@ class SpectralDiscriminator(Discriminator):
     def __init__(self, trunk: Trunk) -> None:
         super().__init__(trunk)
         for layer in [*self.modules()]:
-            if isinstance(layer, nn.Linear | nn.Conv2d) and not parametrize.is_parametrized(layer):
+            if isinstance(layer, _NORMED) and not parametrize.is_parametrized(layer):
                 spectral_norm(layer)
 
 
@@ -95,27 +96,37 @@ class SlicingDiscriminator(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, trunk.head(1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
         """Map (N, C, H, W) to logits (N,) in float32."""
-        hidden, direction, bias = self._parts(images)
-        return hidden @ direction + bias
+        hidden, direction, bias = self._parts(images, *labels)
+        return _product(hidden, direction) + bias
 
-    def apart(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def apart(self, images: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
         """The logits twice, (N,) each: with a gradient to h alone, and with one to omega alone."""
-        hidden, direction, bias = self._parts(images)
-        return hidden @ direction.detach() + bias, hidden.detach() @ direction
+        hidden, direction, bias = self._parts(images, *labels)
+        return _product(hidden, direction.detach()) + bias, _product(hidden.detach(), direction)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Activations of every stage of the trunk."""
         return self.trunk.features(images)
 
-    def _parts(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features h (N, d), the direction omega (d,), and the bias, in float32."""
+    def _parts(self, images: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features h (N, d), the direction omega (d,) or with labels (N, d), and the bias, in float32."""
         features = self.trunk(images).float()
         with torch.autocast(features.device.type, enabled=False):
             weight = self.head.weight[0].float()
-            hidden = features * torch.linalg.vector_norm(weight)
-            return hidden, F.normalize(weight, dim=0), self.head.bias[0].float()
+            if isinstance(self.head, nn.Linear):
+                hidden = features * torch.linalg.vector_norm(weight)
+                return hidden, F.normalize(weight, dim=0), self.head.bias[0].float()
+            # a label has a direction of its own
+            weight = weight + self.head.projected(*(labels or (None,)), features).float()
+            hidden = features * torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+            return hidden, F.normalize(weight, dim=1), self.head.bias[0].float()
+
+
+def _product(hidden: Tensor, direction: Tensor) -> Tensor:
+    """<omega, h> for features (N, d) and one direction (d,), or one for each (N, d)."""
+    return hidden @ direction if direction.ndim == 1 else (hidden * direction).sum(1)
 
 
 class PointEncoder(nn.Module):
@@ -125,7 +136,7 @@ class PointEncoder(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, trunk.head(latent_dim)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (N, C, H, W) to latents (N, latent_dim) in float32."""
-        latents: Tensor = self.head(self.trunk(images)).float()
+    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
+        """Map (N, C, H, W) to latents (N, latent_dim) in float32; labels are for the trunk."""
+        latents: Tensor = self.head(self.trunk(images, *labels)).float()
         return latents

@@ -79,6 +79,12 @@ def check_priors(priors: Sequence[Prior], model: GenerativeModel, data: ImageDat
     """Refuse priors that this model cannot have, before it is trained. Raises UserMistake."""
     for prior in priors:
         name = type(model).__name__
+        if prior.needs_codes and model.condition is not None:
+            raise UserMistake(
+                f"prior={prior.kind} is fitted to the codes of all labels together, and this model is told labels "
+                f"(arena.condition={model.condition.kind}), each with codes of its own: choose prior=normal or "
+                "prior=truncated"
+            )
         if prior.needs_codes and not isinstance(model, HasPosterior):
             raise UserMistake(
                 f"prior={prior.kind} is fitted to codes, and {name} has no encoder that gives any: choose "

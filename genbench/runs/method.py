@@ -55,9 +55,18 @@ def _later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     tf32 = str(config["trainer"].get("tf32", "auto")).lower()
     if tf32 != "auto":
         found["tf32"] = tf32
+    found |= _condition(config.get("arena") or {})
     if config.get("versions"):  # of fixes that change this run's numbers
         found["versions"] = config["versions"]
     return found
+
+
+def _condition(arena: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is told of its images; empty for nothing."""
+    if arena.get("condition", "none") == "none":
+        return {}
+    keys = ("condition", "label_dropout", "label_dim")
+    return {"labels": {key: arena[key] for key in keys if key in arena}}
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 # order of columns, by quantity
 ORDER = (
     "fid", "fid_clean", "fd", "kid", "is", "precision", "recall", "coverage", "copy_rate", "density",
+    "label_accuracy", "fd_by_class", "kid_by_class", "coverage_by_class", "cas",
     "modes", "mode_kl", "combinations_covered", "invented", "factor_tv", "pair_tv", "unread",
     "rfd", "psnr", "ssim", "lpips", "elbo", "elbo_subset", "iwae", "nll_ais", "ais_gap", "bits_per_dim",
 )  # fmt: skip
@@ -16,7 +17,7 @@ ORDER = (
 # first words of the names of quantities of which more is better, and of which less is better
 HIGHER = (
     "is", "elbo", "iwae", "coverage", "density", "precision", "recall", "psnr", "ssim", "modes", "combinations",
-    "mig", "dci",
+    "mig", "dci", "label", "cas",
 )  # fmt: skip
 LOWER = (
     "fid", "fd", "rfid", "rfd", "kid", "nll", "ais", "bits", "copy", "rmse", "mse", "lpips", "mode", "factor",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from genbench.data.contract import ImageData
 from genbench.data.subsets import chosen
+from genbench.models.condition import labels_of
 from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import evaluating
 from genbench.models.surgery import in_words
@@ -89,13 +90,14 @@ class Alarms:
         """Check what the final weights, after `images` images, make of validation images."""
         if not images or images < self.total_images or not isinstance(model, Reconstructs):
             return
-        real = self._real_images()
+        real, labels = self._real_images(), self._real_labels(model)
         with evaluating(model):
-            parts = torch.split(real, AT_ONCE)
-            rebuilt = torch.cat([model.reconstruct(part.to(model.device)).cpu() for part in parts])
+            parts = zip(*(torch.split(one, AT_ONCE) for one in (real, *labels)), strict=True)
+            moved = ([one.to(model.device) for one in part] for part in parts)
+            rebuilt = torch.cat([model.reconstruct(*part).cpu() for part in moved])
         near = nearness(real, rebuilt)
         if near < NEARER:
-            carried = self._carried(model, real)
+            carried = self._carried(model, real, *labels)
             self.warn(
                 "reconstructions",
                 f"reconstructions of {len(real)} validation images are {round(100 * near)}% nearer to "
@@ -104,17 +106,21 @@ class Alarms:
                 "VAE, a larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
             )
 
-    def _carried(self, model: GenerativeModel, images: Tensor) -> str:
+    def _carried(self, model: GenerativeModel, images: Tensor, *labels: Tensor) -> str:
         """Which of the two it is: what the posteriors of these images say; empty for a model without."""
         if not isinstance(model, HasPosterior):
             return ""
         with evaluating(model):
-            words = in_words(model, images.to(model.device), AT_ONCE)
+            words = in_words(model, images.to(model.device), AT_ONCE, *labels)
         return f" ({words})" if words else ""
 
     def _real_images(self) -> Tensor:
         numbers = chosen(self.data, "validation", REAL)
         return self.data.to_images(torch.as_tensor(self.data.pixels("validation")[numbers]))
+
+    def _real_labels(self, model: GenerativeModel) -> tuple[Tensor, ...]:
+        numbers = chosen(self.data, "validation", REAL)
+        return labels_of(model.condition, self.data, "validation", numbers, model.device)
 
     def look_at_means(
         self, symptoms: Sequence[Symptom], means: Mapping[str, float], images: int

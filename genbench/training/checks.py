@@ -10,6 +10,7 @@ from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
 from genbench.errors import UserMistake
 from genbench.models.batch_statistics import ACROSS, BATCH_NORMS
+from genbench.models.condition import example
 from genbench.models.contract import GenerativeModel, Move, Reconstructs
 from genbench.models.drawing import evaluating
 from genbench.ranges import whole
@@ -22,9 +23,10 @@ def check_fit(model: GenerativeModel, data: ImageData) -> None:
     whole("model.latent_dim", model.latent_dim, 0)
     try:
         with evaluating(model):
-            made = model.sample(model.latents(2, torch.Generator().manual_seed(0)))
+            labels = example(model.condition, 2)
+            made = model.sample(model.latents(2, torch.Generator().manual_seed(0)), *labels)
             if isinstance(model, Reconstructs):
-                model.reconstruct(torch.zeros(2, *shape))
+                model.reconstruct(torch.zeros(2, *shape), *labels)
     except RuntimeError as error:
         if is_out_of_memory(error):  # training will say what to do
             return

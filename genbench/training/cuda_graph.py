@@ -4,7 +4,7 @@ Short steps leave a GPU waiting for Python. A replay has the kernels of the eage
 on the same memory, so the numbers are the same. https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,7 +30,7 @@ class Capture:
         self._record = record or recorded
         self._taken = 0
         self._aside: torch.cuda.Stream | None = None  # one: memory is kept for each stream
-        self._images: Tensor | None = None
+        self._batch: tuple[Tensor, ...] = ()  # images, and labels where there are some
         self._replay: Work | None = None
         self._tracked: dict[str, list[Tensor]] | None = None  # while the step is recorded
         self._names: list[str] = []
@@ -38,22 +38,22 @@ class Capture:
 
     def step(
         self,
-        images: Tensor,
-        step: Callable[[Tensor], None],
+        batch: Sequence[Tensor],
+        step: Callable[..., None],
         generator: torch.Generator,
         track: Callable[[str, Tensor], None],
     ) -> bool:
-        """Run `step(images)`; `generator` is seeded for it. True if it was a replay."""
+        """Run `step(*batch)`; `generator` is seeded for it. True if it was a replay."""
         self._taken += 1
         if self._taken <= WARM_UP:
             with self._beside():
-                step(images)
+                step(*batch)
             return False
         if self._replay is None:
-            self._images = images.clone(memory_format=torch.preserve_format)
+            self._batch = tuple(one.clone(memory_format=torch.preserve_format) for one in batch)
             self._replay = self._record(lambda: self._collect(step), generator)
-        assert self._images is not None
-        self._images.copy_(images)
+        for kept, one in zip(self._batch, batch, strict=True):
+            kept.copy_(one)
         self._replay()
         for name, value in zip(self._names, self._values.clone(), strict=True):
             track(name, value)
@@ -84,12 +84,11 @@ class Capture:
         self._tracked.setdefault(name, []).append(value.detach().float())
         return True
 
-    def _collect(self, step: Callable[[Tensor], None]) -> None:
+    def _collect(self, step: Callable[..., None]) -> None:
         """The work that is recorded: the step, and the values that it tracks, stacked."""
-        assert self._images is not None
         self._tracked = {}
         try:
-            step(self._images)
+            step(*self._batch)
             pairs = [(k, v) for k, values in self._tracked.items() for v in values]
         finally:
             self._tracked = None

@@ -21,6 +21,7 @@ from genbench.runs.result import FILENAME
 from genbench.training import targets
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.checks import check_fit
+from genbench.training.conditioning import make_model
 from genbench.training.endings import explain
 
 
@@ -30,9 +31,11 @@ def build(cfg: Any) -> tuple[GenerativeModel, ImageData]:
     data.prepare_data()
     whole("seed", cfg["seed"], 0, 2**32 - 1)
     seed_everything(cfg["seed"], workers=True, verbose=False)
-    model: GenerativeModel = instantiate(cfg["model"])
+    model = make_model(cfg, data)
     model.observe(data)
     check_fit(model, data)
+    if model.condition is not None:
+        data.hand_out(model.condition.training)
     return model, data
 
 
@@ -97,7 +100,7 @@ def load_run(
 def load_model(
     directory: Path, checkpoint: str = "final"
 ) -> tuple[GenerativeModel, ImageData, dict[str, Any]]:
-    """As `load_run`, without reading the dataset, except for a model that looks at it.
+    """As `load_run`, without reading the dataset, except for a model that looks at it or knows its labels.
 
     The data can convert images; its pixels are read when they are asked for. The global generators stay
     as they are.
@@ -107,7 +110,7 @@ def load_model(
     cfg = OmegaConf.create(config)
     with made_of(cfg), seeded(0):  # the weights that are drawn are not the run's
         data: ImageData = instantiate(cfg.dataset)
-        model: GenerativeModel = instantiate(cfg.model)
+        model = make_model(cfg, data)
     if type(model).observe is not GenerativeModel.observe:
         data.prepare_data()
         model.observe(data)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genbench.data.contract import ImageData
 from genbench.errors import GenbenchError
+from genbench.models.condition import example
 from genbench.models.contract import Draws, GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import evaluating
 from genbench.runs.files import first_line
@@ -167,17 +168,18 @@ def check_sampling(make: Make, data: ImageData) -> None:
     z = model.latents(4, torch.Generator().manual_seed(0))
     shape = (4, data.channels, data.image_size, data.image_size)
     with evaluating(model):
-        images = model.sample(z)
+        labels = example(model.condition, 4)
+        images = model.sample(z, *labels)
         _check_images("sample", images, shape)
         torch.manual_seed(3)
-        if not torch.equal(images, model.sample(z)):
+        if not torch.equal(images, model.sample(z, *labels)):
             raise Fault("sample(z) differs from call to call: let it depend on z alone")
-        if not torch.allclose(images[:2], model.sample(z[:2]), atol=1e-4):
+        if not torch.allclose(images[:2], model.sample(z[:2], *(y[:2] for y in labels)), atol=1e-4):
             raise Fault("sample(z) of a latent depends on the others of its batch in eval mode")
         if isinstance(model, Reconstructs):
-            _check_images("reconstruct", model.reconstruct(torch.zeros(shape)), shape)
+            _check_images("reconstruct", model.reconstruct(torch.zeros(shape), *labels), shape)
         if isinstance(model, HasPosterior):
-            for one in model.posterior(torch.zeros(shape)):
+            for one in model.posterior(torch.zeros(shape), *labels):
                 if one.shape != (4, model.latent_dim):
                     raise Fault(
                         f"posterior gives {tuple(one.shape)}: mean and log variance are (N, latent_dim) "
@@ -225,7 +227,7 @@ def _slopes(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.draws.begin(step)
     found: list[tuple[str, float, Slopes]] = []
-    for move in model.step(batch):
+    for move in model.step(batch, *_labels(model, batch)):
         check_move(model, move)
         loss = _loss(model, move.player, move.loss)
         slopes = torch.autograd.grad(loss, _own(model, move.player), allow_unused=True)
@@ -233,6 +235,15 @@ def _slopes(
     for name, buffer in model.named_buffers():
         buffer.data = buffers[name]
     return found
+
+
+def _labels(model: GenerativeModel, batch: Tensor) -> tuple[Tensor, ...]:
+    """Labels for random images: the same ones for each piece, and for both copies of one that is doubled."""
+    drawn = example(model.condition, IMAGES)
+    places = torch.cat(
+        [torch.arange(len(p)) % IMAGES for p in batch.chunk(model.discriminator_steps)]
+    )
+    return tuple(own[places] for own in drawn)
 
 
 def _losses(model: GenerativeModel, batch: Tensor, step: int = 0) -> list[float]:
@@ -259,7 +270,7 @@ def _loss(model: GenerativeModel, player: str, loss: Callable[[], Tensor]) -> Te
 def _take(model: GenerativeModel, batch: Tensor, step: int) -> None:
     """Take a step with plain gradient descent."""
     model.draws.begin(step)
-    for move in model.step(batch):
+    for move in model.step(batch, *_labels(model, batch)):
         own = _own(model, move.player)
         slopes = torch.autograd.grad(_loss(model, move.player, move.loss), own, allow_unused=True)
         flat = _filled(own, slopes)

@@ -6,6 +6,7 @@ Lightning starts the processes, casts, calls callbacks and writes checkpoints; i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.models.contract import Draws, GenerativeModel, untracked
+from genbench.networks.conditional import given
 from genbench.training.cuda_graph import Capture, make_capturable
 from genbench.training.guards import Skipped
 from genbench.training.means import RunningMeans
@@ -81,9 +83,12 @@ class Training(LightningModule):
             trainer.global_rank, trainer.world_size, trainer.strategy.root_device
         )
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Tensor:
-        """Level indices become images on the device."""
-        return self.data.training_images(batch)
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Level indices become images on the device; a model that knows labels gets (images, labels)."""
+        images = self.data.training_images(batch)
+        if self.model.condition is None:
+            return images
+        return images, self.data.training_labels(batch)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One optimizer per player."""
@@ -147,14 +152,16 @@ class Training(LightningModule):
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Take the steps in a loader's batch, one after the other."""
         pace, stepper = self.pace, self._stepper
         assert stepper is not None
         # Lightning's `global_step`, by which a user's callback may count, is moved on by hand
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         size = self.model.discriminator_steps * pace.batch_size // self.trainer.world_size
-        for images in torch.split(batch, size):
+        shown, labels = batch if self.model.condition is not None else (batch, None)
+        told = repeat(None) if labels is None else torch.split(labels, size)
+        for images, own in zip(torch.split(shown, size), told, strict=False):
             if pace.rate is not None:
                 for seat in self.seats.values():
                     seat.set_rate(pace.rate(self.images_shown))
@@ -163,9 +170,9 @@ class Training(LightningModule):
             for seat in self.seats.values():
                 seat.change(progress_made)
             if pace.capture is None:
-                stepper.take(images, self.steps)
+                stepper.take(images, self.steps, *given(own))
             else:
-                stepper.replay(images, self.steps, pace.capture)
+                stepper.replay(images, self.steps, pace.capture, *given(own))
             self.steps += 1
             self.tally.add(stepper.moves, len(images) * self.trainer.world_size)
             progress.increment_ready()

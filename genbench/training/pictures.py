@@ -11,7 +11,7 @@ from torchvision.utils import make_grid
 from genbench.data.contract import ImageData
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.contract import GenerativeModel
-from genbench.models.drawing import draw_samples
+from genbench.models.drawing import draw_grid
 from genbench.priors.fitting import FittedPrior, drawing_from
 from genbench.runs.priors import grid_name
 
@@ -84,5 +84,5 @@ def draw_grids(
     """Write samples of the final weights under each prior into the run's folder samples/."""
     for prior in fitted:
         with drawing_from(model, prior), recalibrated(model):
-            images = draw_samples(model, 64)
+            images = draw_grid(model, 64)
         save_grid(data.to_pixels(images), data.levels, run / "samples" / grid_name(prior.protocol))

@@ -1,11 +1,13 @@
 """A step of training: the moves of a model are performed here and nowhere else, alike for all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from genbench.models.condition import dropped
 from genbench.models.contract import GenerativeModel, Move
+from genbench.networks.conditional import given
 from genbench.training.cuda_graph import Capture
 from genbench.training.seat import Backward, Look, Seat
 
@@ -28,22 +30,31 @@ class Stepper:
         self.backward, self.looks, self.parts = backward, looks, parts
         self.moves: dict[str, int] = {}  # made in the last step, by player
 
-    def take(self, images: Tensor, step: int) -> None:
-        """Step number `step`, on `discriminator_steps` batches of images in one."""
+    def take(self, images: Tensor, step: int, labels: Tensor | None = None) -> None:
+        """Step number `step`, on `discriminator_steps` batches of images in one, and their labels."""
         if self.parts > 1:
-            self._take_in_parts(images, step)
+            self._take_in_parts((images, *given(labels)), step)
             return
         self.model.draws.begin(step)
-        self._take(images)
+        self._take(images, *given(labels))
 
-    def replay(self, images: Tensor, step: int, capture: Capture) -> None:
+    def replay(
+        self, images: Tensor, step: int, capture: Capture, labels: Tensor | None = None
+    ) -> None:
         """The same from a CUDA graph; what the first such steps do is what it records."""
         self.model.draws.begin(step)
-        capture.step(images, self._take, self.model.draws.generator, self.track)
+        batch = (images, *given(labels))
+        capture.step(batch, self._take, self.model.draws.generator, self.track)
 
-    def _take(self, images: Tensor) -> None:
+    def _moves(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
+        """The moves of a step; of the labels the model gets those that are not dropped."""
+        model = self.model
+        kept = dropped(labels, model.condition, model.uniform, model.discriminator_steps)
+        return model.step(images, *given(kept))
+
+    def _take(self, *batch: Tensor) -> None:
         made: dict[str, int] = {}
-        for move in self.model.step(images):
+        for move in self._moves(*batch):
             seat = self.seats[move.player]
             seat.optimizer.zero_grad()
             self._descend(move, seat)
@@ -55,7 +66,7 @@ class Stepper:
         value = seat.descend(move.loss, self.parts, self.backward)
         self.track(f"loss/{move.player}", value)
 
-    def _take_in_parts(self, images: Tensor, step: int) -> None:
+    def _take_in_parts(self, batch: Sequence[Tensor], step: int) -> None:
         """Take a step with its batch in parts: the same gradients from less memory.
 
         Every move is made on all parts before the next one: for each, the step is begun anew on each
@@ -66,7 +77,8 @@ class Stepper:
         part takes its rows.
         """
         draws, first = self.model.draws, self.model.draws.share
-        parts = _parts(images, self.model.discriminator_steps, self.parts)
+        pieces = self.model.discriminator_steps
+        parts = [*zip(*(_parts(one, pieces, self.parts) for one in batch), strict=True)]
         after: list[Tensor] = []  # the generator's state behind each move that has been made
         made: dict[str, int] = {}
         try:
@@ -87,11 +99,13 @@ class Stepper:
         finally:
             draws.share = first
 
-    def _next_move(self, images: Tensor, step: int, after: Sequence[Tensor]) -> Move | None:
+    def _next_move(
+        self, batch: Sequence[Tensor], step: int, after: Sequence[Tensor]
+    ) -> Move | None:
         """The first move of a step that has not been made; None if there is none."""
         draws = self.model.draws
         draws.begin(step)
-        moves = self.model.step(images)
+        moves = self._moves(*batch)
         for state in after:
             next(moves)
             draws.generator.set_state(state)

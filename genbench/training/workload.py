@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
+from genbench.models.condition import example
 from genbench.models.contract import GenerativeModel
 from genbench.models.drawing import evaluating
 from genbench.training.checks import check_counted, check_move, check_moves, misfit
@@ -78,7 +79,7 @@ def forward_multiply_adds(work: Work) -> dict[str, int]:
 def _tried(model: GenerativeModel, images: Tensor) -> Work:
     """Compute the loss and the gradient of every move of a step."""
     players = model.players()
-    moves = model.step(images)
+    moves = model.step(images, *example(model.condition, len(images)))
     check_moves(model, moves)
     work: dict[str, MoveWork] = {}
     last: MoveWork | None = None

@@ -48,6 +48,8 @@ def test_celeba_is_read_in_the_layout_in_which_torchvision_reads_it(
         assert names == official.filename
         expected = [squared(official[i][0], 140, 64) for i in range(len(official))]
         assert np.array_equal(data.pixels(split), expected)
+        assert np.array_equal(data.attributes(split).values, official.attr.numpy())
+        assert list(data.attributes(split).names) == official.attr_names[:40]
     assert official.attr.shape == (2, 40)
     with Image.open(folder / "img_align_celeba" / "000001.jpg") as picture:
         assert picture.size == (178, 218)
@@ -86,3 +88,7 @@ def test_svhn_is_read_from_its_mat_files(tmp_path, configured):
     assert np.array_equal(data.pixels("test"), made["test"].transpose(3, 2, 0, 1))
     train = made["train"].transpose(3, 2, 0, 1)
     assert np.array_equal(data.pixels("train"), train[data.source.split("train")])
+    from scipy.io import loadmat
+
+    y = loadmat(tmp_path / "data" / "test_32x32.mat")["y"].ravel() % 10  # 10 stands for 0
+    assert [int(data.class_names[label]) for label in data.labels("test")] == y.tolist()

@@ -88,6 +88,7 @@ def test_a_step_neither_mixes_devices_nor_waits(tmp_path, cache, model, network,
         ["model=vae-gan", "schedule=cosine", "ema=standard", "gradient_clip=1.0"],
         ["model=gan", "dataset.flip=true", "trainer.steps_per_batch=1"],
         ["model=vae", "likelihood=gaussian"],
+        ["model=vae-gan", "arena.condition=class", "arena.label_dropout=0.1"],
     ],
 )
 def test_nor_do_the_settings_of_a_training(tmp_path, cache, settings):

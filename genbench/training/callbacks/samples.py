@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genbench.data.contract import ImageData
 from genbench.models.batch_statistics import recalibrated
-from genbench.models.drawing import SEED, draw_interpolations, draw_reconstructions, draw_samples
+from genbench.models.drawing import SEED, draw_grid, draw_interpolations, draw_reconstructions
 from genbench.models.reconstruction import reconstructing, validation_psnr
 from genbench.runs.history import PSNR
 from genbench.training.alarms import Alarms
@@ -50,7 +50,7 @@ class Samples(RunCallback):
         model, images = run.model, run.images_shown
         with recalibrated(model):
             sheets = {
-                "samples": draw_samples(model, self.num),
+                "samples": draw_grid(model, self.num),
                 "interpolations": draw_interpolations(model, rows=4, columns=8, seed=SEED),
             }
         with reconstructing(model, self.data):
