@@ -5,6 +5,7 @@ Images are float tensors (N, C, H, W) with values in [-1, 1].
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -51,6 +52,7 @@ class GenerativeModel(nn.Module, ABC):
     discriminator_steps: int = 1  # `step` gets this many batches in one, each for a move of its own
     has_gradient_penalty: bool = False  # a loss contains a gradient, which torch.compile cannot do
     compares_images: ClassVar[bool] = False  # a move is no mean over images: its batch stays whole
+    loss_networks: Mapping[str, str] = MappingProxyType({})  # fixed ones in losses, name to sha256
 
     def __init__(self) -> None:
         super().__init__()
