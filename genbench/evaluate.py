@@ -16,6 +16,7 @@ from genbench.device import choose_threads, device_of_run, gpu_of_rank
 from genbench.errors import DONE, UserMistake, notices_to
 from genbench.metrics.evaluation import AVERAGED, PRIOR, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
+from genbench.metrics.held_apart import check_apart
 from genbench.metrics.under_priors import fits, scores_under
 from genbench.models.contract import GenerativeModel
 from genbench.priors.contract import Prior
@@ -125,6 +126,7 @@ def main(argv: list[str]) -> int:
     check_priors(priors, model, data)
     choose_threads(model, config["budget"]["batch_size"])  # those of the training: the same sums
     evaluation.prepare(data, trained=True)
+    check_apart(model, evaluation)
     with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
         device = device_of_run(config["trainer"]["accelerator"], asked)
     if len(argv) > 2:

@@ -20,6 +20,7 @@ from genbench.data.contract import ImageData
 from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
+from genbench.metrics.held_apart import check_apart
 from genbench.metrics.under_priors import fits, scores_under
 from genbench.metrics.while_training import ValidationScores
 from genbench.priors.contract import Prior
@@ -122,6 +123,8 @@ def prepare(
     check_priors(priors, model, data)
     work = measure(model, data)
     evaluation = protocol(cfg, data)
+    if evaluation is not None:
+        check_apart(model, evaluation)
     averaging: Averaging | None = instantiate(cfg.ema) if cfg.ema else None
     selection = choose(cfg, evaluation, data, directory)
     if heartbeat:

@@ -124,6 +124,7 @@ def test_a_diverged_run_says_so_and_why(start, capsys):
         ("likelihood=bernoulli", "not 17"),
         ("trainer=gpu", "no GPU"),
         ("network.latent_dim=32 model.latent_dim=16", "latent"),
+        ("model=ae-kl extractor=random-conv-v1", "what it was trained on"),
     ],
 )
 def test_impossible_settings_are_refused_in_a_sentence(start, capsys, override, sentence):

@@ -20,6 +20,7 @@ from genbench.metrics.contract import (
     MissingWeights,
     Role,
 )
+from genbench.metrics.evaluation_curve import EvaluationCurve
 from genbench.metrics.extractors import alternatives
 from genbench.metrics.feature_cache import FeatureCache
 from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
@@ -74,6 +75,7 @@ class Evaluation:
         truth: Mapping[str, TruthMetric | None] | None = None,
         latents: LatentHealth | None = None,
         inversion: bool | Mapping[str, Any] = False,
+        evaluations: EvaluationCurve | None = None,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -89,6 +91,7 @@ class Evaluation:
         self.given_seed, self.seed = seed, seed_of(self.split, seed)
         self.generated = GeneratedSet(num_samples, self.seed, pixels)
         self.extractor, self.reconstruction, self.latents = extractor, reconstruction, latents
+        self.evaluations = evaluations
         self.metrics = {name: one for name, one in metrics.items() if one is not None}
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
         self.truth = {name: one for name, one in (truth or {}).items() if one is not None}
@@ -170,6 +173,8 @@ class Evaluation:
             asked = TruthRequest(
                 model, data, self.split, self.generated, store, averaging, prior, sets, cards
             )
+            if self.evaluations is not None:
+                scores += self.evaluations(asked, sets["real"], cards["real"])
             scores += true_scores(known(self.truth, model).values(), asked)
             if averaging is None:
                 request = LikelihoodRequest(

@@ -6,6 +6,7 @@ after the interpolated FID of Xu et al. 2026, https://arxiv.org/abs/2603.05630: 
 midpoints of nearest codes to the images. None has a direction: they explain a score and rank no model.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from genbench.metrics.feature_scores import NONFINITE, of_split, score_name, sco
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.reconstruction import EncoderRequest, feature_distance
 from genbench.models.condition import labels_of
-from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
+from genbench.models.contract import DrawsPosterior, GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.reconstruction import encoded_norm_card, reconstructing
 from genbench.models.surgery import (
     ACTIVE,
@@ -36,6 +37,8 @@ from genbench.ranges import whole
 from genbench.runs.files import write_json
 from genbench.runs.latents import BY_UNIT, latents_file
 from genbench.runs.score import Score
+
+log = logging.getLogger("genbench")
 
 UNITS = Quantity("active_units", ("heldout",), None, "units")
 RATE = Quantity("posterior_kl", ("heldout",), None, "nats")
@@ -68,6 +71,12 @@ class LatentHealth:
         """
         model, store = request.model, request.store
         if not isinstance(model, HasPosterior):
+            if isinstance(model, DrawsPosterior):
+                log.info(
+                    "active units, the surgery of the ELBO and fd_interpolated need the mean and variance of a "
+                    "posterior: that of %s has draws alone",
+                    type(model).__name__,
+                )
             return []
         there = len(request.heldout[0].features)
         which = chosen(request.data, request.split, self.max_images or there)

@@ -20,7 +20,15 @@ from genbench.data.contract import ImageData, Split
 from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import kl_to_standard_normal, reparameterize
 from genbench.models.condition import labels_of
-from genbench.models.contract import GenerativeModel, HasLikelihood, HasPosterior
+from genbench.models.contract import (
+    Drawn,
+    DrawsPosterior,
+    Elbo,
+    GenerativeModel,
+    HasBound,
+    HasLikelihood,
+    HasPosterior,
+)
 from genbench.models.reconstruction import decoding_posterior, encoded_norm_card
 from genbench.priors.fitting import FittedPrior
 from genbench.ranges import whole
@@ -99,8 +107,26 @@ class Observer(NamedTuple):
         )
 
 
-def elbo(observer: Observer, images: Tensor, noise: Tensor) -> Bound:
-    """Rate and distortion of images (N, C, H, W), the latter averaged over draws (S, N, d)."""
+class DrawnObserver(NamedTuple):
+    """The same of a posterior without mean and variance: it gives draws, or the bound alone."""
+
+    elbo: Callable[[Tensor, Tensor], Elbo]  # of images at noise (N, d)
+    draw: Callable[[Tensor, Tensor], Drawn] | None = None  # a posterior on one code needs no draws
+    log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def told(self) -> "DrawnObserver":
+        """Itself: such models are told no labels."""
+        return self
+
+
+def elbo(observer: Observer | DrawnObserver, images: Tensor, noise: Tensor) -> Bound:
+    """Rate and distortion of images (N, C, H, W), averaged over draws (S, N, d).
+
+    The rate of a Gaussian posterior is exact, and takes no draws.
+    """
+    if isinstance(observer, DrawnObserver):
+        each = [torch.stack(observer.elbo(images, one)).double() for one in noise]
+        return Bound(*torch.stack(each).mean(0))
     mu, logvar = observer.posterior(images)
     distortion = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     for one in noise:
@@ -109,23 +135,44 @@ def elbo(observer: Observer, images: Tensor, noise: Tensor) -> Bound:
 
 
 def importance_bound(
-    observer: Observer, images: Tensor, noise: Tensor, decoded_at_once: int
+    observer: Observer | DrawnObserver, images: Tensor, noise: Tensor, decoded_at_once: int
 ) -> Tensor:
     """log 1/k sum_k p(x, z_k) / q(z_k | x), Burda et al. 2016, eq. 8: float64 (N,).
 
     `noise` (k, N, d) has the k draws of each image. At most about `decoded_at_once` images are
     decoded at a time; this does not change the result beyond rounding.
     """
-    mu, logvar = (part.double() for part in observer.posterior(images))
+    weights = _log_weights(observer, images)
     total = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
     for part in torch.split(noise, max(1, decoded_at_once // len(images))):
-        z = reparameterize(mu, logvar, part.double())
-        # log p(z) - log q(z | x); the constants cancel
-        log_ratio = 0.5 * (part.double().square() + logvar - z.square()).sum(-1)
-        log_prob = observer.log_prob(images.repeat(len(part), 1, 1, 1), z.flatten(0, 1).float())
-        log_weights = log_prob.double().view(len(part), -1) + log_ratio
-        total = torch.logaddexp(total, torch.logsumexp(log_weights, 0))
+        total = torch.logaddexp(total, torch.logsumexp(weights(part), 0))
     return total - math.log(len(noise))
+
+
+def _log_weights(observer: Observer | DrawnObserver, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """log p(x, z) - log q(z | x), float64 (k, N), as a function of noise (k, N, d)."""
+    if isinstance(observer, DrawnObserver):
+        draw, log_prob = observer.draw, observer.log_prob
+        assert draw is not None and log_prob is not None
+
+        def of_draws(noise: Tensor) -> Tensor:
+            copies = images.repeat(len(noise), 1, 1, 1)
+            drawn = draw(copies, noise.flatten(0, 1))
+            log_weights = log_prob(copies, drawn.z).double() + drawn.log_ratio.double()
+            return log_weights.view(len(noise), -1)
+
+        return of_draws
+    mu, logvar = (part.double() for part in observer.posterior(images))
+    decode = observer.log_prob
+
+    def of_gaussian(noise: Tensor) -> Tensor:
+        z = reparameterize(mu, logvar, noise.double())
+        # the constants of the two densities cancel
+        log_ratio = 0.5 * (noise.double().square() + logvar - z.square()).sum(-1)
+        found = decode(images.repeat(len(noise), 1, 1, 1), z.flatten(0, 1).float())
+        return found.double().view(len(noise), -1) + log_ratio
+
+    return of_gaussian
 
 
 def gaussian_log_prob(images: Tensor, means: Tensor, variance: float) -> Tensor:
@@ -143,7 +190,7 @@ def bits_per_dimension(nats: float, dimensions: int) -> float:
 class Bounds:
     """The ELBO with its two terms, and the tighter importance-weighted bound (IWAE).
 
-    The ELBO takes `posterior_draws` draws per held-out image. IWAE takes `importance_draws` (0: leave
+    The ELBO takes `posterior_draws` draws per held-out image (of a posterior on one code all are the same). IWAE takes `importance_draws` (0: leave
     it out) on `max_images` of them (None: all), and `elbo_subset` is the ELBO of the same images. A
     model with a likelihood of its own has the ELBO under the `posthoc` one beside it: this one it
     shares with models that have an encoder only. Of a model that knows labels these are bounds of
@@ -171,11 +218,13 @@ class Bounds:
 
     def _every(self, request: LikelihoodRequest) -> list[Score]:
         model, scores = request.model, list[Score]()
-        if isinstance(model, HasLikelihood):
-            observer = Observer(model.posterior, model.log_prob)
+        if isinstance(model, HasBound):
+            own, draws = _own_observer(model), self.importance_draws
+            if isinstance(own, DrawnObserver) and own.draw is None:
+                draws = 0  # importance weights of one code are the bound
             tag, discrete = model.likelihood.tag, model.likelihood.discrete
-            scores += self._scores(request, observer, tag, discrete, "", self.importance_draws)
-        if isinstance(model, HasPosterior):
+            scores += self._scores(request, own, tag, discrete, "", draws)
+        if isinstance(model, HasPosterior | DrawsPosterior):
             observer, variance = posthoc(request, model)
             # a model's own likelihood has the tighter bound
             draws = 0 if scores else self.importance_draws
@@ -195,7 +244,7 @@ class Bounds:
     def _scores(
         self,
         request: LikelihoodRequest,
-        observer: Observer,
+        observer: Observer | DrawnObserver,
         tag: str,
         discrete: bool,
         suffix: str,
@@ -245,7 +294,7 @@ class Bounds:
         there = len(request.data.pixels(request.split))
         return chosen(request.data, request.split, self.max_images or there)
 
-    def _elbo(self, request: LikelihoodRequest, observer: Observer) -> Bound:
+    def _elbo(self, request: LikelihoodRequest, observer: Observer | DrawnObserver) -> Bound:
         """ELBO of every test image. All noise is drawn at once, so batches do not change it."""
         count = len(request.data.pixels(request.split))
         every = np.arange(count)
@@ -264,7 +313,10 @@ class Bounds:
         return Bound(torch.cat(rates).cpu(), torch.cat(distortions).cpu())
 
     def _importance(
-        self, request: LikelihoodRequest, observer: Observer, numbers: NDArray[np.int64]
+        self,
+        request: LikelihoodRequest,
+        observer: Observer | DrawnObserver,
+        numbers: NDArray[np.int64],
     ) -> Tensor:
         """IWAE of some images. Each has its own generator, so batches do not change the draws."""
         size, values = min(IMAGES_AT_ONCE, request.batch_size), []
@@ -287,7 +339,18 @@ class Bounds:
         return torch.randn(self.importance_draws, request.model.latent_dim, generator=generator)
 
 
-def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, float]:
+def _own_observer(model: HasBound) -> Observer | DrawnObserver:
+    """The bound of a model with a likelihood of its own."""
+    if isinstance(model, HasLikelihood):
+        return Observer(model.posterior, model.log_prob)
+    if isinstance(model, DrawsPosterior):
+        return DrawnObserver(model.elbo, model.draw_posterior, model.log_prob)
+    return DrawnObserver(model.elbo)
+
+
+def posthoc(
+    request: LikelihoodRequest, model: HasPosterior | DrawsPosterior
+) -> tuple[Observer | DrawnObserver, float]:
     """Observer with a Gaussian likelihood for a model that has an encoder only; and its variance.
 
     The variance is the mean squared error of reconstructions from one posterior draw per image of
@@ -302,7 +365,7 @@ def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, 
     found = batches(request, request.fitted, numbers, request.batch_size)
     for draws, (which, images) in zip(noises, found, strict=True):
         labels = request.labels(request.fitted, which)
-        z = reparameterize(*model.posterior(images, *labels), draws.to(request.device))
+        z = _drawn(model, images, draws.to(request.device), *labels)
         error += float((images - request.model.sample(z, *labels)).double().square().sum())
         values += images.numel()
     variance = max(error / values, SMALLEST_VARIANCE)
@@ -310,7 +373,24 @@ def posthoc(request: LikelihoodRequest, model: HasPosterior) -> tuple[Observer, 
     def log_prob(images: Tensor, z: Tensor, *labels: Tensor) -> Tensor:
         return gaussian_log_prob(images, request.model.sample(z, *labels), variance)
 
-    return Observer(model.posterior, log_prob), variance
+    if isinstance(model, HasPosterior):
+        return Observer(model.posterior, log_prob), variance
+    draw = model.draw_posterior
+
+    def bound(images: Tensor, noise: Tensor) -> Elbo:
+        drawn = draw(images, noise)
+        return Elbo(drawn.rate, -log_prob(images, drawn.z))
+
+    return DrawnObserver(bound, draw, log_prob), variance
+
+
+def _drawn(
+    model: HasPosterior | DrawsPosterior, images: Tensor, noise: Tensor, *labels: Tensor
+) -> Tensor:
+    """Latents (N, d) from the posteriors of images, by noise (N, d)."""
+    if isinstance(model, DrawsPosterior):
+        return model.draw_posterior(images, noise).z
+    return reparameterize(*model.posterior(images, *labels), noise)
 
 
 def fit_images(request: LikelihoodRequest) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ Images are float tensors (N, C, H, W) with values in [-1, 1].
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -56,6 +57,7 @@ class GenerativeModel(nn.Module, ABC):
     has_gradient_penalty: bool = False  # a loss contains a gradient, which torch.compile cannot do
     compares_images: ClassVar[bool] = False  # a move is no mean over images: its batch stays whole
     condition: Condition | None = None  # the labels that it knows; given by who makes it
+    loss_networks: Mapping[str, str] = MappingProxyType({})  # fixed ones in losses, name to sha256
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,6 +166,34 @@ class HasPosterior(Protocol):
         ...
 
 
+class Drawn(NamedTuple):
+    """Latents drawn from q(z | images), and what bounds need of the draw, in nats."""
+
+    z: Tensor  # (N, latent_dim)
+    rate: Tensor  # KL(q(z | images) || p(z)), or an unbiased estimate of it, (N,)
+    log_ratio: Tensor  # log p(z) - log q(z | images), (N,)
+
+
+@runtime_checkable
+class DrawsPosterior(Protocol):
+    """A model whose posterior of all latents is no diagonal Gaussian: it has no mean and variance to give."""
+
+    def draw_posterior(self, images: Tensor, noise: Tensor) -> Drawn:
+        """Draw one z for each image by N(0, 1) `noise` (N, latent_dim)."""
+        ...
+
+    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
+        """Log p(images | z), in nats per image, (N,)."""
+        ...
+
+
+@runtime_checkable
+class Integrates(Protocol):
+    """A model that makes a sample by many evaluations of a network: any number of them, from 1 on."""
+
+    evaluations: int
+
+
 @runtime_checkable
 class DrawsPixels(Protocol):
     """A model whose images are drawn from p(x | z), of which `sample` gives the mean."""
@@ -174,15 +204,20 @@ class DrawsPixels(Protocol):
 
 
 @runtime_checkable
-class HasLikelihood(HasPosterior, Protocol):
-    """A model whose objective bounds log p(x)."""
+class HasBound(Protocol):
+    """A model whose objective bounds log p(x), whatever its posterior is: Gaussian, or all on one code."""
 
     likelihood: Likelihood
 
-    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
-        """Log p(images | z), in nats per image, (N,)."""
-        ...
-
     def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
         """Bound log p(images) at beta = 1, with posterior draws from `noise` (N, latent_dim)."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(HasPosterior, HasBound, Protocol):
+    """Such a model with a Gaussian posterior, of which it gives p(x | z) too."""
+
+    def log_prob(self, images: Tensor, z: Tensor) -> Tensor:
+        """Log p(images | z), in nats per image, (N,)."""
         ...

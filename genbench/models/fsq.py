@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from genbench.errors import UserMistake
 from genbench.losses.likelihood import Likelihood
 from genbench.losses.quantisation import perplexity, straight_through
-from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
+from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
 from genbench.networks.autoregressive import MaskedPrior
 from genbench.ranges import whole
 
@@ -91,11 +91,11 @@ class FSQ(GenerativeModel):
         """Numbers 0 .. levels - 1 of quantised latents (N, d)."""
         return (z * self.largest).round().long() + self.largest
 
-    def bound(self, images: Tensor) -> Tensor:
-        """log p(x | codes) + log p(codes) <= log p(x), in nats, (N,)."""
+    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+        """Rate -log p(codes) and distortion -log p(x | codes); the posterior is on one code, and needs no noise."""
         z = self.quantise(images)
-        log_p: Tensor = self.prior(self.codes(z))
-        return self.likelihood.log_prob(images, self.decoder(z)) + log_p
+        rate: Tensor = -self.prior(self.codes(z))
+        return Elbo(rate, -self.likelihood.log_prob(images, self.decoder(z)))
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` latents from the learned prior, on the CPU."""

@@ -13,7 +13,12 @@ from genbench.data.subsets import chosen, subset_card
 from genbench.losses.variational import reparameterize
 from genbench.models.batch_statistics import BATCH_SIZE, BATCHES, SEED, has_batch_norm, recalibrated
 from genbench.models.condition import labels_of
-from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
+from genbench.models.contract import (
+    DrawsPosterior,
+    GenerativeModel,
+    HasPosterior,
+    Reconstructs,
+)
 from genbench.models.drawing import evaluating
 
 AT_ONCE = 64  # images that are reconstructed together
@@ -51,13 +56,15 @@ def decoding_posterior(model: GenerativeModel, data: ImageData) -> Iterator[None
     A bound on the likelihood decodes these. By the statistics of prior samples the ELBO of a VAE of
     photographs lost 2 000 of 15 000 nats. Nothing is done without BatchNorm or without a posterior.
     """
-    if not isinstance(model, HasPosterior) or not has_batch_norm(model):
+    if not isinstance(model, HasPosterior | DrawsPosterior) or not has_batch_norm(model):
         yield
         return
     draws = torch.Generator().manual_seed(SEED)
 
     def decode(images: Tensor, *labels: Tensor) -> object:
         noise = torch.randn(len(images), model.latent_dim, generator=draws).to(images.device)
+        if isinstance(model, DrawsPosterior):
+            return model.sample(model.draw_posterior(images, noise).z)
         return model.sample(reparameterize(*model.posterior(images, *labels), noise), *labels)
 
     with recalibrated(model, _decodes(model, data, decode)):

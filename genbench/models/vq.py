@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from genbench.errors import UserMistake
 from genbench.losses.likelihood import Likelihood
 from genbench.losses.quantisation import straight_through
-from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Player
+from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
 from genbench.networks.autoregressive import MaskedPrior
 from genbench.networks.codebook import Codebook
 from genbench.ranges import number
@@ -101,12 +101,12 @@ class VQVAE(GenerativeModel):
         values: Tensor = self.encoder(images).view(images.shape[0], -1, self.codebook.dim)
         return values
 
-    def bound(self, images: Tensor) -> Tensor:
-        """log p(x | codes) + log p(codes) <= log p(x), in nats, (N,)."""
+    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+        """Rate -log p(codes) and distortion -log p(x | codes); the posterior is on one code, and needs no noise."""
         codes = self.codebook.nearest(self.values(images))
         z: Tensor = self.codebook(codes).flatten(1)
-        log_p: Tensor = self.prior(codes)
-        return self.likelihood.log_prob(images, self.decoder(z)) + log_p
+        rate: Tensor = -self.prior(codes)
+        return Elbo(rate, -self.likelihood.log_prob(images, self.decoder(z)))
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` latents from the learned prior, on the CPU."""

@@ -20,7 +20,12 @@ from genbench.data.contract import ImageData
 from genbench.data.subsets import chosen, subset_card
 from genbench.errors import UserMistake
 from genbench.losses.variational import reparameterize
-from genbench.models.contract import GenerativeModel, HasPosterior, draws_standard_normal
+from genbench.models.contract import (
+    DrawsPosterior,
+    GenerativeModel,
+    HasPosterior,
+    draws_standard_normal,
+)
 from genbench.models.undisturbed import undisturbed
 from genbench.models.weights import weights_hash
 from genbench.priors.contract import CannotBeFitted, Prior
@@ -85,7 +90,7 @@ def check_priors(priors: Sequence[Prior], model: GenerativeModel, data: ImageDat
                 f"(arena.condition={model.condition.kind}), each with codes of its own: choose prior=normal or "
                 "prior=truncated"
             )
-        if prior.needs_codes and not isinstance(model, HasPosterior):
+        if prior.needs_codes and not isinstance(model, HasPosterior | DrawsPosterior):
             raise UserMistake(
                 f"prior={prior.kind} is fitted to codes, and {name} has no encoder that gives any: choose "
                 "prior=truncated or prior=normal, or a vae or a vae-gan"
@@ -259,7 +264,7 @@ def _sizes(data: ImageData, codes: int) -> tuple[int, int]:
 
 def _codes(prior: Prior, model: GenerativeModel, data: ImageData) -> Tensor:
     """Draws from q(z | x), the draws of an image together; none where the prior needs none."""
-    if not prior.needs_codes or not isinstance(model, HasPosterior):
+    if not prior.needs_codes or not isinstance(model, HasPosterior | DrawsPosterior):
         return torch.empty(0, model.latent_dim)
     images, draws = _sizes(data, prior.codes)
     numbers, generator = torch.from_numpy(chosen(data, "train", images)), _generator(prior, "codes")
@@ -268,6 +273,11 @@ def _codes(prior: Prior, model: GenerativeModel, data: ImageData) -> Tensor:
         for part in torch.split(numbers, ENCODED_AT_ONCE):
             pixels = torch.from_numpy(data.pixels("train")[part.numpy()])
             shown = data.to_images(pixels.to(model.device))
+            if isinstance(model, DrawsPosterior):
+                shown = shown.repeat_interleave(draws, 0)
+                noise = torch.randn(len(shown), model.latent_dim, generator=generator)
+                found.append(model.draw_posterior(shown, noise.to(shown.device)).z.float().cpu())
+                continue
             mu, logvar = (each.float().cpu() for each in model.posterior(shown))
             mu, logvar = (each.repeat_interleave(draws, 0) for each in (mu, logvar))
             found.append(reparameterize(mu, logvar, torch.randn(mu.shape, generator=generator)))

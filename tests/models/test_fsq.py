@@ -90,7 +90,10 @@ def test_the_bound_is_one_on_the_evidence():
             + model.prior(own[None])
             for own in every
         ]
-        assert (model.bound(images) <= torch.logsumexp(torch.stack(terms), 0) + 1e-4).all()
+        rate, distortion = model.elbo(images, torch.zeros(12, 2))
+        assert (-(rate + distortion) <= torch.logsumexp(torch.stack(terms), 0) + 1e-4).all()
+        codes = model.codes(model.quantise(images))
+        torch.testing.assert_close(rate, -model.prior(codes))
 
 
 def test_an_even_number_of_levels_is_refused():

@@ -1,11 +1,15 @@
 """VQ-VAE: the straight-through gradient, the commitment, the codebook of means, its usage."""
 
 import copy
+import itertools
+import math
 
 import pytest
 import torch
 
+from fixtures.evaluation import Squares
 from fixtures.rows import assert_gradients, build, gradients_of, images_for, train
+from genbench.metrics.likelihood import Bounds, LikelihoodRequest
 from genbench.models.contract import Draws
 from genbench.networks.codebook import SMOOTHING, Codebook
 
@@ -89,3 +93,40 @@ def test_it_stays_outside_of_training():
 def test_tokens_must_divide_the_latents():
     with pytest.raises(Exception, match="model.prior.tokens=3 does not divide arena.latent_dim=16"):
         build("vq", "model.prior.tokens=3")
+
+
+def test_the_bound_is_one_on_the_evidence():
+    """log p(x) by summing over both codes of four."""
+    torch.manual_seed(0)
+    tiny = ("model.prior.tokens=2", "model.codebook.codes=4", "arena.latent_dim=2")
+    model = build("vq", *tiny).eval()
+    images = images_for(model)
+    with torch.no_grad():
+        terms = []
+        for codes in itertools.product(range(4), repeat=2):
+            numbers = torch.tensor([codes])
+            z = model.codebook(numbers).flatten(1).expand(12, 2)
+            log_p = model.likelihood.log_prob(images, model.decoder(z))
+            terms.append(log_p + model.prior(numbers))
+        rate, distortion = model.elbo(images, torch.zeros(12, 2))
+    assert (-(rate + distortion) <= torch.logsumexp(torch.stack(terms), 0) + 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["vq", "fsq"])
+def test_its_bound_is_a_score_in_bits_per_dimension(name):
+    torch.manual_seed(0)
+    model, data = build(name).eval(), Squares()
+    bounds = Bounds(posterior_draws=2, importance_draws=20, max_images=None)
+    with torch.no_grad():
+        found = bounds(LikelihoodRequest(model, data, torch.device("cpu"), 0, 16))
+        images = data.to_images(torch.from_numpy(data.pixels("test")))
+        rate, distortion = model.elbo(images, torch.zeros(60, 16))
+    scores = {score.name: score.value for score in found}
+    tag = model.likelihood.tag
+    assert scores.keys() == {
+        f"{part}_{tag}" for part in ("elbo", "rate", "distortion", "bits_per_dim")
+    }
+    nats = (rate + distortion).mean().item()
+    assert scores[f"elbo_{tag}"] == pytest.approx(-nats, rel=1e-5)
+    assert scores[f"rate_{tag}"] == pytest.approx(rate.mean().item(), rel=1e-5)
+    assert scores[f"bits_per_dim_{tag}"] == pytest.approx(nats / 64 / math.log(2), rel=1e-5)
