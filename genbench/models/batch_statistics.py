@@ -71,8 +71,9 @@ class _AcrossRanks(nn.modules.batchnorm._BatchNorm):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        rate = self.momentum
-        step = 1 / self.num_batches_tracked.float() if rate is None else mean.new_tensor(rate)
+        # a number as it is: a tensor of it would be sent to the GPU, and be waited for
+        rate: Any = self.momentum
+        step = 1 / self.num_batches_tracked.float() if rate is None else rate
         self.running_mean.lerp_(mean, step)
         self.running_var.lerp_(var * (count / max(1, count - 1)), step)
 

@@ -27,7 +27,7 @@ class Capture:
     """
 
     def __init__(self, record: Record | None = None) -> None:
-        self._record = record or recorded
+        self._record = record or self._recorded
         self._taken = 0
         self._aside: torch.cuda.Stream | None = None  # one: memory is kept for each stream
         self._batch: tuple[Tensor, ...] = ()  # images, and labels where there are some
@@ -58,6 +58,9 @@ class Capture:
         for name, value in zip(self._names, self._values.clone(), strict=True):
             track(name, value)
         return True
+
+    def _recorded(self, work: Work, generator: torch.Generator) -> Work:
+        return recorded(work, generator, self._aside)
 
     @contextmanager
     def _beside(self) -> Iterator[None]:
@@ -113,14 +116,20 @@ def make_capturable(optimizers: Mapping[str, Optimizer], captured: bool) -> None
                 group["capturable"] = captured or optimizer.defaults["capturable"]
 
 
-def recorded(work: Work, generator: torch.Generator) -> Work:
-    """Capture the kernels of `work` without running them; `generator` is seeded before each replay."""
+def recorded(
+    work: Work, generator: torch.Generator, stream: "torch.cuda.Stream | None" = None
+) -> Work:
+    """Capture the kernels of `work` without running them; `generator` is seeded before each replay.
+
+    On the `stream` of the steps before, if there were any: autograd's nodes that add to a gradient belong to
+    the stream that they were made on, and PyTorch warns where another one comes to them.
+    """
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     torch.cuda.synchronize()
     try:
         # thread_local: another thread, as one that pins memory for a loader, may call CUDA meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             work()
     except torch.OutOfMemoryError:
         raise

@@ -1,5 +1,8 @@
 """CUDA graphs and compiled networks: the same training, or a UserMistake."""
 
+import contextlib
+from unittest import mock
+
 import pytest
 import torch
 
@@ -45,6 +48,22 @@ def test_a_captured_run_has_the_numbers_of_an_eager_one(tmp_path, cache, model):
     ]
     assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
     assert runs[0][1:] == runs[1][1:]
+
+
+def test_a_step_is_captured_on_the_stream_of_the_steps_before(monkeypatch):
+    made, streams = Capture(), []
+    made._aside = "the stream of eleven steps"
+
+    @contextlib.contextmanager
+    def capturing(graph, stream, **_):
+        streams.append(stream)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    made._record(lambda: None, torch.Generator())
+    assert streams == ["the stream of eleven steps"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Training and scoring on a GPU that computes nothing: no mix of devices, and nobody waits in a step."""
 
+import contextlib
 from collections import Counter
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -13,10 +15,11 @@ from fixtures.trainers import BATCH, change_pace, config, engine_for
 from genbench.losses.likelihood import DiscretizedLogistic
 from genbench.metrics import class_balance
 from genbench.metrics.feature_cache import FeatureCache
+from genbench.models.batch_statistics import across_ranks
 from genbench.models.contract import Draws
 from genbench.models.gan import GAN
 from genbench.runs.paths import config_root
-from genbench.training import loading, trainer
+from genbench.training import loading, module, seat, trainer
 from genbench.training.cuda_graph import WARM_UP, Capture
 from genbench.training.module import Training
 
@@ -25,8 +28,11 @@ STEPS = 4
 LARGER = ["dataset.image_size=32", "dataset.upscale=true", "network.width=8"]
 
 
-def trained(tmp_path, cache, *overrides, steps=STEPS, graph=False):
-    """What crossed between devices in the steps of a training on the fake GPU, by line."""
+def trained(tmp_path, cache, *overrides, steps=STEPS, graph=False, ranks=False):
+    """What crossed between devices in the steps of a training on the fake GPU, by line.
+
+    With `ranks` it is the first of two, whose collectives bring nothing.
+    """
     trainer.quieten_lightning()
     rare = ["trainer.samples=0", "trainer.log_every_images=100M", "trainer.precision=32-true"]
     cfg = config(tmp_path, cache, 1, [f"budget.images={steps * BATCH}", *rare, *overrides])
@@ -46,11 +52,29 @@ def trained(tmp_path, cache, *overrides, steps=STEPS, graph=False):
             inside.update(traffic.seen - before)
 
         engine.training.training_step = training_step
-        with fake_gpu.fake_gpu() as traffic:
+        together = two_ranks(model) if ranks else contextlib.nullcontext()
+        with fake_gpu.fake_gpu() as traffic, together:
             engine.fit(resume=False)
     assert engine.training.steps == steps
     assert {p.device for p in model.parameters()} == {fake_gpu.GPU}
     return inside
+
+
+@contextlib.contextmanager
+def two_ranks(model):
+    """As if there were a second process: gradients and statistics of norms are exchanged with it."""
+    across_ranks(model)
+    of_ranks = {
+        "all_reduce": lambda tensor: None,
+        "get_rank": lambda: 0,
+        "get_world_size": lambda: 2,
+    }
+    seats = partial(seat.take_seats, together=True)
+    with (
+        mock.patch.multiple(torch.distributed, **of_ranks),
+        mock.patch.object(module, "take_seats", lambda *a, together: seats(*a)),
+    ):
+        yield
 
 
 def options(group):
@@ -99,6 +123,16 @@ def test_nor_do_the_settings_of_a_training(tmp_path, cache, settings):
 def test_nor_does_a_step_that_is_recorded(tmp_path, cache, model):
     settings = [f"model={model}", "gradient_clip=1.0"]
     assert not trained(tmp_path, cache, *settings, steps=WARM_UP + 2, graph=True)
+
+
+BATCH_NORMS = ["network=conv", "network.decoder_norm=batch", "network.width=4"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("model", ["gan", "vae-gan"])
+def test_nor_does_a_step_of_several_ranks(tmp_path, cache, model, precision):
+    settings = [f"model={model}", *BATCH_NORMS, f"trainer.precision={precision}"]
+    assert not trained(tmp_path, cache, *settings, ranks=True)
 
 
 def test_an_optimizer_that_is_not_fused_is_waited_for(tmp_path, cache):
