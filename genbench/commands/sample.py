@@ -9,7 +9,7 @@ from genbench.runs import trust
 from genbench.runs.directory import find_run
 
 USAGE = """\
-usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
+usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct] [--walk]
                            [--prior mixture] [--device cpu|cuda] [--trust]
 
   genbench sample latest --num 64 --out grid.png
