@@ -29,6 +29,7 @@ from genbench.runs.verification import OUT
 from genbench.training import loading, targets, trainer
 from genbench.training.pictures import draw_grids
 from genbench.training.ranks import die_with_the_first
+from genbench.training.walk import keep_walk
 
 
 def show(scores: Sequence[Score]) -> None:
@@ -92,6 +93,7 @@ def score(
     `path` is the file of the protocol. Under the priors alone if it says so.
     """
     device, alone = model.device, bool(read_yaml(path).get(ALONE))
+    keep_walk(directory, model, data)
     scores = [] if alone else evaluation(model, data, device, directory, protocol=path)
     fitted = fits(evaluation, priors, model, data, directory)
     draw_grids(fitted, model, data, directory)

@@ -23,8 +23,10 @@ from genbench.models.drawing import (
 from genbench.models.reconstruction import reconstructing
 from genbench.priors.fitting import drawing_from, kept
 from genbench.runs.priors import slug
+from genbench.runs.walk import FOLDER
 from genbench.training import loading, trainer
 from genbench.training.pictures import save_grid
+from genbench.training.walk import keep_walk
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument(
         "--reconstruct", action="store_true", help="validation images above their reconstructions"
     )
+    kind.add_argument(
+        "--walk", action="store_true", help="write the decoder for the latent walk of a report"
+    )
     return result
 
 
@@ -81,6 +86,8 @@ def main(argv: list[str]) -> int:
     model, data, config = loading.load_run(options.run, options.checkpoint)
     with notices_to(lambda notice: print(f"genbench: {notice}", file=sys.stderr)):
         model.to(device_of_run(config["trainer"]["accelerator"], options.device))
+    if options.walk:
+        return _walk(options.run, model, data)
     prior = None if options.prior == "normal" else kept(options.run, options.prior, model)
     if options.weights == "ema" and loading.load_average(options.run, model) is None:
         raise UserMistake(
@@ -100,6 +107,13 @@ def main(argv: list[str]) -> int:
     )
     out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}{tail}.png"
     print(save_grid(data.to_pixels(images), data.levels, out, columns))
+    return DONE
+
+
+def _walk(run: Path, model: GenerativeModel, data: ImageData) -> int:
+    if why := keep_walk(run, model, data):
+        raise UserMistake(f"{run.name} cannot be walked through in a report: {why}")
+    print(run / FOLDER)
     return DONE
 
 

@@ -43,6 +43,7 @@ from genbench.training.endings import explain, ignore_signals, record_failure, s
 from genbench.training.environment import describe, describe_device, parameter_counts, peak_memory
 from genbench.training.pictures import draw_grids, save_curves
 from genbench.training.trainer import Brief, Engine
+from genbench.training.walk import keep_walk
 from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
@@ -83,6 +84,7 @@ def run(
         torch.distributed.destroy_process_group()
     if not heartbeat:
         return
+    keep_walk(directory, engine.brief.model.to(engine.device), engine.brief.data)
     scores = score(evaluation, engine, made)
     ignore_signals()
     result = record(directory, recorded(config, engine), engine, evaluation, scores)

@@ -16,6 +16,7 @@ gc.disable()  # while test files import torch and more: see genbench/work.py
 
 pytest.register_assert_rewrite("fixtures")
 pytest_plugins = [
+    "fixtures.browser",
     "fixtures.comparison",
     "fixtures.launching",
     "fixtures.loggers",

@@ -11,6 +11,7 @@ from genbench import evaluate
 from genbench.errors import UserMistake
 from genbench.runs import trust
 from genbench.runs.score import Score
+from genbench.runs.walk import KeptDecoder, read_decoder
 from genbench.training import loading
 
 
@@ -36,6 +37,7 @@ def test_a_run_that_exists_is_scored_again_into_a_file_of_its_own(finished_run, 
     directory, protocol = finished_run
     assert evaluate.main([str(directory), str(protocol)]) == 0
     (written,) = (directory / "evaluations").iterdir()
+    assert isinstance(read_decoder(directory), KeptDecoder)
     content = json.loads(written.read_text())
     assert set(content) == {"created", "evaluation", "scores", "seconds"}
     assert content["evaluation"]["num_samples"] == 50

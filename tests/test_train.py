@@ -59,6 +59,7 @@ def test_a_run_leaves_its_whole_record(first_run, model):
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert {"config.yaml", "status.json", "result.json", "environment.json", "log.txt"} <= files
     assert "checkpoints/final.ckpt" in files
+    assert ("walk/decoder.f16" in files) == trained
     assert f"samples/samples-{result.budget['images']:09d}.png" in files
     assert any("reconstructions" in file for file in files) == (model in ("vae", "vae-gan"))
     assert read_status(directory).status == "finished"

@@ -9,7 +9,7 @@ from genbench.runs import trust
 from genbench.runs.directory import find_run
 
 USAGE = """\
-usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct]
+usage: genbench sample RUN [--num N] [--out FILE] [--seed S] [--interpolate] [--reconstruct] [--walk]
                            [--prior mixture] [--label NAME] [--attributes A=1,B=0]
                            [--device cpu|cuda] [--trust]
 

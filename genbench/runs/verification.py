@@ -110,12 +110,11 @@ def read_verification(run: Path) -> Verification | None:
 def read_recorded(run: Path) -> Verification | None:
     """What the record says was found, of whatever weights: all that is known of a pulled run."""
     try:
-        content: dict[str, Any] = json.loads((run / FILENAME).read_text(encoding="utf-8"))
-        numbers = {name: float(content.pop(name)) for name in ("largest", "tolerance")}
-        scores, differing = int(content.pop("scores")), content.pop("differing", ())
-        texts = {name: str(text) for name, text in content.items()}
-        return Verification(
-            **texts, **numbers, scores=scores, differing=[str(name) for name in differing]
-        )
+        content = json.loads((run / FILENAME).read_text(encoding="utf-8"))
+        read: dict[str, Any] = {name: str(text) for name, text in content.items()}
+        read |= {name: float(content[name]) for name in ("largest", "tolerance")}
+        read["scores"] = int(content["scores"])
+        read["differing"] = [str(name) for name in content.get("differing", ())]
+        return Verification(**read)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -1,11 +1,9 @@
 """A study on one page, made from run directories as they are on disk."""
 
-import html
+import io
 import json
 import math
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -85,7 +83,7 @@ def test_a_page_needs_no_network(study):
 
 def test_what_a_run_says_cannot_break_the_page(study):
     page = Reader(page_of(study, "--title", ATTACK, "--question", ATTACK))
-    assert page.scripts == 3  # the plots, the library, what draws them
+    assert page.scripts == 5  # plots, decoders, what plays them, the library, what draws the plots
     assert "".join(page.text).count("alert('x')") >= 4  # title twice, question, reason: as text
 
 
@@ -295,11 +293,9 @@ def test_mistakes_are_answered(room, capsys):
     assert "there are no runs in outputs that fit study=nothing" in capsys.readouterr().err
 
 
-# A browser's window is 500 wide at least, so both screens are frames of one page. What a frame finds it
-# tells the page, since `--dump-dom` is all that a browser says, beside the console on stderr.
-PROBE = """<script>
-window.addEventListener("load", () => setTimeout(() => {
-  const root = document.documentElement, seen = { screen: innerWidth };
+# What is wider than the screen, and what the buttons and printing do; the page is as before afterwards.
+PROBE = """() => {
+  const root = document.documentElement, seen = {};
   const scrolls = (e) => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
   seen.wide = [...document.querySelectorAll("body *:not(svg *):not(script)")].filter(
     (e) => e.getBoundingClientRect().right > innerWidth + 0.5 && !scrolls(e.parentElement)
@@ -320,58 +316,28 @@ window.addEventListener("load", () => setTimeout(() => {
   dispatchEvent(new Event("afterprint"));
   seen.after_open = document.querySelectorAll("details[open]").length;
   seen.after_theme = root.dataset.theme;
-  console.error("heard");
-  parent.postMessage(JSON.stringify(seen), "*");
-}, 800));
-</script></head>"""
-FRAMES = """<!doctype html><body style="margin: 0"><script>
-addEventListener("message", (e) => document.body.append(Object.assign(document.createElement("pre"), { textContent: e.data })));
-</script><iframe src="probe.html" width="390" height="844" style="border: 0"></iframe>
-<iframe src="probe.html" width="1200" height="844" style="border: 0"></iframe></body>"""
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic"]
-QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """Run the browser on a page; returns what it prints and what its console says."""
-
-    def run(page: Path, *what: str) -> tuple[str, list[str]]:
-        own = [f"--user-data-dir={tmp_path}/profile", "--enable-logging=stderr"]
-        command = [BROWSER, *QUIET, *own, "--window-size=1600,844", "--virtual-time-budget=5000"]
-        done = subprocess.run(
-            [*command, *what, f"file://{page}"], capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout, re.findall(r'CONSOLE.*?\] "(.*)", source', done.stderr)
-
-    return run
+  return seen;
+}"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BROWSER, reason="no Chromium")
+@pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_draws_the_page_on_a_phone_on_a_desk_in_the_dark_and_on_paper(
-    study, tmp_path, browse
+    study, open_page, width
 ):
-    probed = page_of(study).replace("</head>", PROBE, 1)
-    (tmp_path / "probe.html").write_text(probed)
-    (tmp_path / "frames.html").write_text(FRAMES)
-    opened, console = browse(tmp_path / "frames.html", "--dump-dom")
-    assert console == ["heard", "heard"]  # our own words alone: no error, no warning
-    screens = [json.loads(html.unescape(t)) for t in re.findall(r"<pre>(.*?)</pre>", opened)]
-    assert sorted(seen["screen"] for seen in screens) == [390, 1200]
-    for seen in screens:
-        assert seen["wide"] == ""
-        assert seen["drawn"] == 12  # a line and two edges of two scores and two losses
-        assert seen["one_off"] == 9
-        assert (seen["theme"], seen["dark"]) == ("dark", "rgb(20, 23, 26)")
-        assert (seen["printed_closed"], seen["printed_theme"]) == (0, "light")
-        assert 0 < seen["printed_width"] <= 640  # a sheet of A4 has 700 between its margins
-        assert (seen["after_open"], seen["after_theme"]) == (0, "dark")
-    browse(tmp_path / "frames.html", f"--screenshot={tmp_path}/page.png")
-    with Image.open(tmp_path / "page.png") as picture:
-        assert len(picture.convert("RGB").getcolors(2**20)) > 50  # it is not blank
+    page_of(study)
+    page = open_page(study / "page" / "report.html", width)
+    page.wait_for_selector(".plot svg")
+    seen = page.evaluate(PROBE)
+    assert seen["wide"] == ""
+    assert seen["drawn"] == 12  # a line and two edges of two scores and two losses
+    assert seen["one_off"] == 9
+    assert (seen["theme"], seen["dark"]) == ("dark", "rgb(20, 23, 26)")
+    assert (seen["printed_closed"], seen["printed_theme"]) == (0, "light")
+    assert 0 < seen["printed_width"] <= 640  # a sheet of A4 has 700 between its margins
+    assert (seen["after_open"], seen["after_theme"]) == (0, "dark")
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    assert len(picture.convert("RGB").getcolors(2**20)) > 50  # it is not blank
 
 
 def test_a_row_that_the_page_chose_for_its_score_is_compared_over_all_pairs(tmp_path, finished):

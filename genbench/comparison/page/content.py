@@ -15,6 +15,8 @@ from genbench.comparison.explained import gap_table, heading, sentence
 from genbench.comparison.gap import Gap, gaps
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
 from genbench.comparison.page.gap_plot import rate_panel
+from genbench.comparison.page.timelapse import Timelapse, timelapse
+from genbench.comparison.page.walk import MOST_BYTES, Walk, size_of, walk_of
 from genbench.comparison.rows import Row, as_trained, groups
 from genbench.comparison.table import Arena, table_of
 from genbench.comparison.tables import Cell, Column, Table, number
@@ -102,6 +104,8 @@ class Section:
     failed: Table | None
     explanation: Explanation | None = None
     tradeoffs: Sequence[Tradeoff] = ()
+    walk: Walk | None = None
+    timelapse: Timelapse | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -140,7 +144,10 @@ def study_of(
     ]
     chosen = find_versus([r for a in arenas for r in a.rows], versus) if versus else []
     against = {row.dataset: row for row in chosen}
-    sections = [_section(a, directories, against.get(a.dataset)) for a in arenas]
+    sections: list[Section] = []
+    for arena in arenas:
+        room = MOST_BYTES - sum(size_of(section.walk) for section in sections)
+        sections.append(_section(arena, directories, against.get(arena.dataset), room))
     shown = joined_commands([str(run.environment.get("command") or "") for run in results])
     asked = question if question is not None else shipped_question(title)
     return Study(title, asked, shown, _facts(results), sections)
@@ -199,7 +206,9 @@ def _facts(results: Sequence[Result]) -> list[tuple[str, str]]:
     return [(name, text) for name, text in said.items() if text]
 
 
-def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None) -> Section:
+def _section(
+    arena: Arena, directories: Mapping[str, Path], against: Row | None, room: int
+) -> Section:
     rows, columns = arena.rows, arena.columns
     trained = [row for row in rows if row.runs and not row.untrained]
     own = as_trained(trained)
@@ -224,6 +233,8 @@ def _section(arena: Arena, directories: Mapping[str, Path], against: Row | None)
         failed=_failed(failed) if failed else None,
         explanation=_explanation(trained, directories),
         tradeoffs=tradeoffs(trained),
+        walk=walk_of(own, directories, room),
+        timelapse=timelapse(where),
     )
 
 

@@ -18,6 +18,7 @@ from genbench.comparison.page.tradeoff_plot import scatter
 from genbench.comparison.tradeoffs import in_words
 from genbench.errors import UserMistake
 
+SCRIPTS = ("decoder.js", "walk.js", "timelapse.js")  # of the page, beside what draws its plots
 OVER_SEEDS = "Lines are means over seeds, bands reach from the lowest to the highest seed."
 
 
@@ -31,9 +32,7 @@ def write_html(study: Study) -> str:
         raise UserMistake(
             f"a report needs {error.name}: pip install 'genbench[report]', or --format md"
         ) from None
-    template = (
-        files("genbench.comparison.page").joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
+    template = _file("report.html.j2")
     plots: dict[str, Any] = {}
     styles = of_methods(sorted({label for part in study.sections for label in part.labels}))
     losses = _loss_styles(study.sections)
@@ -44,7 +43,9 @@ def write_html(study: Study) -> str:
         study=study,
         sections=sections,
         styles=styles,
-        plots=Markup(json.dumps(plots).replace("<", "\\u003c")),  # no tag can end the script
+        plots=Markup(_json(plots)),
+        walks=Markup(_json([part.walk.decoders if part.walk else [] for part in study.sections])),
+        scripts=Markup("".join(_file(name) for name in SCRIPTS)),
         library=Markup(get_plotlyjs()),
         palette=PALETTE,
         band=BAND,
@@ -55,6 +56,15 @@ def write_html(study: Study) -> str:
         runs=sum(len(row.runs) + len(row.unfinished) for row in rows),
         command=f"genbench {shlex.join(sys.argv[1:])}",
     )
+
+
+def _file(name: str) -> str:
+    return files("genbench.comparison.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(content: Any) -> str:
+    """JSON in which no tag can end the script."""
+    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _loss_styles(sections: Sequence[Section]) -> dict[str, dict[str, Style]]:

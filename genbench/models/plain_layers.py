@@ -1,0 +1,240 @@
+"""A decoder as plain layers in half precision, for programs without PyTorch: those of a page.
+
+Activations are laid out height, width, channel, so that what runs them reads weights and writes sums in
+order. BatchNorm is folded, as it normalises by running statistics, into the layer before it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genbench.models.batch_statistics import recalibrated
+from genbench.models.contract import GenerativeModel, draws_standard_normal
+from genbench.models.drawing import evaluating
+
+MOST_WEIGHTS = 1_000_000  # 2 MB in half precision
+MOST_WORK = 32_000_000  # multiply-adds of an image
+WORST_ERROR = 2.0  # grey levels of 255, of any value of any image
+TRIED, SEED = 64, 9_157  # latents that are decoded both ways
+OUTPUTS = ("clamp", "tanh", "sigmoid")  # what makes an image of the last layer's output
+
+
+class CannotBeExported(Exception):
+    """Why a decoder is not written as plain layers: half a sentence, after the name of its row."""
+
+
+class Layer(NamedTuple):
+    """A layer: what it is, and its tensors as PyTorch has them, rounded to half precision."""
+
+    card: Mapping[str, Any]
+    tensors: Sequence[Tensor] = ()
+
+
+class PlainDecoder(NamedTuple):
+    """Layers in order, how their output becomes an image, and the worst error in grey levels of 255."""
+
+    layers: Sequence[Layer]
+    output: str
+    worst_error: float
+
+    def flat(self) -> Tensor:
+        """All weights in the order in which they are read, (n,) float16."""
+        parts = [part.reshape(-1) for layer in self.layers for part in _in_order(layer)]
+        return torch.cat(parts).half()
+
+
+def plain_decoder(model: GenerativeModel) -> PlainDecoder:
+    """Take the model's decoder apart, as it is sampled. CannotBeExported where that is not possible.
+
+    The layers are tried on latents: what they decode may differ by two grey levels at most.
+    """
+    if not draws_standard_normal(model):
+        raise CannotBeExported("its latents are no draws of N(0, I)")
+    _check_size(_layers(model.decoder))  # before its statistics are taken
+    with recalibrated(model), evaluating(model):
+        layers = _layers(model.decoder)
+        z = torch.randn(TRIED, model.latent_dim, generator=torch.Generator().manual_seed(SEED))
+        expected = model.sample(z.to(model.device)).float().cpu()
+    try:
+        raw = run(layers, z).reshape(expected.shape)
+    except RuntimeError:  # shapes that do not fit: a network with layers beside these
+        raise CannotBeExported("its decoder is no chain of layers") from None
+    errors = {name: _error(_image(name, raw), expected) for name in OUTPUTS}
+    best = min(errors, key=lambda name: errors[name])
+    if not errors[best] <= WORST_ERROR:
+        raise CannotBeExported(
+            f"in half precision its pictures are off by {errors[best]:.3g} grey levels"
+        )
+    return PlainDecoder(layers, best, errors[best])
+
+
+def _image(output: str, raw: Tensor) -> Tensor:
+    """An image in [-1, 1] of the last layer's output."""
+    match output:
+        case "tanh":
+            return raw.tanh()
+        case "sigmoid":
+            return 2 * raw.sigmoid() - 1
+        case _:
+            return raw.clamp(-1, 1)
+
+
+def _error(images: Tensor, expected: Tensor) -> float:
+    error = float((images - expected.clamp(-1, 1)).abs().max()) * 127.5
+    return error if math.isfinite(error) else math.inf
+
+
+def _check_size(layers: Sequence[Layer]) -> None:
+    weights = sum(tensor.numel() for layer in layers for tensor in layer.tensors)
+    work = sum(_work(layer.card) for layer in layers)
+    if weights > MOST_WEIGHTS or work > MOST_WORK:
+        raise CannotBeExported(
+            f"its decoder has {weights:,} weights and takes {work:,} multiply-adds an image; a page takes "
+            f"{MOST_WEIGHTS:,} and {MOST_WORK:,}"
+        )
+
+
+def _work(card: Mapping[str, Any]) -> int:
+    if card["kind"] == "linear":
+        return int(card["inputs"] * card["outputs"])
+    if card["kind"] == "transposed":
+        return int(card["inputs"] * card["outputs"] * (card["size"] * card["kernel"]) ** 2)
+    return 0
+
+
+def _layers(decoder: nn.Module) -> list[Layer]:
+    """The layers of a chain; CannotBeExported for any other network."""
+    found: list[Layer] = []
+    shape: tuple[int, ...] = ()  # channels, height and width, after Unflatten
+    for module in _chain(decoder):
+        match module:
+            case nn.Unflatten():
+                shape = tuple(module.unflattened_size)
+                last = max(i for i, one in enumerate(found) if one.card["kind"] == "linear")
+                card = {**found[last].card, "channels": shape[0]}
+                found[last] = found[last]._replace(card=card)
+            case nn.BatchNorm2d() | nn.BatchNorm1d():
+                found[-1:] = [_folded(found[-1:], module)]
+            case _:
+                layer, shape = _layer(module, shape)
+                found.append(layer)
+    return [Layer(card, [t.half().float() for t in tensors]) for card, tensors in found]
+
+
+def _chain(decoder: nn.Module) -> list[nn.Module]:
+    """The modules of a Sequential, or of a network that consists of such, one after another."""
+    parts = [decoder] if isinstance(decoder, nn.Sequential) else [*decoder.children()]
+    if not parts or not all(isinstance(part, nn.Sequential) for part in parts):
+        raise CannotBeExported(f"its decoder is a {type(decoder).__name__}, no chain of layers")
+    return [module for part in parts for module in part.children()]
+
+
+def _layer(module: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, tuple[int, ...]]:
+    """A layer, and the shape of what it gives."""
+    match module:
+        case nn.Linear():
+            card = {"kind": "linear", "inputs": module.in_features, "outputs": module.out_features}
+            return Layer(card, _weights(module, module.out_features)), shape
+        case nn.ReLU() | nn.LeakyReLU():
+            return Layer({"kind": "relu", "slope": getattr(module, "negative_slope", 0.0)}), shape
+        case nn.GroupNorm() if shape:
+            norm = {"groups": module.num_groups, "channels": shape[0], "size": shape[1]}
+            card = {"kind": "group_norm", **norm, "eps": module.eps}
+            return Layer(card, [_cpu(module.weight), _cpu(module.bias)]), shape
+        case nn.ConvTranspose2d() if shape and _is_plain(module):
+            kernel, stride, padding = (
+                int(part[0]) for part in (module.kernel_size, module.stride, module.padding)
+            )
+            extra = module.output_padding[0]
+            size = (shape[1] - 1) * stride - 2 * padding + kernel + extra
+            card = {
+                "kind": "transposed",
+                "inputs": module.in_channels,
+                "outputs": module.out_channels,
+                "kernel": kernel,
+                "stride": stride,
+                "padding": padding,
+                "size": shape[1],
+                "out_size": size,
+            }
+            layer = Layer(card, _weights(module, module.out_channels))
+            return layer, (module.out_channels, size, size)
+        case _:
+            raise CannotBeExported(f"its decoder has a layer {type(module).__name__}")
+
+
+def _is_plain(module: nn.ConvTranspose2d) -> bool:
+    square = all(
+        part[0] == part[1]
+        for part in (module.kernel_size, module.stride, module.padding, module.output_padding)
+    )
+    return square and module.groups == 1 and module.dilation == (1, 1)
+
+
+def _cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().float().cpu()
+
+
+def _weights(module: nn.Linear | nn.ConvTranspose2d, outputs: int) -> list[Tensor]:
+    bias = torch.zeros(outputs) if module.bias is None else _cpu(module.bias)
+    return [_cpu(module.weight), bias]
+
+
+def _folded(before: Sequence[Layer], norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
+    """The layer before with a norm in it: w' = w g / s, b' = (b - m) g / s + c, for each channel."""
+    if not before or before[0].card["kind"] not in ("linear", "transposed"):
+        raise CannotBeExported("its decoder has a BatchNorm that follows no linear layer")
+    if norm.running_mean is None or norm.running_var is None:
+        raise CannotBeExported("its decoder has a BatchNorm without running statistics")
+    (card, (weight, bias)), mean = before[0], _cpu(norm.running_mean)
+    scale = (_cpu(norm.running_var) + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * _cpu(norm.weight)
+    shift = -mean * scale if norm.bias is None else _cpu(norm.bias) - mean * scale
+    each = len(bias) // len(scale)  # values of a channel: a linear layer may give whole pictures
+    scale, shift = scale.repeat_interleave(each), shift.repeat_interleave(each)
+    wide = scale[:, None] if card["kind"] == "linear" else scale[None, :, None, None]
+    return Layer(card, [weight * wide, bias * scale + shift])
+
+
+def run(layers: Sequence[Layer], z: Tensor) -> Tensor:
+    """The layers' output for latents (N, d), in float32."""
+    hidden = z
+    for card, tensors in layers:
+        match card["kind"]:
+            case "linear":
+                weight, bias = tensors
+                hidden = F.linear(hidden, weight, bias)
+                if channels := card.get("channels"):
+                    side = math.isqrt(card["outputs"] // channels)
+                    hidden = hidden.view(len(hidden), channels, side, side)
+            case "relu":
+                hidden = F.leaky_relu(hidden, card["slope"])
+            case "group_norm":
+                weight, bias = tensors
+                hidden = F.group_norm(hidden, card["groups"], weight, bias, eps=card["eps"])
+            case "transposed":
+                stride, padding = card["stride"], card["padding"]
+                least = (card["size"] - 1) * stride - 2 * padding + card["kernel"]
+                extra = card["out_size"] - least
+                weight, bias = tensors
+                hidden = F.conv_transpose2d(hidden, weight, bias, stride, padding, extra)
+    return hidden
+
+
+def _in_order(layer: Layer) -> Sequence[Tensor]:
+    """A layer's tensors as they are read: inputs before outputs, and channels last."""
+    card, tensors = layer
+    if card["kind"] == "linear":
+        weight, bias = tensors
+        if channels := card.get("channels"):
+            order = torch.arange(len(bias)).view(channels, -1).T.flatten()
+            weight, bias = weight[order], bias[order]
+        return [weight.T, bias]
+    if card["kind"] == "transposed":
+        weight, bias = tensors  # (inputs, outputs, rows, columns)
+        return [weight.permute(2, 3, 0, 1), bias]
+    return tensors

@@ -1,0 +1,49 @@
+"""A run's decoder for the latent walk of a report: its folder `walk`, a card and the weights. No torch.
+
+The card says why there are no weights, where there are none.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genbench.runs.files import atomic_write, write_json
+
+FOLDER, VERSION = "walk", 1
+CARD, WEIGHTS = "decoder.json", "decoder.f16"  # float16, little endian, in the order of the layers
+LEFT_OUT = "left_out"  # key of a card without weights
+
+
+class KeptDecoder(NamedTuple):
+    """A decoder as plain layers: card with `layers`, `output`, `latent_dim`, the image's shape; weights."""
+
+    card: Mapping[str, Any]
+    weights: bytes
+
+
+def keep_decoder(run: Path, card: Mapping[str, Any], weights: bytes | None) -> None:
+    """Write the weights and then the card, so that there is no card without its weights."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    if weights is None:
+        (folder / WEIGHTS).unlink(missing_ok=True)
+    else:
+        with atomic_write(folder / WEIGHTS) as temporary:
+            temporary.write_bytes(weights)
+    write_json(folder / CARD, {"version": VERSION, **card})
+
+
+def read_decoder(run: Path) -> KeptDecoder | str | None:
+    """What a run keeps; the reason where it could not be written; None where nothing is, or it is damaged."""
+    folder = run / FOLDER
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if card["version"] != VERSION:
+            return None
+        if LEFT_OUT in card:
+            return str(card[LEFT_OUT])
+        weights = (folder / WEIGHTS).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return KeptDecoder(card, weights) if len(weights) == 2 * card.get("weights", -1) else None
