@@ -66,8 +66,8 @@ class LabelScores(TruthMetric):
         seed: int = 0,
         cas: bool = False,
     ) -> None:
-        whole("evaluation.truth.labels.max_images", max_images, k + 1)
-        whole("evaluation.truth.labels.k", k)
+        whole("evaluation.labels.max_images", max_images, k + 1)
+        whole("evaluation.labels.k", k)
         self.classifier, self.max_images, self.k, self.seed = classifier, max_images, k, seed
         self.cas = ClassificationAccuracy() if cas else None
 

@@ -63,7 +63,7 @@ def scored(tmp_path, data, model, extractor=None, **settings):
         metrics={},
         likelihoods={},
         extractor=extractor or LeNet("lenet-digits-v1"),
-        truth={"labels": LabelScores(**settings)},
+        labels=LabelScores(**settings),
     )
     evaluation.prepare(data)
     return {score.quantity: score for score in evaluation(model, data, CPU)}
@@ -129,7 +129,7 @@ def test_a_frechet_distance_by_class_is_that_of_each_class_by_itself(digits, tmp
         metrics={},
         likelihoods={},
         extractor=narrow,
-        truth={"l": metric},
+        labels=metric,
     )
     scores = {one.quantity: one for one in evaluation(model, digits, CPU)}
     labels = evaluation.generated.labels(model)
