@@ -205,3 +205,11 @@ def test_a_prior_of_the_codes_of_all_labels_is_refused(digits):
     prior = Mixture(components=2, codes=100, seed=0, regularisation=1e-6, rounds=10)
     with pytest.raises(UserMistake, match=r"codes of all labels together.*prior=truncated"):
         check_priors([prior], model, digits)
+
+
+def test_a_classifier_of_other_images_is_refused_before_training(digits):
+    with pytest.raises(UserMistake, match="choose null or lenet-digits-v1"):
+        LabelScores(classifier="lenet-mnist-v1").prepare(digits)
+    LabelScores(classifier="lenet-digits-v1").prepare(digits)
+    with pytest.raises(UserMistake, match="cas=x: choose true or false"):
+        LabelScores(cas="x")
