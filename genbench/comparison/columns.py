@@ -112,7 +112,7 @@ def _header(score: Score) -> str:
 
 def _tell_apart(columns: Sequence[ScoreColumn]) -> None:
     """Give columns of one header different ones: by weights, then by extractor, then by a letter."""
-    for tail in (_weights, _tail, None):
+    for tail in (_weights, _told, _tail, None):
         alike: dict[str, list[ScoreColumn]] = defaultdict(list)
         for column in columns:
             alike[column.header].append(column)
@@ -135,6 +135,17 @@ def _weights(score: Score) -> str:
 
 def _kind(score: Score) -> str:
     return str(score.card.get("fake", {}).get("weights", "raw"))
+
+
+def _told(score: Score) -> str:
+    """What the model was told of the images, in two words; blank for nothing."""
+    card = score.card
+    parts = [card, *(card.get(part, {}) for part in ("encoded", "reconstructed"))]
+    kinds = [
+        card.get("fake", {}).get("labels", {}).get("condition"),
+        *(p.get("given") for p in parts),
+    ]
+    return next((f"given {kind}" for kind in kinds if isinstance(kind, str)), "")
 
 
 def _tail(score: Score) -> str:

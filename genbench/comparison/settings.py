@@ -8,6 +8,8 @@ from typing import Any
 
 from genbench.runs.method import method
 
+LABEL_DIM = 32  # of a condition, by default
+
 # keys whose values follow from other settings
 _DERIVED = (
     "network.decoder.",
@@ -28,14 +30,18 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     sections = {"network": config.get("network"), **covered}
     if "likelihood" in (covered["model"] or {}):
         sections["likelihood"] = config.get("likelihood")
-    if "labels" in sections:  # they are the arena's
-        sections["arena"] = sections.pop("labels")
+    labels = sections.pop("labels", {"condition": "none"})
     schedule = sections.pop("schedule", {"shape": "constant"})
     flat: dict[str, Any] = {
         "trainer.precision": sections.pop("precision"),
         "schedule._target_": schedule["shape"],  # the kind, as a user names it
     }
     flat |= {f"schedule.{k}": v for k, v in schedule.items() if k not in ("_target_", "shape")}
+    flat["arena.condition"] = labels["condition"]
+    if labels.get("label_dropout"):
+        flat["arena.label_dropout"] = labels["label_dropout"]
+    if labels.get("label_dim", LABEL_DIM) != LABEL_DIM:
+        flat["arena.label_dim"] = labels["label_dim"]
     for name, section in sections.items():
         flat |= dict(flatten(section or {}, name))
     flat |= {"network._target_": _network(config)} if flat.get("network.latent_dim") else {}

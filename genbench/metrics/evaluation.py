@@ -55,7 +55,8 @@ class Evaluation:
     `cache`. For `num_samples`, `seed` and `pixels` see GeneratedSet.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
     is shared by `devices` processes, with the same scores; reconstructions and likelihoods are left to
-    the first one, as are the scores of `truth`, on worlds of which more is known. A metric that is None is left out. `watch` says how this process spent its time.
+    the first one, as are the scores of `truth`, on worlds of which more is known, and of `labels`, for models
+    that are told them. A metric that is None is left out. `watch` says how this process spent its time.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Evaluation:
         latents: LatentHealth | None = None,
         inversion: bool | Mapping[str, Any] = False,
         evaluations: EvaluationCurve | None = None,
+        labels: TruthMetric | None = None,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -95,6 +97,7 @@ class Evaluation:
         self.metrics = {name: one for name, one in metrics.items() if one is not None}
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
         self.truth = {name: one for name, one in (truth or {}).items() if one is not None}
+        self.labels = {} if labels is None else {"labels": labels}
         if inverting := Inversion.of(inversion):
             self.likelihoods["inversion"] = inverting
         self.folder = Path(cache).expanduser()
@@ -120,7 +123,7 @@ class Evaluation:
                 )
         if self.reconstruction is not None:
             self.reconstruction.prepare(data, self.folder / "extractors")
-        for one in self.truth.values():
+        for one in [*self.truth.values(), *self.labels.values()]:
             one.prepare(data)
         _check_extractor(self.extractor, data, trained)
 
@@ -175,7 +178,7 @@ class Evaluation:
             )
             if self.evaluations is not None:
                 scores += self.evaluations(asked, sets["real"], cards["real"])
-            scores += true_scores(known(self.truth, model).values(), asked)
+            scores += true_scores(known(self.truth | self.labels, model).values(), asked)
             if averaging is None:
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split,

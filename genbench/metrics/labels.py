@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genbench.data.contract import ImageData
+from genbench.errors import UserMistake
 from genbench.metrics.classification import ClassificationAccuracy
 from genbench.metrics.contract import Estimate, Extractor, Features, Quantity
 from genbench.metrics.extractors import SHIPPED, fitting, read_card
@@ -66,13 +67,22 @@ class LabelScores(TruthMetric):
         seed: int = 0,
         cas: bool = False,
     ) -> None:
-        whole("evaluation.truth.labels.max_images", max_images, k + 1)
-        whole("evaluation.truth.labels.k", k)
+        whole("evaluation.labels.max_images", max_images, k + 1)
+        whole("evaluation.labels.k", k)
         self.classifier, self.max_images, self.k, self.seed = classifier, max_images, k, seed
+        if not isinstance(cas, bool):
+            raise UserMistake(f"evaluation.labels.cas={cas}: choose true or false")
         self.cas = ClassificationAccuracy() if cas else None
 
     def prepare(self, data: ImageData) -> None:
-        """Nothing: what it needs is there, or it does without."""
+        """Check that a classifier that was named reads these images. Raises UserMistake."""
+        there = fitting(data.image_size, data.channels)
+        if self.classifier is not None and self.classifier not in there:
+            shipped = f"choose null or {', '.join(there)}" if there else "choose null"
+            raise UserMistake(
+                f"evaluation.labels.classifier={self.classifier} is no shipped classifier of images such as those of "
+                f"{data.name}: {shipped}"
+            )
 
     def __call__(self, request: TruthRequest) -> list[Score]:
         """Score the images that the run's extractor has seen, with the labels that they were made from."""

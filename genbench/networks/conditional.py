@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from genbench.networks.heads import Trunk
-from genbench.ranges import whole
 
 NONE = -1  # a label that is not known, or was dropped
 
@@ -40,7 +39,6 @@ class Label(nn.Module):
 
     def __init__(self, count: int, width: int, attributes: bool = False) -> None:
         super().__init__()
-        whole("arena.label_dim", width)
         self.attributes, self.width = attributes, width
         self.table = nn.Linear(count, width) if attributes else nn.Embedding(count, width)
         self.none = nn.Parameter(torch.randn(width))

@@ -15,6 +15,7 @@ from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.models.condition import Condition, condition_of
 from genbench.models.contract import GenerativeModel
+from genbench.ranges import whole
 
 _NETWORKS = "genbench.networks.conditional"
 LABEL_DIM = 32  # of a label's embedding, where a config does not name it
@@ -29,12 +30,14 @@ def make_model(cfg: Any, data: ImageData) -> GenerativeModel:
     condition = condition_of(
         str(arena.get("condition", "none")), arena.get("label_dropout", 0.0), data
     )
+    width = arena.get("label_dim", LABEL_DIM)
+    whole("arena.label_dim", width)
     if condition is None:
         model: GenerativeModel = instantiate(cfg["model"])
         return model
     plain: Any = OmegaConf.to_container(cfg["model"], resolve=True)
     check_takes_labels(plain, condition.kind)
-    rewritten = conditional(plain, condition, arena.get("label_dim", LABEL_DIM))
+    rewritten = conditional(plain, condition, width)
     model = instantiate(OmegaConf.create(rewritten))
     model.condition = condition
     return model

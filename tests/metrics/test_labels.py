@@ -63,7 +63,7 @@ def scored(tmp_path, data, model, extractor=None, **settings):
         metrics={},
         likelihoods={},
         extractor=extractor or LeNet("lenet-digits-v1"),
-        truth={"labels": LabelScores(**settings)},
+        labels=LabelScores(**settings),
     )
     evaluation.prepare(data)
     return {score.quantity: score for score in evaluation(model, data, CPU)}
@@ -129,7 +129,7 @@ def test_a_frechet_distance_by_class_is_that_of_each_class_by_itself(digits, tmp
         metrics={},
         likelihoods={},
         extractor=narrow,
-        truth={"l": metric},
+        labels=metric,
     )
     scores = {one.quantity: one for one in evaluation(model, digits, CPU)}
     labels = evaluation.generated.labels(model)
@@ -205,3 +205,11 @@ def test_a_prior_of_the_codes_of_all_labels_is_refused(digits):
     prior = Mixture(components=2, codes=100, seed=0, regularisation=1e-6, rounds=10)
     with pytest.raises(UserMistake, match=r"codes of all labels together.*prior=truncated"):
         check_priors([prior], model, digits)
+
+
+def test_a_classifier_of_other_images_is_refused_before_training(digits):
+    with pytest.raises(UserMistake, match="choose null or lenet-digits-v1"):
+        LabelScores(classifier="lenet-mnist-v1").prepare(digits)
+    LabelScores(classifier="lenet-digits-v1").prepare(digits)
+    with pytest.raises(UserMistake, match="cas=x: choose true or false"):
+        LabelScores(cas="x")
