@@ -204,6 +204,15 @@ class Integrates(Protocol):
 
 
 @runtime_checkable
+class HasLogDensity(Protocol):
+    """A model that gives the density of any image by integrating back to its latent."""
+
+    def log_density(self, images: Tensor, evaluations: int) -> Tensor:
+        """log p(images) in nats, (N,), as a density over values in [-1, 1], in so many evaluations."""
+        ...
+
+
+@runtime_checkable
 class DrawsPixels(Protocol):
     """A model whose images are drawn from p(x | z), of which `sample` gives the mean."""
 
