@@ -45,6 +45,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         )
     notes += notes_on_priors(rows)
     notes += notes_on_search(as_trained(rows))
+    notes += [f"{row.label}: {words}" for row in as_trained(rows) if (words := _outside(row))]
     notes += [f"{row.label}: {words}" for row in rows if (words := _copies(row))]
     notes += [f"{row.label}: {words}" for row in rows for words in _worse_than_best(row)]
     repeated = sum(row.repeated for row in rows)
@@ -87,6 +88,20 @@ def _ceiling(score: Score) -> str:
     n = min(real["n"], fake["n"], card["estimator"].get("max_images", real["n"]))
     missed = math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
     return f"of images like the real ones, coverage is {1 - missed:.3f} and density 1 (k = {k})"
+
+
+def _outside(row: Row) -> str:
+    """Say that a row's decoder is not the one that the network group gives to all models."""
+    for run in row.runs:
+        own, arena = (run.config.get(part, {}).get("decoder") for part in ("model", "network"))
+        if not (isinstance(own, Mapping) and isinstance(arena, Mapping)):
+            continue
+        if (name := str(own.get("_target_"))) != str(arena.get("_target_")):
+            return (
+                f"not in the arena: it makes images by {name.rpartition('.')[2]}, the others by "
+                f"{str(arena.get('_target_')).rpartition('.')[2]} (parameters and time: --cost)"
+            )
+    return ""
 
 
 def _copies(row: Row) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from genbench.errors import UserMistake
 from genbench.metrics.contract import Estimate, Features, Quantity
 from genbench.metrics.feature_scores import NONFINITE, score_name, score_of
 from genbench.metrics.reconstruction import feature_distance
@@ -27,6 +28,10 @@ class EvaluationCurve:
     """
 
     def __init__(self, *, enabled: bool, numbers: Sequence[int]) -> None:
+        if not isinstance(numbers, Sequence):
+            raise UserMistake(
+                f"evaluation.evaluations.numbers={numbers}: give whole numbers in a list, such as [1,5,20]"
+            )
         for number in numbers:
             whole("evaluation.evaluations.numbers", number)
         self.enabled, self.numbers = enabled, list(numbers)

@@ -6,7 +6,7 @@ whose variance is its mean squared reconstruction error on validation images.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,18 +18,26 @@ from torch import Tensor
 from genbench.data.cache import progress
 from genbench.data.contract import ImageData, Split
 from genbench.data.subsets import chosen, subset_card
-from genbench.losses.variational import kl_to_standard_normal, reparameterize
+from genbench.losses.variational import reparameterize
+from genbench.metrics.bounds import (
+    Bound,
+    DrawnObserver,
+    Observer,
+    elbo,
+    importance_bound,
+    own_observer,
+)
 from genbench.models.condition import labels_of
 from genbench.models.contract import (
-    Drawn,
     DrawsPosterior,
     Elbo,
     GenerativeModel,
     HasBound,
-    HasLikelihood,
     HasPosterior,
+    HasTokens,
 )
 from genbench.models.reconstruction import decoding_posterior, encoded_norm_card
+from genbench.priors.contract import WeighsTokens
 from genbench.priors.fitting import FittedPrior
 from genbench.ranges import whole
 from genbench.runs.score import Score
@@ -79,102 +87,6 @@ class LikelihoodMetric(Protocol):
         ...
 
 
-class Bound(NamedTuple):
-    """Rate and distortion of each image, float64 (N,) in nats: log p(x) >= -(rate + distortion)."""
-
-    rate: Tensor
-    distortion: Tensor
-
-
-class Observer(NamedTuple):
-    """The encoder and the observation model of a bound."""
-
-    posterior: Callable[..., tuple[Tensor, Tensor]]  # of images; mean and log variance, (N, d) each
-    log_prob: Callable[..., Tensor]  # log p(images | z), (N,), of images and z
-
-    def told(self, *labels: Tensor) -> "Observer":
-        """The same for images with these labels (N, ...), or for the batch repeated; itself without any."""
-        if not labels:
-            return self
-        (own,) = labels
-
-        def of(images: Tensor) -> Tensor:
-            return own.repeat(len(images) // len(own), *[1] * (own.ndim - 1))
-
-        return Observer(
-            lambda images: self.posterior(images, of(images)),
-            lambda images, z: self.log_prob(images, z, of(images)),
-        )
-
-
-class DrawnObserver(NamedTuple):
-    """The same of a posterior without mean and variance: it gives draws, or the bound alone."""
-
-    elbo: Callable[[Tensor, Tensor], Elbo]  # of images at noise (N, d)
-    draw: Callable[[Tensor, Tensor], Drawn] | None = None  # a posterior on one code needs no draws
-    log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def told(self) -> "DrawnObserver":
-        """Itself: such models are told no labels."""
-        return self
-
-
-def elbo(observer: Observer | DrawnObserver, images: Tensor, noise: Tensor) -> Bound:
-    """Rate and distortion of images (N, C, H, W), averaged over draws (S, N, d).
-
-    The rate of a Gaussian posterior is exact, and takes no draws.
-    """
-    if isinstance(observer, DrawnObserver):
-        each = [torch.stack(observer.elbo(images, one)).double() for one in noise]
-        return Bound(*torch.stack(each).mean(0))
-    mu, logvar = observer.posterior(images)
-    distortion = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-    for one in noise:
-        distortion -= observer.log_prob(images, reparameterize(mu, logvar, one)).double()
-    return Bound(kl_to_standard_normal(mu, logvar).double(), distortion / len(noise))
-
-
-def importance_bound(
-    observer: Observer | DrawnObserver, images: Tensor, noise: Tensor, decoded_at_once: int
-) -> Tensor:
-    """log 1/k sum_k p(x, z_k) / q(z_k | x), Burda et al. 2016, eq. 8: float64 (N,).
-
-    `noise` (k, N, d) has the k draws of each image. At most about `decoded_at_once` images are
-    decoded at a time; this does not change the result beyond rounding.
-    """
-    weights = _log_weights(observer, images)
-    total = torch.full((len(images),), -math.inf, dtype=torch.float64, device=images.device)
-    for part in torch.split(noise, max(1, decoded_at_once // len(images))):
-        total = torch.logaddexp(total, torch.logsumexp(weights(part), 0))
-    return total - math.log(len(noise))
-
-
-def _log_weights(observer: Observer | DrawnObserver, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """log p(x, z) - log q(z | x), float64 (k, N), as a function of noise (k, N, d)."""
-    if isinstance(observer, DrawnObserver):
-        draw, log_prob = observer.draw, observer.log_prob
-        assert draw is not None and log_prob is not None
-
-        def of_draws(noise: Tensor) -> Tensor:
-            copies = images.repeat(len(noise), 1, 1, 1)
-            drawn = draw(copies, noise.flatten(0, 1))
-            log_weights = log_prob(copies, drawn.z).double() + drawn.log_ratio.double()
-            return log_weights.view(len(noise), -1)
-
-        return of_draws
-    mu, logvar = (part.double() for part in observer.posterior(images))
-    decode = observer.log_prob
-
-    def of_gaussian(noise: Tensor) -> Tensor:
-        z = reparameterize(mu, logvar, noise.double())
-        # the constants of the two densities cancel
-        log_ratio = 0.5 * (noise.double().square() + logvar - z.square()).sum(-1)
-        found = decode(images.repeat(len(noise), 1, 1, 1), z.flatten(0, 1).float())
-        return found.double().view(len(noise), -1) + log_ratio
-
-    return of_gaussian
-
-
 def gaussian_log_prob(images: Tensor, means: Tensor, variance: float) -> Tensor:
     """log N(images | means, variance), summed over pixels: (N,)."""
     error = (images - means).flatten(1).square().sum(1)
@@ -195,9 +107,13 @@ class Bounds:
     model with a likelihood of its own has the ELBO under the `posthoc` one beside it: this one it
     shares with models that have an encoder only. Of a model that knows labels these are bounds of
     log p(x | y).
+
+    Under a fitted prior there is the bound of a model with tokens, whose rate is -log p(tokens); of a prior
+    over continuous latents the rate has no closed form, and nothing is taken again.
     """
 
     knows_labels = True
+    knows_priors = True
 
     def __init__(
         self, *, posterior_draws: int, importance_draws: int, max_images: int | None
@@ -214,12 +130,12 @@ class Bounds:
     def __call__(self, request: LikelihoodRequest) -> list[Score]:
         """Score a model that has an encoder; an empty list for others."""
         with decoding_posterior(request.model, request.data):
-            return self._every(request)
+            return self._every(request) if request.prior is None else self._under_prior(request)
 
     def _every(self, request: LikelihoodRequest) -> list[Score]:
         model, scores = request.model, list[Score]()
         if isinstance(model, HasBound):
-            own, draws = _own_observer(model), self.importance_draws
+            own, draws = own_observer(model), self.importance_draws
             if isinstance(own, DrawnObserver) and own.draw is None:
                 draws = 0  # importance weights of one code are the bound
             tag, discrete = model.likelihood.tag, model.likelihood.discrete
@@ -241,6 +157,25 @@ class Bounds:
             scores.append(_score("posthoc_variance", variance, "", None, card))
         return scores
 
+    def _under_prior(self, request: LikelihoodRequest) -> list[Score]:
+        """The bound of a model with tokens under another prior over them."""
+        model = request.model
+        prior = None if request.prior is None else request.prior.prior
+        if not (
+            isinstance(model, HasBound)
+            and isinstance(model, HasTokens)
+            and isinstance(prior, WeighsTokens)
+        ):
+            return []
+        own, tokens, log_p = model.elbo, model.tokens, prior.log_p
+
+        def bound(images: Tensor, noise: Tensor) -> Elbo:
+            return Elbo(-log_p(tokens(images)), own(images, noise).distortion)
+
+        likelihood = model.likelihood
+        observer = DrawnObserver(bound)
+        return self._scores(request, observer, likelihood.tag, likelihood.discrete, "", 0)
+
     def _scores(
         self,
         request: LikelihoodRequest,
@@ -257,6 +192,7 @@ class Bounds:
             "weights": request.weights,
             **request.given,
             **encoded_norm_card(request.model, request.data, "posterior draws"),
+            **({} if request.prior is None else {"prior": dict(request.prior.protocol)}),
         }
         if not discrete:
             common["density"] = {"range": [-1, 1], "dequantised": False}
@@ -337,15 +273,6 @@ class Bounds:
             (request.seed * 1_000_003 + image) * 4_099 % 2**63
         )
         return torch.randn(self.importance_draws, request.model.latent_dim, generator=generator)
-
-
-def _own_observer(model: HasBound) -> Observer | DrawnObserver:
-    """The bound of a model with a likelihood of its own."""
-    if isinstance(model, HasLikelihood):
-        return Observer(model.posterior, model.log_prob)
-    if isinstance(model, DrawsPosterior):
-        return DrawnObserver(model.elbo, model.draw_posterior, model.log_prob)
-    return DrawnObserver(model.elbo)
 
 
 def posthoc(

@@ -188,10 +188,33 @@ class DrawsPosterior(Protocol):
 
 
 @runtime_checkable
+class HasTokens(Protocol):
+    """A model whose latents are T tokens side by side, each one of K vectors: a quantised autoencoder."""
+
+    @property
+    def alphabet(self) -> Tensor:
+        """The latents of each token, (K, latent_dim / T)."""
+        ...
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Numbers 0 .. K - 1 of the tokens of images, (N, T)."""
+        ...
+
+
+@runtime_checkable
 class Integrates(Protocol):
     """A model that makes a sample by many evaluations of a network: any number of them, from 1 on."""
 
     evaluations: int
+
+
+@runtime_checkable
+class HasLogDensity(Protocol):
+    """A model that gives the density of any image by integrating back to its latent."""
+
+    def log_density(self, images: Tensor, evaluations: int) -> Tensor:
+        """log p(images) in nats, (N,), as a density over values in [-1, 1], in so many evaluations."""
+        ...
 
 
 @runtime_checkable

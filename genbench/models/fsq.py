@@ -97,6 +97,16 @@ class FSQ(GenerativeModel):
         rate: Tensor = -self.prior(self.codes(z))
         return Elbo(rate, -self.likelihood.log_prob(images, self.decoder(z)))
 
+    @property
+    def alphabet(self) -> Tensor:
+        """The values of a level, (levels, 1)."""
+        every = torch.arange(self.levels, device=self.device)
+        return ((every - self.largest) / self.largest)[:, None]
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Numbers of the levels of images' latents, (N, d)."""
+        return self.codes(self.quantise(images))
+
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` latents from the learned prior, on the CPU."""
         uniform = torch.rand(n, self.latent_dim, generator=generator).to(self.device)

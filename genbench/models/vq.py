@@ -108,6 +108,15 @@ class VQVAE(GenerativeModel):
         rate: Tensor = -self.prior(codes)
         return Elbo(rate, -self.likelihood.log_prob(images, self.decoder(z)))
 
+    @property
+    def alphabet(self) -> Tensor:
+        """The codebook, (K, d / tokens)."""
+        return self.codebook.vectors
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Numbers of the codes of images, (N, tokens)."""
+        return self.codebook.nearest(self.values(images))
+
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` latents from the learned prior, on the CPU."""
         uniform = torch.rand(n, self.prior.tokens, generator=generator).to(self.device)

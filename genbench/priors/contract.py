@@ -32,6 +32,8 @@ class Prior(ABC):
     needs_codes: ClassVar[bool] = (
         True  # False: it is fitted to none, and models without encoder have it
     )
+    needs_tokens: ClassVar[bool] = False  # its codes are spelled in a model's `alphabet`
+    alphabet: Tensor | None = None  # (K, d / T), set before the fit where it needs tokens
 
     def __init__(self, codes: int, seed: int) -> None:
         if self.needs_codes:
@@ -76,6 +78,15 @@ class Prior(ABC):
                 f"the {self.kind} prior was not fitted: a prior is fitted after training, to one checkpoint"
             )
         return self.tensors
+
+
+@runtime_checkable
+class WeighsTokens(Protocol):
+    """A prior over tokens, of which bounds on log p(x) take the rate."""
+
+    def log_p(self, tokens: Tensor) -> Tensor:
+        """log p(tokens) in nats, (N,), of numbers (N, T) on any device."""
+        ...
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from genbench.models.contract import (
     DrawsPosterior,
     GenerativeModel,
     HasPosterior,
+    HasTokens,
     draws_standard_normal,
 )
 from genbench.models.undisturbed import undisturbed
@@ -90,7 +91,13 @@ def check_priors(priors: Sequence[Prior], model: GenerativeModel, data: ImageDat
                 f"(arena.condition={model.condition.kind}), each with codes of its own: choose prior=normal or "
                 "prior=truncated"
             )
-        if prior.needs_codes and not isinstance(model, HasPosterior | DrawsPosterior):
+        if prior.needs_tokens and not isinstance(model, HasTokens):
+            raise UserMistake(
+                f"prior={prior.kind} is over the tokens of a quantised autoencoder, and {name} has none: choose "
+                "model=vq or model=fsq, or prior=mixture for a model with an encoder"
+            )
+        continuous = prior.needs_codes and not prior.needs_tokens
+        if continuous and not isinstance(model, HasPosterior | DrawsPosterior):
             raise UserMistake(
                 f"prior={prior.kind} is fitted to codes, and {name} has no encoder that gives any: choose "
                 "prior=truncated or prior=normal, or a vae or a vae-gan"
@@ -100,7 +107,7 @@ def check_priors(priors: Sequence[Prior], model: GenerativeModel, data: ImageDat
                 f"prior={prior.kind} changes draws of N(0, I), and {name} draws its latents otherwise: "
                 "choose prior=normal"
             )
-        images, draws = _sizes(data, prior.codes)
+        images, draws = _sizes(data, prior)
         prior.check(images * draws)
 
 
@@ -114,6 +121,8 @@ def fit(prior: Prior, model: GenerativeModel, data: ImageData) -> FittedPrior:
     began, prior = time.perf_counter(), copy.copy(prior)  # it may be fitted to other weights too
     protocol, weights = _protocol(prior, data), weights_hash(model)
     codes = _codes(prior, model, data)
+    if isinstance(model, HasTokens):
+        prior.alphabet = model.alphabet.detach().cpu()
     generator = _generator(prior, "fit")
     prior.fit(codes, generator)
     card = {
@@ -249,44 +258,52 @@ def _protocol(prior: Prior, data: ImageData) -> dict[str, Any]:
     """What defines the prior, equal for all models and seeds."""
     protocol: dict[str, Any] = {"prior": prior.kind, "settings": dict(prior.settings)}
     if prior.needs_codes:
-        images, draws = _sizes(data, prior.codes)
+        images, draws = _sizes(data, prior)
         of = {"images": subset_card(data, "train", images), "draws": draws}
         protocol |= {"codes": of, "seed": prior.seed}
     return protocol | {"version": prior.version}
 
 
-def _sizes(data: ImageData, codes: int) -> tuple[int, int]:
-    """Training images, and draws of each, that make about so many codes."""
-    there = len(data.pixels("train"))
-    images = min(codes, there)
-    return images, max(1, codes // max(1, images))
+def _sizes(data: ImageData, prior: Prior) -> tuple[int, int]:
+    """Training images, and draws of each, that make about as many codes as the prior asks for."""
+    images = min(prior.codes, len(data.pixels("train")))
+    return images, 1 if prior.needs_tokens else max(1, prior.codes // max(1, images))
 
 
 def _codes(prior: Prior, model: GenerativeModel, data: ImageData) -> Tensor:
     """Draws from q(z | x), the draws of an image together; none where the prior needs none."""
-    if not prior.needs_codes or not isinstance(model, HasPosterior | DrawsPosterior):
+    if not prior.needs_codes:
         return torch.empty(0, model.latent_dim)
-    images, draws = _sizes(data, prior.codes)
+    images, draws = _sizes(data, prior)
     numbers, generator = torch.from_numpy(chosen(data, "train", images)), _generator(prior, "codes")
     found = []
     with undisturbed(model, model.device, prior.seed):
         for part in torch.split(numbers, ENCODED_AT_ONCE):
             pixels = torch.from_numpy(data.pixels("train")[part.numpy()])
             shown = data.to_images(pixels.to(model.device))
-            if isinstance(model, DrawsPosterior):
-                shown = shown.repeat_interleave(draws, 0)
-                noise = torch.randn(len(shown), model.latent_dim, generator=generator)
-                found.append(model.draw_posterior(shown, noise.to(shown.device)).z.float().cpu())
-                continue
-            mu, logvar = (each.float().cpu() for each in model.posterior(shown))
-            mu, logvar = (each.repeat_interleave(draws, 0) for each in (mu, logvar))
-            found.append(reparameterize(mu, logvar, torch.randn(mu.shape, generator=generator)))
+            found.append(_encoded(model, shown, draws, generator))
     codes = torch.cat(found)
     if not bool(codes.isfinite().all()):
         raise CannotBeFitted(
             f"prior={prior.kind} cannot be fitted: a code of a training image is NaN or infinite"
         )
     return codes
+
+
+def _encoded(
+    model: GenerativeModel, images: Tensor, draws: int, generator: torch.Generator
+) -> Tensor:
+    """Codes (N * draws, d) of images on the CPU: what their tokens spell, or draws from q(z | x)."""
+    if isinstance(model, HasTokens):
+        return model.alphabet[model.tokens(images)].flatten(1).float().cpu()
+    if isinstance(model, DrawsPosterior):
+        copies = images.repeat_interleave(draws, 0)
+        noise = torch.randn(len(copies), model.latent_dim, generator=generator)
+        return model.draw_posterior(copies, noise.to(images.device)).z.float().cpu()
+    assert isinstance(model, HasPosterior)
+    mu, logvar = (each.float().cpu() for each in model.posterior(images))
+    mu, logvar = (each.repeat_interleave(draws, 0) for each in (mu, logvar))
+    return reparameterize(mu, logvar, torch.randn(mu.shape, generator=generator))
 
 
 def _generator(prior: Prior, what: str) -> torch.Generator:

@@ -194,3 +194,15 @@ def test_what_a_spread_covers_is_said_where_there_is_one(tmp_path, finished):
         finished([fd(10.0 + seed)], seed=seed)
     notes = table(tmp_path)[1].notes
     assert any(n.startswith("±: standard deviation over training seeds") for n in notes)
+
+
+def test_a_row_whose_decoder_is_not_the_networks_is_said_to_be_outside(tmp_path, finished):
+    arena = {"_target_": "genbench.networks.mlp.MLPDecoder", "width": 256}
+    unet = {"_target_": "genbench.networks.unet.UNet", "width": None}
+    for model, own in (("vae", arena), ("flow-matching", unet)):
+        config = {"model.decoder": own, "network.decoder": arena}
+        finished([fd(5.0)], model=model, **config)
+    _, only = table(tmp_path)
+    (note,) = (note for note in only.notes if "arena" in note)
+    expected = "flow-matching: not in the arena: it makes images by UNet, the others by MLPDecoder"
+    assert note.startswith(expected)

@@ -39,3 +39,5 @@ def test_the_models_own_number_comes_back_after_a_mistake():
     assert model.evaluations == 20
     with pytest.raises(UserMistake, match="numbers=0"):
         EvaluationCurve(enabled=True, numbers=[0])
+    with pytest.raises(UserMistake, match="numbers=3: give whole numbers in a list"):
+        EvaluationCurve(enabled=True, numbers=3)
