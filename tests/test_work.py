@@ -42,3 +42,29 @@ def test_a_program_that_is_started_without_its_entry_says_how_to_start_it(progra
     monkeypatch.delitem(sys.modules, f"genbench.{program}", raising=False)
     with pytest.raises(SystemExit, match=f"python -m genbench.work {program} RUN"):
         runpy.run_module(f"genbench.{program}", run_name="__main__")
+
+
+LEFT_OUT = """
+import sys
+from genbench.work import signal_processing_left_out
+with signal_processing_left_out():
+    import scipy.signal
+    assert hasattr(scipy.signal, "hamming") and "scipy.signal._fir_filter_design" not in sys.modules
+    ASKED
+import scipy.signal
+print(scipy.signal.firwin.__module__, sys.modules["scipy.signal"] is scipy.signal, hasattr(scipy.signal, "hamming"))
+"""
+
+
+@pytest.mark.parametrize(
+    "asked", ["pass", "from scipy.signal import firwin", "scipy.signal.lfilter"]
+)
+def test_what_lightning_does_not_need_is_imported_when_it_is_asked_for(asked):
+    found = said(LEFT_OUT.replace("ASKED", asked))
+    assert found == "scipy.signal._fir_filter_design True False"
+
+
+@pytest.mark.slow
+def test_a_worker_goes_without_signal_processing():
+    code = WORKER.replace('states["torch"]', "'scipy.signal' in sys.modules, states[\"torch\"]")
+    assert said(code).startswith("False ")

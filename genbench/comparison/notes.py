@@ -29,10 +29,16 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
     notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
     notes += _protocols_of_one_name(columns)
-    if any(len(row.values(c.key)) >= SEEDS_FOR_SPREAD for row in rows for c in columns):
+    most = max((len(row.values(c.key)) for row in rows for c in columns), default=0)
+    if most >= SEEDS_FOR_SPREAD:
         notes.append(
             "±: standard deviation over training seeds, the chance of the sampled images within it; the "
             "interval of a single run (`genbench show`) is over images alone"
+        )
+    elif most == 1 and len(rows) > 1:
+        notes.append(
+            "one seed a row: another seed or another processor gives other numbers; seeds are the error bar "
+            "(-m seed=0,1,2,3,4)"
         )
     if any(column.key[1] == "best" for column in columns):
         notes.append(

@@ -77,6 +77,16 @@ def test_what_is_equal_for_all_rows_is_said_once(tmp_path, finished):
     assert "128k images" in only.notes[0]
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(1, "one seed a row"), (2, ""), (3, "±")])
+def test_rows_of_one_seed_are_said_to_have_no_error_bar(tmp_path, finished, seeds, said):
+    for seed in range(seeds):
+        finished([fd(10.0 + seed)], seed=seed)
+    finished([fd(9.0)], model="gan")
+    _, only = table(tmp_path)
+    found = [note for note in only.notes if note.startswith(("one seed", "±"))]
+    assert [note[: len(said)] for note in found] == ([said] if said else [])
+
+
 def test_the_ceiling_of_coverage_is_said(tmp_path, finished):
     protocol = card() | {"quantity": "coverage", "estimator": {"k": 5, "max_images": 10_000}}
     finished([Score("coverage_lenet", 0.8, "", True, protocol)])

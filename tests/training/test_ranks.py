@@ -216,6 +216,19 @@ def test_other_strategies_are_refused(strategy):
         _strategy(strategy, 2)
 
 
+def test_ranks_begin_alike_and_nothing_wraps_the_model(monkeypatch):
+    """PyTorch's wrapper would exchange in every backward, on hooks made on another stream."""
+    from genbench.training.exchange import Ranks
+
+    sent: list[int] = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, rank: sent.append(rank))
+    strategy = Ranks()
+    strategy.model = model = torch.nn.BatchNorm1d(3)
+    strategy.configure_ddp()
+    assert strategy.model is model
+    assert sent == [0] * 5  # weight, bias, mean, variance, count
+
+
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])
 def test_several_devices_have_one_strategy(strategy):
     from genbench.training.exchange import Ranks
