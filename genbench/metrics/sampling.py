@@ -96,6 +96,18 @@ class GeneratedSet:
         every = bool(features.features.isfinite().all())
         return features if every else None, clock.images_per_second
 
+    def pixels_of(self, model: GenerativeModel, data: ImageData, numbers: Tensor) -> Tensor:
+        """Some images of the set by their numbers: level indices (n, C, H, W) on the CPU.
+
+        One at a time, as each has noise of its own.
+        """
+        latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))
+        parts = [
+            self._images(model, data, latents[i : i + 1].to(model.device), i)
+            for i in numbers.tolist()
+        ]
+        return data.to_pixels(torch.cat(parts)).cpu()
+
     def _images(self, model: GenerativeModel, data: ImageData, z: Tensor, first: int) -> Tensor:
         """Images of latents, which are number `first` and following of the set."""
         if self.pixels == "mean" or not isinstance(model, DrawsPixels | HasLikelihood):

@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from genbench.comparison.page.content import Gallery, Study
+from genbench.comparison.page.content import Study
+from genbench.comparison.page.pictures import Gallery
 from genbench.comparison.tables import render
 from genbench.comparison.tradeoffs import in_words
 from genbench.runs.dataset_name import plain
@@ -20,7 +21,8 @@ def write_markdown(study: Study, out: Path) -> str:
             lines += [render([section.explanation.table], "md"), ""]
             lines += [f"- {words}" for words in section.explanation.sentences] + [""]
         lines += [f"- {one.title}. {in_words(one)}" for one in section.tradeoffs] + [""]
-        for gallery in section.galleries:
+        failing = section.failures.galleries if section.failures else []
+        for gallery in [*section.galleries, *failing]:
             lines += _gallery(gallery, section.dataset, out)
         lines += [render([section.costs], "md"), ""]
         if section.seconds:
@@ -38,7 +40,8 @@ def _gallery(gallery: Gallery, dataset: str, out: Path) -> list[str]:
         name = f"{plain(dataset)}-{gallery.kind}-{place}.png"
         shutil.copyfile(picture.path, folder / name)
         heads.append(picture.label.replace("|", "\\|"))
-        notes.append(picture.note)
+        ends = f"{picture.texts[0]} to {picture.texts[-1]}" if picture.texts else ""
+        notes.append("; ".join(filter(None, (picture.note, ends))))
         cells.append(
             f"![{gallery.kind} of {picture.label}]({folder.name}/{name})".replace("|", "\\|")
         )
