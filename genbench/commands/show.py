@@ -10,8 +10,9 @@ from genbench.commands.arguments import outputs_argument
 from genbench.comparison.costs import spent_on_scores
 from genbench.comparison.settings import images_text
 from genbench.comparison.tables import number
-from genbench.errors import DONE
+from genbench.errors import DONE, UserMistake
 from genbench.runs.directory import find_run
+from genbench.runs.gallery import FILLED_BY, VALUES, read_gallery
 from genbench.runs.priors import prior_label, prior_of
 from genbench.runs.result import Result, read_result
 from genbench.runs.score import ORDER, Score, interval_notes
@@ -29,10 +30,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", help="an id, a unique prefix of one, a path, or latest")
     parser.add_argument("--cards", action="store_true", help="print every score's card in full")
     parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--gallery",
+        action="store_true",
+        help="print where its best, worst, copied and missed pictures are, with their numbers",
+    )
     options = parser.parse_args(list(argv))
     run = find_run(options.run, options.outputs)
     result, status = read_result(run), read_status(run)
-    if options.format == "json":
+    if options.gallery:
+        print("\n".join(_gallery(run)))
+    elif options.format == "json":
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
     else:
         print("\n".join(_describe(run, result, status, options.cards)))
@@ -60,6 +68,24 @@ def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[st
     pictures = len(files) - len(shown)
     lines += ["", f"files in {run}", *(f"  {name}" for name in shown)]
     return lines + ([f"  samples/: {pictures} pictures"] if pictures else [])
+
+
+def _gallery(run: Path) -> list[str]:
+    """A paragraph for each sheet; UserMistake where the run keeps none."""
+    kept = read_gallery(run)
+    if kept is None:
+        raise UserMistake(
+            f"{run.name} keeps no gallery: `{FILLED_BY.format(run=run.name)}` writes it"
+        )
+    about = ", ".join(f"{name} {value}" for name, value in kept.of.items())
+    lines = [f"{run.name}: {about}"]
+    for sheet in kept.sheets:
+        lines += ["", sheet.caption, f"  {sheet.path}"]
+        for start in range(0, len(sheet.texts), sheet.columns):
+            row = sheet.texts[start : start + sheet.columns]
+            lines.append("  " + " ".join(f"{text:>8}" for text in row))
+        lines.append(f"  ({VALUES[sheet.kind]})")
+    return lines
 
 
 def _where(environment: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ Rate against distortion (Alemi et al. 2018), distortion against how real images 
 each other (Blau and Michaeli 2018), precision against recall.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ AXES = (
 
 @dataclass(frozen=True)
 class Point:
-    """A method: the mean over seeds of both scores, and the lowest and highest of each."""
+    """A method: the mean over seeds of both scores, and the lowest and highest of each.
+
+    `prior` is the kind of a fitted prior, `width` how wide a truncated one is; that of N(0, I) is infinite.
+    """
 
     label: str
     model: str
@@ -45,6 +49,8 @@ class Point:
     y: float
     x_range: tuple[float, float]
     y_range: tuple[float, float]
+    prior: str = ""
+    width: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,24 @@ def _tradeoff(title: str, x: Axis, y: Axis, rows: Sequence[Row]) -> Tradeoff:
     return Tradeoff(title, x, y, points, front, lacking)
 
 
+def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points that a line joins, by its name: settings of a model by x, and how far its prior is truncated.
+
+    Other priors are no settings of each other.
+    """
+    found: dict[str, list[Point]] = {}
+    for model in dict.fromkeys(point.model for point in points):
+        own = [point for point in points if point.model == model]
+        usual = [point for point in own if not point.prior]
+        narrower = [point for point in own if point.prior == "truncated"]
+        if len(usual) > 1:
+            found[model] = usual
+        if narrower and len(usual) < 2:
+            ordered = sorted([*narrower, *usual], key=lambda point: point.width)
+            found[f"{model}, truncated"] = ordered
+    return {name: own for name, own in found.items() if len(own) > 1}
+
+
 def _shared(rows: Sequence[Row], quantity: str) -> ScoreKey | None:
     """The card of a quantity that most methods have: final, raw weights on the test, the usual prior."""
     counts = Counter(
@@ -105,7 +129,10 @@ def _point(row: Row, key_x: ScoreKey | None, key_y: ScoreKey | None) -> Point | 
         return None
     xs, ys = [by_x[run] for run in runs], [by_y[run] for run in runs]
     ranges = (min(xs), max(xs)), (min(ys), max(ys))
-    return Point(row.label, row.model, mean(xs), mean(ys), *ranges)
+    prior = str(row.defined["prior"]) if row.prior else ""
+    widths = row.defined.get("settings", {}) if prior == "truncated" else {}
+    width = float(widths.get("scale", widths.get("threshold", math.inf)))
+    return Point(row.label, row.model, mean(xs), mean(ys), *ranges, prior, width)
 
 
 def in_words(tradeoff: Tradeoff) -> str:

@@ -27,10 +27,11 @@ LARGEST = 1e12  # of a nearness, so that quantiles stay finite
 
 
 class Nearest(NamedTuple):
-    """Of each image the distance to its nearest training image, and its nearness to that, both (N,)."""
+    """Of each image the distance to its nearest training image, its nearness to that, and which it is, (N,)."""
 
     distance: Tensor
     nearness: Tensor
+    place: Tensor  # number of the training image
 
     def within(self, bound: Tensor) -> Tensor:
         """The nearness, 0 where the distance is above a bound."""
@@ -51,14 +52,15 @@ def nearest(x: Tensor, train: Tensor) -> Nearest:
     last = min(LAST, len(train))
     middle = min(MIDDLE, max(2, last // 2))
     places = [0, min(NEXT, middle) - 1, middle - 1, last - 1]
-    distances, found = [], []
+    distances, found, which = [], [], []
     for _, block in squared_distances(x, train):
-        squares = block.topk(last, dim=1, largest=False).values
+        squares, numbers = block.topk(last, dim=1, largest=False)
+        which.append(numbers[:, 0])
         first, after, inner, outer = squares[:, places].log().unbind(1)
         value = ((after - first) / (outer - inner)).where(after > first, 0)  # 0 / 0: duplicates
         found.append(value.where(first > -torch.inf, LARGEST).clamp_max(LARGEST))
         distances.append(squares[:, 0].sqrt())
-    return Nearest(torch.cat(distances), torch.cat(found))
+    return Nearest(torch.cat(distances), torch.cat(found), torch.cat(which))
 
 
 def copy_rate(
@@ -79,11 +81,15 @@ def copy_rate(
         check_finite(rows)
     if len(train) < 3:
         raise ValueError(f"{len(train)} training images: nearness compares three or more")
-    new, made = new or nearest(heldout, train), nearest(fake, train)
+    found = copies(nearest(fake, train), new or nearest(heldout, train), quantile)
+    return float(found.double().mean())
+
+
+def copies(made: Nearest, new: Nearest, quantile: float = QUANTILE) -> Tensor:
+    """Which images count as copies, (N,) bool: those of `copy_rate`."""
     bound = torch.quantile(new.distance, NEAR)
     threshold = torch.quantile(new.within(bound), 1 - quantile)
-    copies = (made.nearness >= threshold) & (made.distance <= bound)
-    return float(copies.double().mean())
+    return (made.nearness >= threshold) & (made.distance <= bound)
 
 
 class CopyRate(FeatureMetric):
@@ -96,6 +102,8 @@ class CopyRate(FeatureMetric):
         self._known: tuple[Tensor, Tensor, Nearest] | None = (
             None  # real and held-out features, theirs
         )
+        # of the last call: the generated images, which of them are copies, and the bound on their distance
+        self.found: tuple[Nearest, Tensor, Tensor] | None = None
 
     @property
     def estimator(self) -> Mapping[str, Any]:
@@ -113,5 +121,9 @@ class CopyRate(FeatureMetric):
         known = self._known
         if known is None or known[0] is not real or known[1] is not heldout:
             check_finite(heldout)
+            check_finite(real)
             self._known = known = real, heldout, nearest(heldout, real)
-        return {"copy_rate": Estimate(copy_rate(fake, real, heldout, new=known[2]))}
+        check_finite(fake)
+        made = nearest(fake, real)
+        self.found = made, copies(made, known[2]), torch.quantile(known[2].distance, NEAR)
+        return {"copy_rate": Estimate(float(self.found[1].double().mean()))}

@@ -27,6 +27,7 @@ from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
 from genbench.metrics.frechet import Moments, distance, moments
+from genbench.metrics.gallery import GalleryRequest, WorstReconstructions, keep_gallery
 from genbench.metrics.inversion import Inversion
 from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
@@ -57,6 +58,7 @@ class Evaluation:
     is shared by `devices` processes, with the same scores; reconstructions and likelihoods are left to
     the first one, as are the scores of `truth`, on worlds of which more is known, and of `labels`, for models
     that are told them. A metric that is None is left out. `watch` says how this process spent its time.
+    With `gallery` the pictures that explain the scores of the raw weights are kept in the run's folder.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Evaluation:
         inversion: bool | Mapping[str, Any] = False,
         evaluations: EvaluationCurve | None = None,
         labels: TruthMetric | None = None,
+        gallery: bool = False,
     ) -> None:
         whole("evaluation.num_samples", num_samples)
         whole("evaluation.batch_size", batch_size)
@@ -98,6 +101,7 @@ class Evaluation:
         self.likelihoods = {name: one for name, one in likelihoods.items() if one is not None}
         self.truth = {name: one for name, one in (truth or {}).items() if one is not None}
         self.labels = {} if labels is None else {"labels": labels}
+        self.gallery = gallery
         if inverting := Inversion.of(inversion):
             self.likelihoods["inversion"] = inverting
         self.folder = Path(cache).expanduser()
@@ -168,11 +172,15 @@ class Evaluation:
                 scores = [score for score in scores if "fake" in score.card]
             else:
                 heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
+                worst = WorstReconstructions()
                 encoded = EncoderRequest(
-                    model, data, self.split, heldout, real, store, self.seed, directory
+                    model, data, self.split, heldout, real, store, self.seed, directory, worst
                 )
                 scores += self.reconstruction(encoded) if self.reconstruction else []
                 scores += self.latents(encoded) if self.latents else []
+                if self.gallery and directory is not None:
+                    called = list(self.metrics.values()) if "fake" in sets else []
+                    self._keep_gallery(directory, model, data, called, worst)
             asked = TruthRequest(
                 model, data, self.split, self.generated, store, averaging, prior, sets, cards
             )
@@ -187,6 +195,20 @@ class Evaluation:
                 scores += _likelihoods(known(self.likelihoods, model), request, self.watch)
                 scores += [] if prior is None else costs_of(prior, cards["fake"])
         return [of_split(score, self.split) for score in scores]
+
+    def _keep_gallery(
+        self,
+        run: Path,
+        model: GenerativeModel,
+        data: ImageData,
+        called: Sequence[FeatureMetric],
+        worst: WorstReconstructions,
+    ) -> None:
+        """Write the run's gallery, from what the metrics that were `called` found."""
+        of: dict[str, Any] = {"split": self.split, "n": self.num_samples, "seed": self.seed}
+        of |= {"extractor": self.extractor.name, "weights": "raw"}
+        with self.watch.timing("gallery"):
+            keep_gallery(run, GalleryRequest(model, data, self.generated, called, worst, of))
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int

@@ -14,7 +14,11 @@ def check_finite(features: Tensor) -> None:
 
 def subset(features: Tensor, count: int, seed: int) -> Tensor:
     """Choose `count` rows by a permutation that depends only on seed and number of rows; all if fewer."""
-    if count >= len(features):
-        return features
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    return features[order[:count].to(features.device)]
+    return features[rows_of_subset(len(features), count, seed).to(features.device)]
+
+
+def rows_of_subset(there: int, count: int, seed: int) -> Tensor:
+    """The numbers of the rows that `subset` chooses; all in order if there are no more."""
+    if count >= there:
+        return torch.arange(there)
+    return torch.randperm(there, generator=torch.Generator().manual_seed(seed))[:count]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantity, Role
-from genbench.metrics.features import check_finite, subset
+from genbench.metrics.features import check_finite, rows_of_subset, subset
 from genbench.ranges import whole
 
 BLOCK = 2**24  # entries of a distance matrix in memory
@@ -59,7 +59,15 @@ def radii(x: Tensor, k: int) -> Tensor:
 def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
     """Compare two sets by balls around each row with the radius of its k-th nearest neighbour.
 
-    Raises ValueError for NaN, infinity and sets of k rows or fewer.
+    See `neighbourhoods`."""
+    return neighbourhoods(real, fake, k)[0]
+
+
+def neighbourhoods(real: Tensor, fake: Tensor, k: int = 5) -> tuple[PRDC, Tensor]:
+    """The scores, and for each real row how far its nearest fake one is, (n,).
+
+    That is a squared distance as a part of the squared radius of the row's ball: coverage is the share of
+    rows at 1 or below. Raises ValueError for NaN, infinity and sets of k rows or fewer.
     """
     for rows in (real, fake):
         check_finite(rows)
@@ -69,18 +77,21 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
             )
     real_radii, fake_radii = radii(real, k), radii(fake, k)
     in_real_ball = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
-    recalled = covered = 0
+    recalled, nearest = 0, []
     for which, block in squared_distances(real, fake):
         within = block <= real_radii[which, None]
         in_real_ball += within.sum(0)
-        covered += int(within.any(1).sum())
+        nearest.append(block.amin(1))
         recalled += int((block <= fake_radii).any(1).sum())
-    return PRDC(
+    least = torch.cat(nearest)
+    scores = PRDC(
         precision=float((in_real_ball > 0).double().mean()),
         recall=recalled / len(real),
         density=float(in_real_ball.double().mean()) / k,
-        coverage=covered / len(real),
+        coverage=int((least <= real_radii).sum()) / len(real),
     )
+    reach = least / real_radii  # 0 / 0: on each other, and covered
+    return scores, reach.nan_to_num(0.0, posinf=torch.inf)
 
 
 class NeighbourScores(FeatureMetric):
@@ -102,6 +113,8 @@ class NeighbourScores(FeatureMetric):
         whole("neighbours.max_images", max_images, k + 1)
         self.k, self.max_images, self.seed = k, max_images, seed
         self.minimum = k + 1
+        # numbers of the training images of the last call, and their `neighbourhoods`
+        self.found: tuple[Tensor, Tensor] | None = None
 
     @property
     def estimator(self) -> Mapping[str, Any]:
@@ -118,5 +131,7 @@ class NeighbourScores(FeatureMetric):
         """Compare as many generated images as training images."""
         real, fake = sets["real"].features, sets["fake"].features
         n = min(len(real), len(fake), self.max_images)
-        found = prdc(subset(real, n, self.seed), subset(fake, n, self.seed), self.k)
-        return {name: Estimate(value) for name, value in found._asdict().items()}
+        parts = subset(real, n, self.seed), subset(fake, n, self.seed)
+        scores, reach = neighbourhoods(*parts, self.k)
+        self.found = rows_of_subset(len(real), n, self.seed), reach
+        return {name: Estimate(value) for name, value in scores._asdict().items()}

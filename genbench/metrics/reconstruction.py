@@ -23,6 +23,7 @@ from genbench.metrics.contract import Estimate, Features, Quantity
 from genbench.metrics.feature_scores import NONFINITE, score_name, score_of
 from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.frechet import distance, moments
+from genbench.metrics.gallery import WorstReconstructions
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.lpips import LPIPS
 from genbench.models.condition import labels_of
@@ -91,6 +92,7 @@ class EncoderRequest(NamedTuple):
     store: FeatureStore
     seed: int  # of the evaluation's latents
     directory: Path | None = None
+    worst: WorstReconstructions | None = None  # keeps the pairs of the lowest PSNR
 
 
 class Reconstruction:
@@ -139,6 +141,8 @@ class Reconstruction:
                     with store.watch.timing(one.quantity.name):
                         found = one.measure(rebuilt, originals, data.levels)
                         values[one.quantity.name].append(found.double().cpu())
+                    if one.quantity is PSNR and request.worst is not None:
+                        request.worst.offer(rebuilt, originals, found)
                 yield rebuilt
 
         with reconstructing(model, data):

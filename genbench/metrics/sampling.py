@@ -109,6 +109,18 @@ class GeneratedSet:
             first += len(images)
         return torch.cat(found)
 
+    def pixels_of(self, model: GenerativeModel, data: ImageData, numbers: Tensor) -> Tensor:
+        """Some images of the set by their numbers: level indices (n, C, H, W) on the CPU.
+
+        One at a time, as each has noise of its own.
+        """
+        single = self._parts(model, 1)
+        images = [
+            self._images(model, data, i, *(one.to(model.device) for one in single[i]))
+            for i in numbers.tolist()
+        ]
+        return data.to_pixels(torch.cat(images)).cpu()
+
     def _parts(self, model: GenerativeModel, size: int) -> list[tuple[Tensor, ...]]:
         """Latents, and labels where the model knows some, `size` at a time."""
         latents = model.latents(self.num_samples, torch.Generator().manual_seed(self.seed))

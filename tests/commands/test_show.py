@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from fixtures import gallery
 from genbench.commands import runs, show
 from genbench.errors import UserMistake
 from genbench.runs.config import write_config
@@ -305,6 +306,19 @@ def test_a_run_that_failed_is_explained(run, shown):
     text = shown("a")
     assert "failed: out of memory" in text
     assert "none yet" in text
+
+
+def test_a_gallery_is_shown_by_its_paths_and_numbers(run, shown):
+    path = run("a")
+    with pytest.raises(UserMistake, match="genbench evaluate a evaluation.gallery=true"):
+        shown("a", "--gallery")
+    gallery.keep(path, "worst", "copied", note="3 of 2,000 count as copies")
+    printed = shown("a", "--gallery")
+    assert printed.startswith("a: n 2000, split test\n")
+    worst, copied = (printed.index(str(path / "gallery" / f"{n}.png")) for n in ("worst", "copied"))
+    assert worst < copied
+    assert "Samples most like copies, each above its nearest training image: 3 of" in printed
+    assert "1.5      2.5" in printed
 
 
 def test_a_record_without_environment_is_shown(run, shown):

@@ -200,7 +200,7 @@ def test_markdown_has_its_pictures_beside_it(study, tmp_path):
     assert report.main(["--outputs", str(study), "--out", str(out)]) == 0
     text = out.read_text()
     named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert len(named) == 5
+    assert len(named) == 5 + 1 + 2  # the grids, the scores over images, the losses of two methods
     assert all((out.parent / name).exists() for name in named)
     assert "| gan | 6.2 ± 0.16 |" in text.replace("**", "")
     assert "- vae against gan: worse only if lost runs are left out: FD by 14" in text

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fixtures import gallery
 from fixtures.browser import in_node, needs_node
 from fixtures.comparison import fd
 from fixtures.decoders import DIMS, gan, made
@@ -49,6 +50,8 @@ def study(tmp_path, finished):
         (run / "samples").mkdir()
         for images in (10, 20, 30) if model == "vae" else (15, 30):
             Image.new("L", (82, 82), images).save(run / "samples" / f"samples-{images:09d}.png")
+    for kinds in (("worst", "reconstructions"), ("worst",)):
+        gallery.keep(tmp_path / ("gan" if len(kinds) == 1 else "vae"), *kinds, note="a note")
     mixture(tmp_path / "vae", read_decoder(tmp_path / "vae").card["of"])
     finished([fd(9.0)], run_id="old", model="vae-gan")
     return tmp_path
@@ -66,6 +69,18 @@ def test_a_page_has_each_decoder_once_and_says_what_writes_the_others(study):
     assert [one["label"] for one in walks] == ["vae", "gan"]
     assert [one["mixture"] is None for one in walks] == [False, True]
     assert "vae-gan: its run keeps no decoder for this page; `genbench sample old --walk`" in text
+
+
+def test_a_gallery_is_shown_kind_by_kind_and_whose_is_missing_is_said(study):
+    _, text = page_of(study)
+    assert text.count('<ol class="texts"') == 3
+    assert text.count("Samples farthest from every training image. Numbers: distance.") == 1
+    assert text.count(": a note</figcaption>") == 3
+    assert "vae-gan: `genbench evaluate old evaluation.gallery=true` writes it" in text
+    out = study / "page" / "report.md"
+    assert report.main(["--outputs", str(study), "--out", str(out)]) == 0
+    assert "| a note; 1.5 to 8.5 | a note; 1.5 to 8.5 |" in out.read_text()
+    assert (study / "page" / "report-pictures" / "digits-reconstructions-0.png").exists()
 
 
 def test_a_decoder_that_is_damaged_or_cannot_be_written_is_no_decoder(study):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from PIL import Image
 
 from fixtures.comparison import SPREAD, card, elbo, fd, run, strong, table
+from genbench.commands import report
 from genbench.comparison.costs import cost_table
 from genbench.comparison.page.content import study_of
 from genbench.comparison.per_run import wide_table
@@ -172,3 +173,17 @@ def test_a_report_shows_the_samples_of_each_prior_and_counts_a_training_once(tmp
         "vae against gan",
     ]
     assert set(part.losses) == {"vae", "gan"}
+
+
+def test_a_markdown_report_has_the_samples_of_both_priors_as_files_of_their_own(tmp_path, finished):
+    run = finished([plain(30.0), under(8.0)])
+    (run / "samples").mkdir()
+    for name, grey in (("samples-000000004.png", 40), (grid_name(MIXTURE), 90)):
+        Image.new("L", (4, 4), grey).save(run / "samples" / name)
+    out = tmp_path / "page" / "out.md"
+    assert report.main(["--outputs", str(tmp_path), "--out", str(out)]) == 0
+    seen = []
+    for number in range(2):
+        with Image.open(out.parent / "out-pictures" / f"digits-samples-{number}.png") as kept:
+            seen.append(kept.getpixel((0, 0)))
+    assert seen == [40, 90]

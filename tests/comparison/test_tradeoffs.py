@@ -1,5 +1,7 @@
 """Two scores against each other: points, the Pareto front, what is left out, the plot."""
 
+import math
+
 import pytest
 
 from fixtures.comparison import fd, score
@@ -7,7 +9,7 @@ from genbench.commands import report
 from genbench.comparison.page.styles import of_methods
 from genbench.comparison.page.tradeoff_plot import FRONT, scatter
 from genbench.comparison.rows import make_rows
-from genbench.comparison.tradeoffs import in_words, tradeoffs
+from genbench.comparison.tradeoffs import Point, in_words, lines, tradeoffs
 from genbench.runs.records import load_results
 from genbench.runs.score import Score
 
@@ -90,3 +92,14 @@ def test_the_page_draws_them_and_the_markdown_names_the_front(study):
         "- Rate against distortion. On the Pareto front, by means over seeds: vae (model.beta=10)"
         in (out.read_text())
     )
+
+
+def test_a_line_joins_settings_or_truncations_and_no_other_priors():
+    def point(label, model="vae", prior="", width=math.inf):
+        return Point(label, model, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0), prior, width)
+
+    usual, half = point("vae"), point("half", prior="truncated", width=0.5)
+    most, fitted = point("most", prior="truncated", width=0.9), point("fitted", prior="mixture")
+    assert lines([usual, most, fitted, half]) == {"vae, truncated": [half, most, usual]}
+    two = [usual, point("vae (model.beta=2)")]
+    assert lines([*two, fitted, point("gan", model="gan")]) == {"vae": two}

@@ -1,6 +1,5 @@
 """All that a report says about a study, before it is laid out. Imports no torch."""
 
-import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from genbench.comparison.costs import cost_table, seconds_table
 from genbench.comparison.explained import gap_table, heading, sentence
 from genbench.comparison.gap import Gap, gaps
 from genbench.comparison.page.curves import Panel, loss_panels, score_panels
+from genbench.comparison.page.failures import Failures, failures
 from genbench.comparison.page.gap_plot import rate_panel
+from genbench.comparison.page.pictures import Gallery, Picture
 from genbench.comparison.page.timelapse import Timelapse, timelapse
 from genbench.comparison.page.walk import MOST_BYTES, Walk, size_of, walk_of
 from genbench.comparison.rows import Row, as_trained, groups
@@ -41,30 +42,6 @@ NO_CURVES = (
     "`trainer.score_every=auto`: ten times per run it scores samples by the protocol of the validation split "
     "and chooses nothing; `selection=fd` measures the distance alone, and keeps the best weights."
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A grid of one method, a PNG; `note` has the scores that belong to it."""
-
-    label: str
-    path: Path
-    note: str = ""
-
-    @property
-    def address(self) -> str:
-        """The picture itself, as an address that a page may use."""
-        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """One kind of picture of several methods; `absent` names those that cannot draw it."""
-
-    kind: str
-    caption: str
-    pictures: Sequence[Picture]
-    absent: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -106,6 +83,7 @@ class Section:
     tradeoffs: Sequence[Tradeoff] = ()
     walk: Walk | None = None
     timelapse: Timelapse | None = None
+    failures: Failures | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -235,6 +213,7 @@ def _section(
         tradeoffs=tradeoffs(trained),
         walk=walk_of(own, directories, room),
         timelapse=timelapse(where),
+        failures=failures(where),
     )
 
 

@@ -14,7 +14,8 @@ from genbench.runs.latents import rates_by_unit
 
 RANK = "rank of the latent"
 COLOURS = {"floor": "faint", "decoder": "c9", "latents": "c11", "prior": "c7"}
-TOGETHER = "c6"  # of parts that are not told apart
+COLOURS["latents and prior"] = "c3"
+TOGETHER = "c6"  # of other parts that are not told apart
 
 
 def gap_bars(gaps: Sequence[Gap]) -> tuple[dict[str, Any], dict[str, Style]]:

@@ -26,7 +26,7 @@ def plot(panel: Panel, styles: Mapping[str, Style]) -> dict[str, Any]:
     values = [v for c in panel.curves for v in (*c.middle, *c.low, *c.high) if math.isfinite(v)]
     layout = {
         "xaxis": {"title": {"text": panel.across}, "tickformat": "~s"},
-        "yaxis": {"title": {"text": title}, **(_logarithmic(values) if _wide(values) else {})},
+        "yaxis": {"title": {"text": title}, **(_logarithmic(values) if is_wide(values) else {})},
     }
     return {"data": traces, "layout": layout}
 
@@ -37,10 +37,10 @@ def _way(higher_is_better: bool | None) -> str:
 
 def logarithmic_if_wide(values: Sequence[float]) -> dict[str, Any]:
     """What makes an axis of these values logarithmic, where that shows more; else nothing."""
-    return _logarithmic(values) if _wide(values) else {}
+    return _logarithmic(values) if is_wide(values) else {}
 
 
-def _wide(values: Sequence[float]) -> bool:
+def is_wide(values: Sequence[float]) -> bool:
     """Whether a logarithmic axis shows more: all above 0 and more than 30 times apart."""
     return bool(values) and min(values) > 0 and max(values) > 30 * min(values)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-MOST_BYTES = 3_000_000  # of pictures on a page, which writes 4 characters for 3 bytes
+MOST_BYTES = 2_000_000  # of pictures on a page, which writes 4 characters for 3 bytes
 MOST_FRAMES = 10  # of a method
 ROWS = 8  # of a whole grid
 

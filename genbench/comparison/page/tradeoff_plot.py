@@ -5,7 +5,7 @@ from typing import Any
 
 from genbench.comparison.page.plots import logarithmic_if_wide
 from genbench.comparison.page.styles import Style
-from genbench.comparison.tradeoffs import Axis, Point, Tradeoff
+from genbench.comparison.tradeoffs import Axis, Point, Tradeoff, lines
 
 FRONT = "Pareto front"
 FRONT_STYLE = Style("ink", "2px,2px")
@@ -14,9 +14,12 @@ FRONT_STYLE = Style("ink", "2px,2px")
 def scatter(
     tradeoff: Tradeoff, styles: Mapping[str, Style]
 ) -> tuple[dict[str, Any], dict[str, Style]]:
-    """Traces and layout, and the legend. A grey line joins the methods of one model, a dotted one the front."""
-    models = dict.fromkeys(point.model for point in tradeoff.points)
-    traces = [_joined(model, tradeoff) for model in models]
+    """Traces and layout, and the legend. A grey line joins the settings of one model, a dotted one the front."""
+    grey = Style("faint", "")
+    traces = [
+        _line([p.x for p in own], [p.y for p in own], name, grey, "solid")
+        for name, own in lines(tradeoff.points).items()
+    ]
     front = [tradeoff.points[place] for place in tradeoff.front]
     traces.append(
         _line([p.x for p in front], [p.y for p in front], FRONT, FRONT_STYLE, dash="2px,2px")
@@ -31,14 +34,10 @@ def scatter(
 
 
 def _axis(axis: Axis, values: list[float]) -> dict[str, Any]:
-    better = "higher" if axis.higher_is_better else "lower"
-    title = {"text": f"{axis.title} ({better} is better)"}
+    title = {
+        "text": f"{axis.title} {'↑' if axis.higher_is_better else '↓'}"
+    }  # a word would not fit
     return {"title": title, **logarithmic_if_wide(values)}
-
-
-def _joined(model: str, tradeoff: Tradeoff) -> dict[str, Any]:
-    own = [point for point in tradeoff.points if point.model == model]
-    return _line([p.x for p in own], [p.y for p in own], model, Style("faint", ""), "solid")
 
 
 def _line(xs: list[float], ys: list[float], name: str, style: Style, dash: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@
       };
     });
     const planes = new Map(); // by the number of latents: methods that have equally many share one
-    let x = 0, y = 0, asked = false;
+    let x = 0, y = 0, asked = false, warm = false;
 
     function newPlane() {
       planes.clear();
@@ -43,7 +43,8 @@
       dot.style.top = `${50 - (50 * y) / REACH}%`;
       find("scale").textContent = (+truncation.value).toFixed(2);
       find("place").textContent = `${x.toFixed(2)}, ${y.toFixed(2)}`;
-      find("speed").textContent = `${box.dataset.milliseconds} ms a frame`;
+      if (warm) find("speed").textContent = `, ${box.dataset.milliseconds} ms a frame`; // the first compiles the script too
+      warm = true;
     }
     const redraw = () => { if (!asked) { asked = true; requestAnimationFrame(show); } }; // once a frame, whatever moves
     const choose = () => { box.dataset.prior = prior.value; redraw(); };
