@@ -20,6 +20,7 @@ from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantit
 from genbench.metrics.features import check_finite
 from genbench.metrics.prdc import squared_distances
 
+DISTANCE = "distance of its features to the nearest training image"  # kept of every image
 QUANTILE = 0.01  # fraction of held-out images that count as copies: the null value
 NEAR = 0.5  # fraction of held-out images that are near enough to a training image to be copies
 NEXT, MIDDLE, LAST = 5, 25, 50  # neighbours that the nearest one is compared with
@@ -67,19 +68,20 @@ def copy_rate(
     heldout: Tensor,
     quantile: float = QUANTILE,
     new: Nearest | None = None,
+    made: Nearest | None = None,
 ) -> float:
     """Fraction of `fake` whose nearness to `train` is above that of all but a `quantile` of `heldout`.
 
     And whose distance to `train` is at most the median distance of `heldout`. From 0 to 1; about
     `quantile` for new images of the same distribution, or of any one class of it. `new` is
-    `nearest(heldout, train)`, if that is known. Raises ValueError for NaN, and for fewer than three rows of
+    `nearest(heldout, train)`, if that is known, and `made` that of `fake`. Raises ValueError for NaN, and for fewer than three rows of
     `train`.
     """
     for rows in (fake, train, heldout):
         check_finite(rows)
     if len(train) < 3:
         raise ValueError(f"{len(train)} training images: nearness compares three or more")
-    new, made = new or nearest(heldout, train), nearest(fake, train)
+    new, made = new or nearest(heldout, train), made or nearest(fake, train)
     bound = torch.quantile(new.distance, NEAR)
     threshold = torch.quantile(new.within(bound), 1 - quantile)
     copies = (made.nearness >= threshold) & (made.distance <= bound)
@@ -114,4 +116,7 @@ class CopyRate(FeatureMetric):
         if known is None or known[0] is not real or known[1] is not heldout:
             check_finite(heldout)
             self._known = known = real, heldout, nearest(heldout, real)
-        return {"copy_rate": Estimate(copy_rate(fake, real, heldout, new=known[2]))}
+        check_finite(fake)
+        made = nearest(fake, real)
+        rate = copy_rate(fake, real, heldout, new=known[2], made=made)
+        return {"copy_rate": Estimate(rate, each=made.distance, what=DISTANCE)}

@@ -29,6 +29,7 @@ from genbench.metrics.frechet import Moments, distance, moments
 from genbench.metrics.inversion import Inversion
 from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
+from genbench.metrics.per_image import Kept
 from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
 from genbench.metrics.sampling import GeneratedSet, costs_of
 from genbench.metrics.stopwatch import Stopwatch
@@ -39,6 +40,7 @@ from genbench.models.undisturbed import undisturbed
 from genbench.priors.fitting import FittedPrior, drawing_from
 from genbench.ranges import whole
 from genbench.runs.files import first_line
+from genbench.runs.per_image import ImageValues
 from genbench.runs.score import Score, digest
 
 AVERAGED = "averaged"  # argument of a worker process: sample from the averaged weights
@@ -99,6 +101,7 @@ class Evaluation:
         self.devices = devices
         self.sample_images_per_second: float | None = None  # of one process
         self.watch = Stopwatch()
+        self.per_image: list[ImageValues] = []  # of all scores of a run's final weights so far
         self.selection_seconds = 0.0  # spent on `validation_distance`, while the model was trained
         self._validation: tuple[str, Moments] | None = None  # of real images, by their card
         self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
@@ -140,6 +143,7 @@ class Evaluation:
         is what latents are drawn from, None as in training: with it only scores that depend on samples
         are computed, and several processes need it kept in `directory`.
         """
+        kept = Kept()
         with drawing_from(model, prior), scoring(model, device, self.seed, self.batch_size):
             sets: dict[Role, Features] = {}
             cards: dict[Role, Mapping[str, Any]] = {}
@@ -157,13 +161,13 @@ class Evaluation:
             if fake is not None:
                 sets["fake"] = fake
             cards["fake"] = self.generated.card(model, data, averaging, prior)
-            scores = self._scores(sets, cards, device)
+            scores = self._scores(sets, cards, device, kept)
             if averaging is not None or prior is not None:
                 scores = [score for score in scores if "fake" in score.card]
             else:
                 heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
                 encoded = EncoderRequest(
-                    model, data, self.split, heldout, real, store, self.seed, directory
+                    model, data, self.split, heldout, real, store, self.seed, directory, kept
                 )
                 scores += self.reconstruction(encoded) if self.reconstruction else []
                 scores += self.latents(encoded) if self.latents else []
@@ -172,11 +176,14 @@ class Evaluation:
             if averaging is None:
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split,
-                    directory=directory, prior=prior,
+                    directory=directory, prior=prior, kept=kept,
                 )  # fmt: skip
                 scores += _likelihoods(self.likelihoods, request, self.watch)
                 scores += [] if prior is None else costs_of(prior, cards["fake"])
-        return [of_split(score, self.split) for score in scores]
+        named = [of_split(score, self.split) for score in scores]
+        if directory is not None:
+            self.per_image += kept.named(scores, named)
+        return named
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
@@ -255,6 +262,7 @@ class Evaluation:
         sets: Mapping[Role, Features],
         cards: Mapping[Role, Mapping[str, Any]],
         device: torch.device,
+        kept: Kept,
     ) -> list[Score]:
         moved = {
             role: Features(part.features.to(device), part.logits.to(device))
@@ -264,7 +272,7 @@ class Evaluation:
         if key not in self._floors:
             self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
         floors = self._floors[key]
-        return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch)
+        return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch, kept)
 
 
 def _likelihoods(

@@ -25,6 +25,7 @@ from genbench.metrics.feature_store import FeatureStore
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.lpips import LPIPS
+from genbench.metrics.per_image import Kept
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.reconstruction import encoded_norm_card, psnr, reconstructing
 from genbench.runs.score import Score
@@ -90,6 +91,7 @@ class EncoderRequest(NamedTuple):
     store: FeatureStore
     seed: int  # of the evaluation's latents
     directory: Path | None = None
+    kept: Kept | None = None  # gets the values of every image
 
 
 class Reconstruction:
@@ -149,10 +151,12 @@ class Reconstruction:
                 **encoded_norm_card(model, data, "reconstructions"),
             },
         }
-        scores = [
-            _mean(one, torch.cat(values[one.quantity.name]) if finite else None, card)
-            for one in compared
-        ]
+        scores = []
+        for one in compared:
+            each = torch.cat(values[one.quantity.name]) if finite else None
+            scores.append(_mean(one, each, card))
+            if request.kept is not None and each is not None:
+                request.kept.keep(scores[-1], each, which)
         with store.watch.timing("rfd"):
             originals = request.heldout[0].features[torch.from_numpy(which)]
             found = [(RFD, feature_distance(originals, features, store.device) if finite else LOST)]

@@ -111,11 +111,15 @@ def read_recorded(run: Path) -> Verification | None:
     """What the record says was found, of whatever weights: all that is known of a pulled run."""
     try:
         content: dict[str, Any] = json.loads((run / FILENAME).read_text(encoding="utf-8"))
-        numbers = {name: float(content.pop(name)) for name in ("largest", "tolerance")}
-        scores, differing = int(content.pop("scores")), content.pop("differing", ())
-        texts = {name: str(text) for name, text in content.items()}
         return Verification(
-            **texts, **numbers, scores=scores, differing=[str(name) for name in differing]
+            when=str(content["when"]),
+            machine=str(content["machine"]),
+            genbench=str(content["genbench"]),
+            weights=str(content["weights"]),
+            scores=int(content["scores"]),
+            largest=float(content["largest"]),
+            tolerance=float(content["tolerance"]),
+            differing=[str(name) for name in content.get("differing", ())],
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
