@@ -23,6 +23,7 @@ from genbench.priors.contract import Prior
 from genbench.priors.fitting import check_priors, drawing_from, kept
 from genbench.runs.config import read_yaml
 from genbench.runs.files import write_json
+from genbench.runs.per_image import write_per_image
 from genbench.runs.priors import ALONE, prior_label, prior_of
 from genbench.runs.score import Score, digest, interval_notes
 from genbench.runs.verification import OUT
@@ -149,6 +150,7 @@ def main(argv: list[str]) -> int:
         },
     )
     if OUT not in content:
+        write_per_image(target.with_suffix(".npz"), evaluation.per_image)
         show(scores)
         print(target)
     return DONE

@@ -31,6 +31,8 @@ from genbench.runs.files import write_json
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.history import SPENT, read_history
 from genbench.runs.method import fingerprint, method
+from genbench.runs.per_image import FILENAME as PER_IMAGE
+from genbench.runs.per_image import write_per_image
 from genbench.runs.priors import prior_label, prior_of
 from genbench.runs.result import FILENAME, Result, write_result
 from genbench.runs.score import Score
@@ -87,6 +89,7 @@ def run(
     keep_walk(directory, engine.brief.model.to(engine.device), engine.brief.data)
     scores = score(evaluation, engine, made)
     ignore_signals()
+    write_per_image(directory / PER_IMAGE, evaluation.per_image if evaluation else ())
     result = record(directory, recorded(config, engine), engine, evaluation, scores)
     write(directory, result, engine, sinks)
     report(result, directory)

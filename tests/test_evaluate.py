@@ -10,6 +10,7 @@ from fixtures.evaluation import configure, values
 from genbench import evaluate
 from genbench.errors import UserMistake
 from genbench.runs import trust
+from genbench.runs.per_image import read_per_image
 from genbench.runs.score import Score
 from genbench.runs.walk import KeptDecoder, read_decoder
 from genbench.training import loading
@@ -36,7 +37,7 @@ def finished_run(tmp_path):
 def test_a_run_that_exists_is_scored_again_into_a_file_of_its_own(finished_run, capsys):
     directory, protocol = finished_run
     assert evaluate.main([str(directory), str(protocol)]) == 0
-    (written,) = (directory / "evaluations").iterdir()
+    (written,) = (directory / "evaluations").glob("*.json")
     assert isinstance(read_decoder(directory), KeptDecoder)
     content = json.loads(written.read_text())
     assert set(content) == {"created", "evaluation", "scores", "seconds"}
@@ -67,3 +68,20 @@ def test_a_run_that_was_trained_on_a_gpu_is_scored_without_one(finished_run, cap
     )
     with pytest.raises(UserMistake, match="--device=cuda, but PyTorch sees no GPU"):
         evaluate.main([str(directory), str(protocol), "--device", "cuda"])
+
+
+def test_what_scores_are_means_of_is_kept_beside_them(finished_run):
+    directory, protocol = finished_run
+    assert evaluate.main([str(directory), str(protocol)]) == 0
+    (written,) = (directory / "evaluations").glob("*.json")
+    scores = [Score.from_dict(one) for one in json.loads(written.read_text())["scores"]]
+    by_key = {(one.name, one.checkpoint, one.protocol): one for one in scores}
+    kept = read_per_image(directory)
+    assert {one.name for one in kept} >= {"elbo_discretized-logistic-17", "psnr", "ssim"}
+    for one in kept:
+        score = by_key[one.key]
+        assert len({*one.images.tolist()}) == len(one.values) > 1
+        if one.what == "value":
+            assert float(one.values.mean(dtype="float64")) == pytest.approx(score.value, rel=1e-5)
+            error = one.values.std(ddof=1, dtype="float64") / len(one.values) ** 0.5
+            assert score.high == pytest.approx(score.value + 1.96 * error, rel=1e-4)

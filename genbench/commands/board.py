@@ -15,7 +15,7 @@ from genbench.runs.paths import reproduce_root
 from genbench.runs.records import some_runs
 from genbench.runs.selection import unless_damaged
 from genbench.sharing.manifest import Manifest
-from genbench.sharing.pulling import pull_run
+from genbench.sharing.pulling import Outcome, pull_run
 from genbench.sharing.store import Store, merged
 
 
@@ -54,13 +54,12 @@ def _runs_in(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="genbench-board-") as room:
         for shared in merged(store.manifests()).values():
             for place, one in enumerate(shared):  # several runs may have one name
-                apart = Path(room) / str(place)
-                unless_damaged(partial(_pulled, store, apart), one)
+                unless_damaged(partial(_pulled, store, Path(room) / str(place)), one)
         yield _joined(Path(room))
 
 
-def _pulled(store: Store, outputs: Path, manifest: Manifest) -> None:
-    pull_run(store, [manifest], outputs)
+def _pulled(store: Store, outputs: Path, shared: Manifest) -> Outcome:
+    return pull_run(store, [shared], outputs)
 
 
 def _joined(room: Path) -> Path:

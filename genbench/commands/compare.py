@@ -13,6 +13,7 @@ from genbench.comparison.best_of_k import best_of_tables
 from genbench.comparison.budgets import At, parse_at, results_at
 from genbench.comparison.costs import cost_table
 from genbench.comparison.layouts import by_dataset, folded, with_counts
+from genbench.comparison.paired import paired_tables
 from genbench.comparison.per_run import wide_table
 from genbench.comparison.priors import by_prior
 from genbench.comparison.rows import as_trained, make_rows
@@ -58,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar="K",
         help="what the best of K trials of a search has on average, chosen on --sort",
+    )
+    result.add_argument(
+        "--pair-images",
+        action="store_true",
+        help="also print each row's differences to the first one (or --versus) image by image",
     )
     result.add_argument(
         "--cost",
@@ -124,11 +130,27 @@ def _compare(options: argparse.Namespace) -> int:
 def tables_of(options: argparse.Namespace, found: Sequence[tuple[Path, Result]]) -> list[Table]:
     """The tables that the parser's `options` ask for, of runs and their results. Raises UserMistake."""
     results = [result for _, result in found]
+    directories = {run.name: run for run, _ in found}
+    if options.pair_images:
+        return _paired(options, results, directories)
     if not options.at:
         return _tables(options, results, [])
-    directories = {run.name: run for run, _ in found}
     results, notes = results_at(results, directories, options.at, options.metric)
     return _tables(argparse.Namespace(**{**vars(options), "metric": []}), results, notes)
+
+
+def _paired(
+    options: argparse.Namespace, results: Sequence[Result], directories: Mapping[str, Path]
+) -> list[Table]:
+    """The tables without the option, then differences by image: alone where the format holds one kind."""
+    if options.at or options.wide or options.best_of is not None:
+        raise UserMistake(
+            "--pair-images is about scores of final weights: leave out --at, --wide and --best-of"
+        )
+    found = arenas(results, options.metric, options.all, options.sort, options.pareto)
+    added = paired_tables(found, directories, options.versus)
+    before = [] if options.format == "csv" else _tables(options, results, [])
+    return [*before, *added]
 
 
 def _tables(

@@ -123,6 +123,9 @@ def _gpu_slots(settings: PoolSettings, gpus: Sequence[str], devices: Any) -> lis
 
 
 # --- the loop -----------------------------------------------------------------------------------
+_NO_MORE: Any = object()  # plans have come to their end
+
+
 class Pool:
     """Runs plans in order, as many at once as there are slots.
 
@@ -149,23 +152,28 @@ class Pool:
         self.stopping = False  # no new run is started
         self.table = LiveTable(total, common)
 
-    def run(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]]]) -> None:
-        """Run all `plans`: pairs of a key and a function that makes the plan, called when a slot is free."""
+    def run(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]] | None]) -> None:
+        """Run all `plans`: pairs of a key and a function that makes the plan, called when a slot is free.
+
+        None among them: the next one waits for the end of a run.
+        """
         with handled_signals(self._signalled), self.table:
             try:
                 self._loop(plans)
             finally:
                 self._stop_all()
 
-    def _loop(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]]]) -> None:
+    def _loop(self, plans: Iterator[tuple[Any, Callable[[], RunPlan]] | None]) -> None:
         more, ticked = True, 0.0
         while more or self.running or self._waiting:
             if self._waiting is not None and not self.stopping:
                 (key, plan), self._waiting = self._waiting, None
                 self._start_or_wait(key, plan)
             while more and not self.stopping and self._waiting is None and self._has_room():
-                following = next(plans, None)
+                following = next(plans, _NO_MORE)
                 if following is None:
+                    break
+                if following is _NO_MORE:
                     more = False
                 else:
                     self._begin(*following)

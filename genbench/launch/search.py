@@ -4,9 +4,8 @@ The search space is written in Hydra's own grammar. `n_trials` is the study's to
 command continues a study, including what a coordinator that died had begun.
 """
 
-import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 from genbench.errors import FAILED, GenbenchError, UserMistake
 from genbench.launch.pool import Pool, PoolSettings, compose
 from genbench.launch.scored_split import TEST, VALIDATION, with_split
+from genbench.launch.search_seeds import VALUES, in_words
 from genbench.launch.search_space import Space
 from genbench.launch.search_study import SPLIT, SearchSettings, open_storage, read_settings
 from genbench.launch.search_trials import LOST, SURPLUS, Search
@@ -85,12 +85,15 @@ def _in_the_pool(launcher: Any, running: Search) -> None:
     pool = Pool(
         task.worker,
         PoolSettings(**launcher.settings),
-        running.total,
+        running.total * running.settings.seeds,
         on_end,
         running.watch,
         running.space.fixed,
     )
-    pool.run((n, partial(compose, launcher, overrides, n)) for n, overrides in running.trials())
+    pool.run(
+        None if run is None else (run[0], partial(compose, launcher, run[1], run[0]))
+        for run in running.trials()
+    )
     if pool.stopping:
         raise StopSweep
 
@@ -98,7 +101,7 @@ def _in_the_pool(launcher: Any, running: Search) -> None:
 def _in_batches(launcher: Any, task: Any, running: Search) -> None:
     """Run batches: another launcher returns only when a whole batch has ended, so nothing is pruned."""
     trials = running.trials()
-    while batch := list(itertools.islice(trials, running.settings.batch)):
+    while batch := _up_to(trials, running.settings.batch):
         returns = launcher.launch([overrides for _, overrides in batch], batch[0][0])
         task.collect(returns)
         for (number, _), back in zip(batch, returns, strict=True):
@@ -107,6 +110,16 @@ def _in_batches(launcher: Any, task: Any, running: Search) -> None:
             except Exception as error:
                 raise GenbenchError(f"the launcher lost a trial: {error}") from error
             running.tell(number, job)
+
+
+def _up_to(
+    trials: Iterator[tuple[int, list[str]] | None], count: int
+) -> list[tuple[int, list[str]]]:
+    """The next runs, fewer than `count` where others wait for these."""
+    found: list[tuple[int, list[str]]] = []
+    while len(found) < count and (run := next(trials, None)) is not None:
+        found.append(run)
+    return found
 
 
 def summary(search: Search) -> str:
@@ -126,11 +139,15 @@ def summary(search: Search) -> str:
     several = len(search.settings.objectives) > 1
     lines.append("Pareto set, none better in everything:" if several else "best trial:")
     for trial in best if several else best[:1]:
-        values = " ".join(
-            f"{n}={v:.4g}" for n, v in zip(search.settings.objectives, trial.values, strict=True)
-        )
+        seeds = trial.user_attrs.get(VALUES) or [trial.values]
+        values = in_words(search.settings.objectives, seeds)
         settings = " ".join(f"{k}={v}" for k, v in trial.params.items())
         lines.append(f"  {values}  {trial.user_attrs.get('run', '-')}  {settings}")
+    if search.settings.seeds > 1:
+        lines.append(
+            f"each value is the mean ± sd over {search.settings.seeds} seeds; pruned trials had fewer, and the run named "
+            "is that of the first"
+        )
     split = study.user_attrs.get(SPLIT, VALIDATION)
     warning = ": better than on new images; report fresh seeds scored on others"
     lines.append(f"selected on {split} scores{warning if split == TEST else ''}")

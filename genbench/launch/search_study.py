@@ -42,6 +42,7 @@ class SearchSettings:
     directions: Sequence[str] | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     on_test: bool = False
+    seeds: int = 1  # runs of each trial, whose mean counts
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -50,6 +51,15 @@ class SearchSettings:
             )
         if not isinstance(self.n_trials, int) or self.n_trials < 1:
             raise UserMistake(f"hydra.sweeper.n_trials={self.n_trials} is not a number above 0")
+        if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
+            raise UserMistake(
+                f"hydra.sweeper.seeds={self.seeds} is not a number above 0: it says how many seeds each trial has"
+            )
+        if self.seeds > 1 and self.prune_on:
+            raise UserMistake(
+                f"with hydra.sweeper.seeds={self.seeds} trials are pruned between seeds, by the mean of the objective so "
+                "far: leave out hydra.sweeper.prune_on"
+            )
         if len(self.objectives) > 1 and (self.prune_on or self.sampler == "cmaes"):
             raise UserMistake(
                 "with several objectives there is no pruning and no cmaes: name one, or leave them out"
@@ -147,6 +157,7 @@ def open_study(
         "objectives": settings.objectives,
         "fixed": without_split(space.fixed),
         "space": space.described(),
+        "seeds": [str(settings.seeds)],
     }
     split = split_of(space.fixed)
     try:
@@ -160,7 +171,7 @@ def open_study(
             storage=storage, study_name=name,
             sampler=_sampler(settings, seed), pruner=_pruner(settings),
         )  # fmt: skip
-        before = study.user_attrs.get("plan", plan)
+        before = {"seeds": ["1"], **study.user_attrs.get("plan", plan)}  # of before: one
         _check_split(
             name, study.user_attrs.get(SPLIT, TEST if "plan" in study.user_attrs else split), split
         )
@@ -206,7 +217,7 @@ def _sampler(settings: SearchSettings, seed: int) -> optuna.samplers.BaseSampler
 
 
 def _pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
-    if settings.prune_on is None:
+    if settings.prune_on is None and settings.seeds == 1:
         return optuna.pruners.NopPruner()
     return optuna.pruners.MedianPruner(n_startup_trials=settings.prune_after)
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from genbench.errors import DONE, UserMistake
 from genbench.launch.pool import Running, request_stop
 from genbench.launch.scored_split import split_of
+from genbench.launch.search_seeds import VALUES, check_seeds, means, with_seed
 from genbench.launch.search_space import Space
 from genbench.launch.search_study import SearchSettings, open_study
 from genbench.launch.task import EndedRun
@@ -95,6 +97,9 @@ class Search:
         self.pruned: set[int] = set()
         self.curve_seen = False  # whether any run logged `prune_on`
         self._reported: dict[int, int] = {}  # images up to which a trial's curve was reported
+        self._seen: dict[int, list[list[float]]] = {}  # objectives of each seed so far, by trial
+        self._further: deque[int] = deque()  # trials whose next seed is to be run
+        check_seeds(space, settings.seeds)
         self.coordinator = Coordinator()
         self.study = open_study(settings, space, storage, name, self.coordinator.name)
         self.coordinator.beat(self.study)
@@ -118,7 +123,7 @@ class Search:
 
     def give_back(self, trial: Trial | FrozenTrial) -> None:
         """End a trial without a result, and queue its settings again."""
-        self.open.pop(trial.number, None)
+        self._close(trial.number)
         storage = self.storage
         study_id = storage.get_study_id_from_name(self.name)
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
@@ -130,12 +135,22 @@ class Search:
         if ended:
             self.study.enqueue_trial(dict(trial.params))
 
-    def trials(self) -> Iterator[tuple[int, list[str]]]:
-        """Numbers and overrides of trials, until all coordinators together have begun `total`."""
+    def trials(self) -> Iterator[tuple[int, list[str]] | None]:
+        """Numbers and overrides of runs, until all coordinators together have begun `total` trials.
+
+        Of several seeds the next one of a trial that has begun comes first; None: nothing before a run has ended.
+        """
         if self.settings.sampler == "grid":
             for params in self.space.grid():
                 self.study.enqueue_trial(params, skip_if_exists=True)
-        while self.counted() < self.total:
+        while self._further or self.counted() < self.total or (self.open and self._several):
+            if self._further:
+                number = self._further.popleft()
+                yield number, self._overrides(number)
+                continue
+            if self.counted() >= self.total:
+                yield None
+                continue
             self.requeue_lost_trials()
             try:
                 trial = self.study.ask(self.space.varying)
@@ -148,9 +163,24 @@ class Search:
             if self.counted(before=trial.number) >= self.total:  # another coordinator was faster
                 trial.set_user_attr(SURPLUS, True)
                 self.study.tell(trial, state=TrialState.FAIL)
-                return
+                continue
             self.open[trial.number] = trial
-            yield trial.number, self.space.overrides(trial.params)
+            yield trial.number, self._overrides(trial.number)
+
+    def _overrides(self, number: int) -> list[str]:
+        """Those of the next run of an open trial."""
+        overrides = self.space.overrides(self.open[number].params)
+        return with_seed(overrides, len(self._seen.get(number, ()))) if self._several else overrides
+
+    @property
+    def _several(self) -> bool:
+        return self.settings.seeds > 1
+
+    def _close(self, number: int) -> None:
+        """Forget a trial that has ended, or is another coordinator's."""
+        self.open.pop(number, None)
+        self._seen.pop(number, None)
+        self._further = deque(other for other in self._further if other != number)
 
     @property
     def total(self) -> int:
@@ -173,7 +203,7 @@ class Search:
         try:
             self._tell(number, job)
         except optuna.exceptions.UpdateFinishedTrialError:
-            self.open.pop(number, None)
+            self._close(number)
             print(
                 f"genbench: trial {number} was given to another coordinator, because this one wrote no "
                 f"heartbeat for {STALE_SECONDS:.0f} s",
@@ -182,23 +212,41 @@ class Search:
 
     def _tell(self, number: int, job: EndedRun) -> None:
         trial = self.open[number]
-        if job.directory is not None:
+        if job.directory is not None and not self._seen.get(number):  # of several that of the first
             trial.set_user_attr("run", job.directory.name)
         if number in self.pruned:
-            self.open.pop(number)
+            self._close(number)
             self.study.tell(trial, state=TrialState.PRUNED)
             _note_pruning(job.directory)
         elif job.asked_to_stop and job.exit_code != DONE:
             self.give_back(trial)
         else:
-            self.open.pop(number)
             values = self._values(job) if job.exit_code == DONE else None
             if values is None:
+                self._close(number)
                 reason = read_status(job.directory).reason if job.directory else None
                 trial.set_user_attr("reason", reason or "it has no such score")
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
-                self.study.tell(trial, values)
+                self._count(trial, values)
+
+    def _count(self, trial: Trial, values: list[float]) -> None:
+        """Tell Optuna the mean over all seeds, or that the mean so far is hopeless; else queue the next seed."""
+        seen = self._seen.setdefault(trial.number, [])
+        seen.append(values)
+        if self._several:
+            trial.set_user_attr(VALUES, seen)
+        if len(seen) < self.settings.seeds:
+            if len(values) == 1:
+                trial.report(means(seen)[0], len(seen))
+            if len(values) > 1 or not trial.should_prune():
+                self._further.append(trial.number)
+                return
+        self._close(trial.number)
+        if len(seen) < self.settings.seeds:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, means(seen))
 
     def _values(self, job: EndedRun) -> list[float] | None:
         assert job.directory is not None

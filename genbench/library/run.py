@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # torch and numpy are imported where a model is needed
     from genbench.library.pictures import Pictures
     from genbench.library.weights import Weights
     from genbench.models.contract import GenerativeModel
+    from genbench.runs.per_image import ImageValues
 
 SEED = 2_718  # of the latents that `genbench sample` draws; models.drawing has it, with torch
 
@@ -61,6 +62,16 @@ class Run:
     def scores(self) -> Scores:
         """Its scores with those of later evaluations, as a list; `.frame()` for pandas."""
         return Scores(self.result.scores)
+
+    @property
+    def per_image(self) -> Mapping[str, "ImageValues"]:
+        """By name of the score, what it is the mean of: `.values` (N,) of the images with the numbers `.images`.
+
+        Of several evaluations the newest one of the final weights. Empty for runs of earlier versions.
+        """
+        from genbench.runs.per_image import read_per_image
+
+        return {one.name: one for one in read_per_image(self.path)}
 
     @cached_property
     def history(self) -> History:

@@ -66,6 +66,7 @@ class Runs(Sequence[Run]):
         at: str | None = None,
         best_of: int | None = None,
         cost: bool = False,
+        pair_images: bool = False,
     ) -> Comparison:
         """The tables of `genbench compare` with these options, and the same numbers.
 
@@ -78,6 +79,7 @@ class Runs(Sequence[Run]):
         options.format = "html"  # not folded to the width of a terminal
         options.metric, options.all, options.sort = list(metrics), all, sort
         options.pareto, options.versus, options.cost = list(pareto), versus, cost
+        options.pair_images = pair_images
         options.best_of, options.at = best_of, parse_at(at) if at else None
         return Comparison(compare.tables_of(options, self._found))
 

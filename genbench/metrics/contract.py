@@ -86,7 +86,8 @@ class Quantity(NamedTuple):
 class Estimate(NamedTuple):
     """A quantity's value, with bounds where they are known, and what these cover.
 
-    Without a value `status` says why there is none.
+    Without a value `status` says why there is none. `each` is something of every generated image that is worth
+    keeping, (N,), and `what` says what.
     """
 
     value: float | None
@@ -94,6 +95,8 @@ class Estimate(NamedTuple):
     high: float | None = None
     interval: str = ""
     status: str = "ok"
+    each: Tensor | None = None
+    what: str = ""
 
     @classmethod
     def within(cls, value: float, sd: float | None, interval: str) -> "Estimate":

@@ -20,6 +20,7 @@ from genbench.metrics.contract import Estimate, FeatureMetric, Features, Quantit
 from genbench.metrics.features import check_finite
 from genbench.metrics.prdc import squared_distances
 
+DISTANCE = "distance of its features to the nearest training image"  # kept of every image
 QUANTILE = 0.01  # fraction of held-out images that count as copies: the null value
 NEAR = 0.5  # fraction of held-out images that are near enough to a training image to be copies
 NEXT, MIDDLE, LAST = 5, 25, 50  # neighbours that the nearest one is compared with
@@ -126,4 +127,5 @@ class CopyRate(FeatureMetric):
         check_finite(fake)
         made = nearest(fake, real)
         self.found = made, copies(made, known[2]), torch.quantile(known[2].distance, NEAR)
-        return {"copy_rate": Estimate(float(self.found[1].double().mean()))}
+        rate = float(self.found[1].double().mean())
+        return {"copy_rate": Estimate(rate, each=made.distance, what=DISTANCE)}

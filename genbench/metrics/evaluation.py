@@ -31,6 +31,7 @@ from genbench.metrics.gallery import GalleryRequest, WorstReconstructions, keep_
 from genbench.metrics.inversion import Inversion
 from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import LikelihoodMetric, LikelihoodRequest
+from genbench.metrics.per_image import Kept
 from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
 from genbench.metrics.sampling import GeneratedSet, costs_of
 from genbench.metrics.stopwatch import Stopwatch
@@ -41,6 +42,7 @@ from genbench.models.undisturbed import undisturbed
 from genbench.priors.fitting import FittedPrior, drawing_from
 from genbench.ranges import whole
 from genbench.runs.files import first_line
+from genbench.runs.per_image import ImageValues
 from genbench.runs.score import Score, digest
 
 AVERAGED = "averaged"  # argument of a worker process: sample from the averaged weights
@@ -109,6 +111,7 @@ class Evaluation:
         self.devices = devices
         self.sample_images_per_second: float | None = None  # of one process
         self.watch = Stopwatch()
+        self.per_image: list[ImageValues] = []  # of all scores of a run's final weights so far
         self.selection_seconds = 0.0  # spent on `validation_distance`, while the model was trained
         self._validation: tuple[str, Moments] | None = None  # of real images, by their card
         self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
@@ -150,6 +153,7 @@ class Evaluation:
         is what latents are drawn from, None as in training: with it only scores that depend on samples
         are computed, and several processes need it kept in `directory`.
         """
+        kept = Kept()
         with drawing_from(model, prior), scoring(model, device, self.seed, self.batch_size):
             sets: dict[Role, Features] = {}
             cards: dict[Role, Mapping[str, Any]] = {}
@@ -167,20 +171,11 @@ class Evaluation:
             if fake is not None:
                 sets["fake"] = fake
             cards["fake"] = self.generated.card(model, data, averaging, prior)
-            scores = self._scores(sets, cards, device)
+            scores = self._scores(sets, cards, device, kept)
             if averaging is not None or prior is not None:
                 scores = [score for score in scores if "fake" in score.card]
             else:
-                heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
-                worst = WorstReconstructions()
-                encoded = EncoderRequest(
-                    model, data, self.split, heldout, real, store, self.seed, directory, worst
-                )
-                scores += self.reconstruction(encoded) if self.reconstruction else []
-                scores += self.latents(encoded) if self.latents else []
-                if self.gallery and directory is not None:
-                    called = list(self.metrics.values()) if "fake" in sets else []
-                    self._keep_gallery(directory, model, data, called, worst)
+                scores += self._of_encoder(model, data, store, sets, cards, directory, kept)
             asked = TruthRequest(
                 model, data, self.split, self.generated, store, averaging, prior, sets, cards
             )
@@ -190,25 +185,40 @@ class Evaluation:
             if averaging is None:
                 request = LikelihoodRequest(
                     model, data, device, self.seed, self.batch_size, self.split,
-                    directory=directory, prior=prior,
+                    directory=directory, prior=prior, kept=kept,
                 )  # fmt: skip
                 scores += _likelihoods(known(self.likelihoods, model), request, self.watch)
                 scores += [] if prior is None else costs_of(prior, cards["fake"])
-        return [of_split(score, self.split) for score in scores]
+        named = [of_split(score, self.split) for score in scores]
+        if directory is not None:
+            self.per_image += kept.named(scores, named)
+        return named
 
-    def _keep_gallery(
+    def _of_encoder(
         self,
-        run: Path,
         model: GenerativeModel,
         data: ImageData,
-        called: Sequence[FeatureMetric],
-        worst: WorstReconstructions,
-    ) -> None:
-        """Write the run's gallery, from what the metrics that were `called` found."""
-        of: dict[str, Any] = {"split": self.split, "n": self.num_samples, "seed": self.seed}
-        of |= {"extractor": self.extractor.name, "weights": "raw"}
-        with self.watch.timing("gallery"):
-            keep_gallery(run, GalleryRequest(model, data, self.generated, called, worst, of))
+        store: FeatureStore,
+        sets: Mapping[Role, Features],
+        cards: Mapping[Role, Mapping[str, Any]],
+        run: Path | None,
+        kept: Kept,
+    ) -> list[Score]:
+        """What needs an encoder's codes; with it the run's gallery, of all that was found."""
+        heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
+        worst = WorstReconstructions()
+        request = EncoderRequest(
+            model, data, self.split, heldout, real, store, self.seed, run, worst, kept
+        )
+        scores = self.reconstruction(request) if self.reconstruction else []
+        scores += self.latents(request) if self.latents else []
+        if self.gallery and run is not None:
+            called = list(self.metrics.values()) if "fake" in sets else []
+            of: dict[str, Any] = {"split": self.split, "n": self.num_samples, "seed": self.seed}
+            of |= {"extractor": self.extractor.name, "weights": "raw"}
+            with self.watch.timing("gallery"):
+                keep_gallery(run, GalleryRequest(model, data, self.generated, called, worst, of))
+        return scores
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
@@ -287,6 +297,7 @@ class Evaluation:
         sets: Mapping[Role, Features],
         cards: Mapping[Role, Mapping[str, Any]],
         device: torch.device,
+        kept: Kept,
     ) -> list[Score]:
         moved = {
             role: Features(part.features.to(device), part.logits.to(device))
@@ -296,7 +307,7 @@ class Evaluation:
         if key not in self._floors:
             self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
         floors = self._floors[key]
-        return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch)
+        return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch, kept)
 
 
 def _likelihoods(

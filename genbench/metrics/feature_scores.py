@@ -7,6 +7,7 @@ from typing import Any
 
 from genbench.data.contract import Split
 from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Quantity, Role
+from genbench.metrics.per_image import Kept
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.runs.score import Score
 
@@ -48,11 +49,12 @@ def feature_scores(
     cards: Mapping[Role, Mapping[str, Any]],
     floors: Mapping[str, Estimate],
     watch: Stopwatch,
+    kept: Kept | None = None,
 ) -> list[Score]:
     """Scores of all quantities; those whose sets are not there, or not computed, have no value.
 
     `floors` are those of `floors_of`, which do not depend on the model. `watch` counts the seconds of
-    each metric under its name.
+    each metric under its name. `kept` gets what is known of every image.
     """
     scores = []
     num_samples = int(cards["fake"]["n"])
@@ -71,7 +73,10 @@ def feature_scores(
             there = set(quantity.sets) <= set(sets)
             missing = Estimate(None, status="not computed" if there else NONFINITE)
             name = score_name(quantity.name, extractor, num_samples)
-            scores.append(score_of(name, quantity, estimates.get(quantity.name, missing), card))
+            estimate = estimates.get(quantity.name, missing)
+            scores.append(score_of(name, quantity, estimate, card))
+            if kept is not None and estimate.each is not None:
+                kept.keep(scores[-1], estimate.each, what=estimate.what)
     return scores
 
 

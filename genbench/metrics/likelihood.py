@@ -27,6 +27,7 @@ from genbench.metrics.bounds import (
     importance_bound,
     own_observer,
 )
+from genbench.metrics.per_image import Kept
 from genbench.models.condition import labels_of
 from genbench.models.contract import (
     DrawsPosterior,
@@ -63,6 +64,7 @@ class LikelihoodRequest(NamedTuple):
     weights: str = "raw"
     directory: Path | None = None  # of the run, to keep intermediate results in
     prior: FittedPrior | None = None  # of the latents; None: N(0, I)
+    kept: Kept | None = None  # gets the values of every image
 
     @property
     def fitted(self) -> Split:
@@ -205,6 +207,8 @@ class Bounds:
             _mean(f"rate{suffix}", tag, bound.rate, "nats", None, card),
             _mean(f"distortion{suffix}", tag, bound.distortion, "nats", False, card),
         ]
+        _keep(request, scores[0], -total)
+        _keep(request, scores[2], bound.distortion)
         if discrete:
             dimensions = request.data.channels * request.data.image_size**2
             bits = total * bits_per_dimension(1, dimensions)
@@ -223,6 +227,7 @@ class Bounds:
             }
             name = f"{importance_draws}_{tag}"
             scores.append(_mean(f"iwae{suffix}", name, values, "nats", True, card))
+            _keep(request, scores[-1], values, which)
         return scores
 
     def _subset(self, request: LikelihoodRequest) -> NDArray[np.int64]:
@@ -335,6 +340,16 @@ def batches(
         which = numbers[start : start + size]
         part = torch.from_numpy(pixels[which])
         yield which, request.data.to_images(part.to(request.device))
+
+
+def _keep(
+    request: LikelihoodRequest,
+    score: Score,
+    values: Tensor,
+    images: NDArray[np.int64] | None = None,
+) -> None:
+    if request.kept is not None:
+        request.kept.keep(score, values, images)
 
 
 def _mean(

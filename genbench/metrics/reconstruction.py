@@ -26,6 +26,7 @@ from genbench.metrics.frechet import distance, moments
 from genbench.metrics.gallery import WorstReconstructions
 from genbench.metrics.likelihood import OVER_IMAGES
 from genbench.metrics.lpips import LPIPS
+from genbench.metrics.per_image import Kept
 from genbench.models.condition import labels_of
 from genbench.models.contract import GenerativeModel, Reconstructs
 from genbench.models.reconstruction import encoded_norm_card, psnr, reconstructing
@@ -93,6 +94,7 @@ class EncoderRequest(NamedTuple):
     seed: int  # of the evaluation's latents
     directory: Path | None = None
     worst: WorstReconstructions | None = None  # keeps the pairs of the lowest PSNR
+    kept: Kept | None = None  # gets the values of every image
 
 
 class Reconstruction:
@@ -157,22 +159,14 @@ class Reconstruction:
                 **encoded_norm_card(model, data, "reconstructions"),
             },
         }
-        scores = [
-            _mean(one, torch.cat(values[one.quantity.name]) if finite else None, card)
-            for one in compared
-        ]
-        with store.watch.timing("rfd"):
-            originals = request.heldout[0].features[torch.from_numpy(which)]
-            found = [(RFD, feature_distance(originals, features, store.device) if finite else LOST)]
-            real = request.real[0].features
-            rebuilt = feature_distance(real, features, store.device) if finite else LOST
-            found.append((RECONSTRUCTED, rebuilt))
-            found.append((ORIGINALS, feature_distance(real, originals, store.device)))
-        for quantity, estimate in found:
-            name = score_name(quantity.name, store.extractor, len(which))
-            own = _distance_card(quantity, request, card)
-            scores.append(score_of(name, quantity, estimate, own))
-        return scores
+        scores = []
+        for one in compared:
+            each = torch.cat(values[one.quantity.name]) if finite else None
+            scores.append(_mean(one, each, card))
+            if request.kept is not None and each is not None:
+                request.kept.keep(scores[-1], each, which)
+        originals = request.heldout[0].features[torch.from_numpy(which)]
+        return scores + _distances(request, originals, features if finite else None, card)
 
     def _compared(self, data: ImageData, device: torch.device) -> list[Comparison]:
         """What is measured on each pair of images."""
@@ -184,6 +178,28 @@ class Reconstruction:
             self.lpips.network.to(device)
             found.append(Comparison(PERCEPTUAL, self.lpips.card, self.lpips))
         return found
+
+
+def _distances(
+    request: EncoderRequest, originals: Tensor, rebuilt: Tensor | None, card: Mapping[str, Any]
+) -> list[Score]:
+    """Frechet distances of features (N, d): reconstructions and originals to each other and to real images."""
+    store, real = request.store, request.real[0].features
+
+    def between(a: Tensor, b: Tensor | None) -> Estimate:
+        return LOST if b is None else feature_distance(a, b, store.device)
+
+    with store.watch.timing("rfd"):
+        found = [
+            (RFD, between(originals, rebuilt)),
+            (RECONSTRUCTED, between(real, rebuilt)),
+            (ORIGINALS, between(real, originals)),
+        ]
+    scores = []
+    for quantity, estimate in found:
+        name = score_name(quantity.name, store.extractor, len(originals))
+        scores.append(score_of(name, quantity, estimate, _distance_card(quantity, request, card)))
+    return scores
 
 
 def _mean(one: Comparison, values: Tensor | None, card: Mapping[str, Any]) -> Score:

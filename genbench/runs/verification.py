@@ -110,11 +110,16 @@ def read_verification(run: Path) -> Verification | None:
 def read_recorded(run: Path) -> Verification | None:
     """What the record says was found, of whatever weights: all that is known of a pulled run."""
     try:
-        content = json.loads((run / FILENAME).read_text(encoding="utf-8"))
-        read: dict[str, Any] = {name: str(text) for name, text in content.items()}
-        read |= {name: float(content[name]) for name in ("largest", "tolerance")}
-        read["scores"] = int(content["scores"])
-        read["differing"] = [str(name) for name in content.get("differing", ())]
-        return Verification(**read)
+        content: dict[str, Any] = json.loads((run / FILENAME).read_text(encoding="utf-8"))
+        return Verification(
+            when=str(content["when"]),
+            machine=str(content["machine"]),
+            genbench=str(content["genbench"]),
+            weights=str(content["weights"]),
+            scores=int(content["scores"]),
+            largest=float(content["largest"]),
+            tolerance=float(content["tolerance"]),
+            differing=[str(name) for name in content.get("differing", ())],
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

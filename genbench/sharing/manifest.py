@@ -28,16 +28,17 @@ RECORDS = (
     "environment.json",
     "history.csv",
     "verified.json",
+    "per-image.npz",
 )
 WEIGHTS = "checkpoints/final.ckpt"
 # the only paths that are written when runs are pulled: none leaves the directory of the run
 SHARED = re.compile(
-    r"(?:config\.yaml|(?:result|status|tags|environment|verified)\.json|history\.csv|checkpoints/final\.ckpt"
+    r"(?:config\.yaml|(?:result|status|tags|environment|verified)\.json|history\.csv|per-image\.npz|checkpoints/final\.ckpt"
     r"|evaluations/[A-Za-z0-9][\w.-]*\.(?:json|npz)|samples/[A-Za-z0-9][\w.-]*\.png)",
     re.ASCII,
 )
 # files that version 1 did not know: a manifest without any is still of that version, and stays the same
-SECOND = re.compile(r"verified\.json|evaluations/.*\.npz", re.ASCII)
+SECOND = re.compile(r"verified\.json|per-image\.npz|evaluations/.*\.npz", re.ASCII)
 A_RUN = re.compile(r"(?!latest$)[\w][\w.-]*", re.ASCII)  # the name of a directory, no path
 SHA = re.compile(r"[0-9a-f]{64}")
 

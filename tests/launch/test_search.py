@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,16 @@ from optuna.trial import TrialState
 
 from fixtures.launching import runs
 from fixtures.processes import wait_for
-from fixtures.searching import ENDS, FAILS_ABOVE_1, SPACE, WAITS, WORKER, states, trials
+from fixtures.searching import (
+    ENDS,
+    FAILS_ABOVE_1,
+    SPACE,
+    WAITS,
+    WORKER,
+    coordinator,
+    states,
+    trials,
+)
 from genbench.errors import UserMistake
 from genbench.launch import search_space, search_study, settings
 from genbench.runs.config import read_config
@@ -196,13 +203,6 @@ while len({path.read_text() for path in run.parent.glob("*/coordinator")} - {""}
     assert time.monotonic() < end, "the other coordinator began no run"
     time.sleep(0.02)
 """
-
-
-def coordinator(room, *argv):
-    code = "import sys; from genbench.launch import task; sys.exit(task.train(sys.argv[1:], "
-    code += "worker='stub_worker'))"
-    fixed = ["-m", "hydra/sweeper=search", "study=s", SPACE]
-    return subprocess.Popen([sys.executable, "-c", code, *fixed, *argv], start_new_session=True)
 
 
 def two_share_a_study(room, *argv):
