@@ -50,7 +50,7 @@ def _words(gap: Gap, part: Part) -> str:
     if step is not None and at[step.name]:
         place = f" ({at[step.name].format(spread(step.values.values()), detail=step.detail)})"
     few = len(part.values) < len(gap.steps[-1].values)
-    count = f" of {len(part.values)} seeds" if few else ""
+    count = f" of {len(part.values)} seed{'s' * (len(part.values) > 1)}" if few else ""
     return f"{_owners(part)} {spread(part.values.values(), signed=True)}{count}{place}"
 
 
