@@ -1,17 +1,22 @@
 """A conditional run as a whole: from its settings to its checkpoint, and what is refused before."""
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 from pytorch_lightning import Callback
 
 from fixtures.trainers import FEW, change_pace, config, engine, trained
+from genbench import sample
 from genbench.errors import UserMistake
 from genbench.launch.settings import composing
+from genbench.library.run import Run
 from genbench.models.condition import Condition
 from genbench.models.drawing import draw_grid, draw_samples
+from genbench.runs.config import write_config
 from genbench.runs.method import fingerprint, method
 from genbench.training import loading
 from genbench.training.conditioning import make_model
@@ -68,6 +73,38 @@ def test_a_checkpoint_is_read_again_with_its_labels_and_samples_alike(tmp_path, 
     with torch.no_grad():
         torch.testing.assert_close(grid[24:32], other.sample(z, labels))
     assert len(data.labels("train")) == len(other.condition.training)
+
+
+def test_a_run_is_asked_for_a_class_by_its_name_at_the_terminal_and_in_python(
+    tmp_path, cache, capsys
+):
+    own = made(tmp_path, cache)
+    trained(own)
+    run = tmp_path / "run"
+    cfg = config(tmp_path, cache, 1, ["network.width=16", *TOLD])
+    write_config(run, OmegaConf.to_container(cfg))
+    assert sample.main([str(run), "--label", "3", "--num", "4", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.strip().endswith("samples-seed2718-3.png")
+    assert sample.main([str(run), "--device", "cpu", "--out", str(tmp_path / "g.png")]) == 0
+    with (
+        Image.open(tmp_path / "g.png") as grid,
+        Image.open(run / "samples" / "samples-seed2718-3.png") as four,
+    ):
+        assert grid.height > 9 * four.height  # a row for each of ten digits
+    for words, mistake in (
+        (["--label", "cat"], "no class 'cat': choose one of 0, 1, 2"),
+        (["--attributes", "a=1"], "knows classes, not attributes"),
+        (["--label", "3", "--interpolate"], "are of samples: leave --interpolate"),
+    ):
+        with pytest.raises(UserMistake, match=mistake):
+            sample.main([str(run), "--device", "cpu", *words])
+    mine = Run(run, device="cpu")
+    threes = mine.sample(4, label="3")
+    assert threes.shape == (4, 8, 8, 1)
+    assert np.array_equal(threes, mine.sample(4, label=3))
+    assert not np.array_equal(threes, mine.sample(4, label="none"))  # it was trained so, too
+    with pytest.raises(UserMistake, match="pictures of your own have none"):
+        mine.encode(threes)
 
 
 @pytest.mark.slow
