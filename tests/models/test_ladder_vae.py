@@ -1,17 +1,20 @@
 """The ladder VAE: its rates by closed forms, its bounds by quadrature and against AIS."""
 
 import copy
+import logging
 import math
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from fixtures.likelihood import CPU
+from fixtures.evaluation import CPU, Squares, make_evaluation, values
 from fixtures.rows import assert_gradients, build, gradients_of, images_for, train
 from genbench.errors import UserMistake
 from genbench.metrics.annealing import Annealer, schedule
+from genbench.metrics.latents import LatentHealth
 from genbench.metrics.likelihood import DrawnObserver, elbo, importance_bound
+from genbench.metrics.reconstruction import Reconstruction
 from genbench.models.contract import (
     DrawsPosterior,
     HasBound,
@@ -20,6 +23,8 @@ from genbench.models.contract import (
     draws_standard_normal,
 )
 from genbench.networks.ladder import LadderPrior, group_sizes
+from genbench.priors.fitting import fit
+from genbench.priors.mixture import Mixture
 
 TINY = ("arena.latent_dim=2", "likelihood=gaussian-fixed")
 
@@ -134,6 +139,31 @@ def test_its_latents_are_noise_and_its_posterior_has_no_mean_and_variance():
     assert draws_standard_normal(model)
     assert isinstance(model, HasBound) and isinstance(model, DrawsPosterior)
     assert not isinstance(model, HasPosterior) and not isinstance(model, HasLikelihood)
+
+
+def test_the_scores_that_it_has_and_the_words_for_those_that_it_lacks(tmp_path, caplog):
+    model = shaken("ladder-vae")
+    parts = {"latents": LatentHealth(), "reconstruction": Reconstruction()}
+    with caplog.at_level(logging.INFO, "genbench"):
+        scores = values(make_evaluation(tmp_path, **parts)(model, Squares(), CPU))
+    tag = model.likelihood.tag
+    bounds = {f"{name}_{tag}" for name in ("elbo", "rate", "distortion", "bits_per_dim", "iwae_20")}
+    bounds |= {f"{n}_posthoc_gaussian-posthoc" for n in ("elbo", "rate", "distortion")}
+    assert bounds <= scores.keys() and "psnr" in scores
+    assert scores[f"iwae_20_{tag}"] > scores[f"elbo_subset_{tag}"]
+    assert not {"active_units", "mutual_information"} & scores.keys()
+    assert "that of LadderVAE has draws alone" in caplog.text
+
+
+def test_its_codes_are_draws_of_its_posterior():
+    model, data = shaken("ladder-vae"), Squares()
+    found = fit(Mixture([1], codes=1200), model, data)  # ten draws of each training image
+    images = data.to_images(torch.from_numpy(data.pixels("train"))).repeat(200, 1, 1, 1)
+    with torch.no_grad():
+        z = model.draw_posterior(images, torch.randn(len(images), 16)).z
+    drawn = found.prior.draw(20_000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.mean(0), z.mean(0), rtol=0, atol=0.15)
+    torch.testing.assert_close(drawn.std(0), z.std(0), rtol=0, atol=0.15)
 
 
 def test_a_prior_that_has_learned_nothing_is_its_noise():
