@@ -71,7 +71,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             for name, command in commands.items()
         }
     rows = []
-    for name, what, demand in (("S1", "--help", 0.2), ("S2", "train, one step", 2.8)):
+    for name, what, demand in (("S1", "--help", 0.2), ("S2", "train, one step", 2.5)):
         ratios = [lap[name] / lap["torch"] for lap in laps]
         rows.append(
             {

@@ -38,7 +38,7 @@ def explained(overrides: Sequence[str]) -> Iterator[None]:
     try:
         with composing():
             yield
-    except WRONG_CONFIG as error:
+    except (*WRONG_CONFIG, TypeError) as error:
         raise explain(error, overrides) from error
     except OSError as error:
         if error.errno is not None:
@@ -89,16 +89,27 @@ def explain(error: Exception, overrides: Sequence[str]) -> GenbenchError:
         return UserMistake(_broken_yaml(error))
     if isinstance(error, OSError) and not isinstance(error, MissingConfigException):
         return _os_error(error, overrides)
+    # a TypeError is Hydra's for a list of numbers where a group is chosen
+    found = _no_names(overrides) if isinstance(error, TypeError) else _own_file(error, overrides)
+    if found is not None:
+        return UserMistake(found)
     if not isinstance(error, WRONG_CONFIG):
         raise error
+    with composing():
+        return _composition_error(error, overrides)
+
+
+def _own_file(error: Exception, overrides: Sequence[str]) -> str | None:
+    """A sentence about a config file that is at fault; None if none is known to be."""
+    if not isinstance(error, WRONG_CONFIG):
+        return None
     if isinstance(error, UnicodeDecodeError) or isinstance(error.__cause__, GrammarParseError):
         found = unreadable(error, overrides)
         if found is not None:
-            return UserMistake(found)
+            return found
     if isinstance(error.__context__, ConfigTypeError) and not_mappings(overrides):
-        return UserMistake(_not_a_mapping("a config file", overrides))
-    with composing():
-        return _composition_error(error, overrides)
+        return _not_a_mapping("a config file", overrides)
+    return None
 
 
 def _composition_error(error: Exception, overrides: Sequence[str]) -> UserMistake:
@@ -184,6 +195,19 @@ def _missing_option(error: MissingConfigException, settings: Settings) -> str:
     near = close_matches(option, options, cutoff=0.5)
     question = f"did you mean {group}={near[0]}? There" if near else "there"
     return f"there is no {group} {option}: {question} are {', '.join(options)}"
+
+
+def _no_names(overrides: Sequence[str]) -> str | None:
+    """A sentence about options of a group that are no names; None if there are none."""
+    with composing():
+        settings = Settings(overrides)
+        for override in OverridesParser.create().parse_overrides([*overrides]):
+            key, chosen = override.key_or_group, override.value()
+            named = not isinstance(chosen, list) or all(isinstance(one, str) for one in chosen)
+            if key in settings.groups and not named:
+                options = ", ".join(settings.groups[key])
+                return f"{override.input_line} is not a choice: there are {options}"
+    return None
 
 
 def _no_option(settings: Settings) -> str:

@@ -1,7 +1,7 @@
 """A player in training: its optimizer, and what else its moves need."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from genbench.models.contract import Player
-from genbench.training.exchange import exchange
+from genbench.training.exchange import Exchange
 from genbench.training.guards import Guard, Skipped, guard_of
 
 Backward = Callable[[Tensor, Tensor | None], None]  # (value, gradient to begin with)
@@ -29,11 +29,15 @@ class Seat:
     clip: float | None  # largest norm of its gradient
     rates: list[float]  # configured learning rate of each parameter group
     scaler: GradScaler | None = None  # under 16-mixed: see below
-    together: bool = False  # several ranks move it, by the mean of their gradients
+    exchange: Exchange | None = (
+        None  # of several ranks, which move it by the mean of their gradients
+    )
     changes: Callable[[float], Mapping[str, Any]] | None = None  # see `Player`
 
-    def descend(self, loss: Callable[[], Tensor], parts: int, backward: Backward) -> Tensor:
-        """Add the gradient of `loss() / parts` to the player's own; returns the loss."""
+    def descend(
+        self, loss: Callable[[], Tensor], parts: int, backward: Backward, last: bool = True
+    ) -> Tensor:
+        """Add the gradient of `loss() / parts` to the player's own; returns the loss. The `last` before a move?"""
         with frozen(self.others):
             value = loss()
             start = self.guard.seed(value)
@@ -43,13 +47,14 @@ class Seat:
                 # again before the step. How far is found by trying, for each player by itself: with
                 # one factor for two, the one that overflows would take range from the other
                 scaled = self.scaler.scale(scaled)
-            backward(scaled, start)
+            with self.exchange.during() if self.exchange and last else nullcontext():
+                backward(scaled, start)
         return value
 
     def move(self, looks: Sequence[Look]) -> None:
         """Take one step of the optimizer, if the gradient is finite; `looks` see it before clipping."""
-        if self.together:
-            exchange(self.own)
+        if self.exchange is not None:
+            self.exchange.end()
         if self.guard.judge():  # before clipping, which would spread a NaN
             return
         if self.scaler is not None and (self.clip or looks):
@@ -109,7 +114,7 @@ def take_seats(
             clip=clip.get(name),
             rates=configured,
             scaler=scaler,
-            together=together,
+            exchange=Exchange([*own.values()]) if together else None,
             changes=player.changes,
         )
     return seats

@@ -62,8 +62,8 @@ class Stepper:
             made[move.player] = made.get(move.player, 0) + 1
         self.moves = made
 
-    def _descend(self, move: Move, seat: Seat) -> None:
-        value = seat.descend(move.loss, self.parts, self.backward)
+    def _descend(self, move: Move, seat: Seat, last: bool = True) -> None:
+        value = seat.descend(move.loss, self.parts, self.backward, last)
         self.track(f"loss/{move.player}", value)
 
     def _take_in_parts(self, batch: Sequence[Tensor], step: int) -> None:
@@ -92,7 +92,7 @@ class Stepper:
                     player, seat = move.player, self.seats[move.player]
                     if index == 0:
                         seat.optimizer.zero_grad()
-                    self._descend(move, seat)
+                    self._descend(move, seat, last=index == len(parts) - 1)
                 after.append(draws.generator.get_state())
                 seat.move(self.looks)
                 made[player] = made.get(player, 0) + 1

@@ -12,6 +12,7 @@ MISTAKES = {
     "modle=gan": "there is no setting modle: did you mean model?",
     "model=gann": "there is no model gann: did you mean model=gan? There are aae, beta-tcvae, blur",
     "model=vae_gan": "did you mean model=vae-gan?",
+    "logger=[csv,2]": "logger=[csv,2] is not a choice: there are auto, csv",
     "model=1": "model=1 is not a choice: there are aae, beta-tcvae",
     "model=": "model= names nothing: there are aae, beta-tcvae",
     "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
