@@ -2,16 +2,20 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from genbench.commands.arguments import outputs_argument
 from genbench.comparison.contact_sheet import contact_sheet
 from genbench.comparison.diff import Points, diff_tables
+from genbench.comparison.page.charts import draw_panels
+from genbench.comparison.page.curves import Curve, Panel
+from genbench.comparison.page.styles import of_methods
 from genbench.comparison.tables import FORMATS, render
 from genbench.errors import DONE, UserMistake
 from genbench.runs.directory import find_run
 from genbench.runs.files import explain_os_error, write_out
-from genbench.runs.history import read_history
+from genbench.runs.history import SPENT, read_history
 from genbench.runs.result import read_result
 
 
@@ -57,20 +61,19 @@ def main(argv: Sequence[str]) -> int:
 
 def draw(histories: Mapping[str, Mapping[str, Points]], path: Path) -> None:
     """Draw a panel for every curve that all runs have, and write a PNG. UserMistake without one."""
-    from matplotlib.figure import Figure
-
-    shared = set.intersection(*(set(history) for history in histories.values()))
+    shared = set.intersection(*(set(history) for history in histories.values())) - set(SPENT)
     if not shared:
         raise UserMistake("--curves: the runs have no curve in common: leave it out")
-    columns = min(3, len(shared))
-    rows = -(-len(shared) // columns)
-    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
-    for place, name in enumerate(sorted(shared), 1):
-        axes = figure.add_subplot(rows, columns, place, title=name, xlabel="images")
-        for run, history in histories.items():
-            axes.plot(*zip(*history[name], strict=True), label=run, linewidth=1)
-    figure.axes[0].legend(fontsize=8)
-    _write(path, "--curves", figure.savefig)
+    panels = [
+        Panel(name, "", [_curve(run, history[name]) for run, history in histories.items()])
+        for name in sorted(shared)
+    ]
+    _write(path, "--curves", partial(draw_panels, panels, of_methods(histories)))
+
+
+def _curve(run: str, points: Points) -> Curve:
+    images, values = zip(*points, strict=True)
+    return Curve(run, images, values, [], [], 1)
 
 
 def _write(path: Path, option: str, save: object) -> None:

@@ -64,10 +64,12 @@ def _describe(run: Path, result: Result, status: Status, cards: bool) -> list[st
     lines += ["", "cost", *_cost(result)]
     lines += ["", "scores", *_scores(result.scores, cards)]
     files = sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file())
-    shown = [f for f in files if not f.startswith("samples/")]
-    pictures = len(files) - len(shown)
+    shown = [f for f in files if not f.startswith(("samples/", "gallery/"))]
     lines += ["", f"files in {run}", *(f"  {name}" for name in shown)]
-    return lines + ([f"  samples/: {pictures} pictures"] if pictures else [])
+    for folder in ("samples/", "gallery/"):
+        if pictures := sum(f.startswith(folder) and f.endswith(".png") for f in files):
+            lines.append(f"  {folder}: {pictures} pictures")
+    return lines
 
 
 def _gallery(run: Path) -> list[str]:

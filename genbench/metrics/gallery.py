@@ -75,7 +75,7 @@ def keep_gallery(run: Path, request: GalleryRequest) -> None:
         if old.stem not in {sheet.kind for sheet in sheets}:
             old.unlink()
     for sheet in sheets:
-        with atomic_write(folder / f"{sheet.kind}.png") as temporary:
+        with atomic_write(folder / f"{sheet.kind}.png", sync=False) as temporary:
             _picture(sheet.pixels, request.data.levels).save(temporary, "PNG")
     kept = [
         {"kind": one.kind, "columns": COLUMNS, "texts": list(one.texts), "note": one.note}

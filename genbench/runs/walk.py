@@ -44,6 +44,18 @@ def read_decoder(run: Path) -> KeptDecoder | str | None:
         if LEFT_OUT in card:
             return str(card[LEFT_OUT])
         weights = (folder / WEIGHTS).read_bytes()
+        fits = len(weights) == 2 * sum(_weights_of(layer) for layer in card["layers"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return KeptDecoder(card, weights) if len(weights) == 2 * card.get("weights", -1) else None
+    return KeptDecoder(card, weights) if fits else None
+
+
+def _weights_of(layer: Mapping[str, Any]) -> int:
+    """How many weights a layer reads; KeyError for a layer that is not known."""
+    kind = layer["kind"]
+    if kind == "relu":
+        return 0
+    if kind == "group_norm":
+        return 2 * int(layer["channels"])
+    taps = {"linear": 1, "transposed": int(layer.get("kernel", 0)) ** 2}[kind]
+    return (int(layer["inputs"]) * taps + 1) * int(layer["outputs"])

@@ -14,6 +14,28 @@ const decoding = (() => {
     return found;
   }
 
+  // Add to `outputs` sums the weighted values of `inputs` inputs. Four at once, so that a sum is read and written
+  // once for four products; values of 0, half of them after a ReLU, are left out.
+  function accumulate(out, to, outputs, hidden, from, inputs, weight, at) {
+    let i = 0;
+    while (i < inputs) {
+      let found = 0, a = 0, b = 0, c = 0, d = 0, v = 0, w = 0, x = 0, y = 0;
+      for (; i < inputs && found < 4; i++) {
+        const value = hidden[from + i];
+        if (value === 0) continue;
+        const row = at + i * outputs;
+        if (found === 0) { a = value; v = w = x = y = row; } // rows that are not found are read, and count 0 times
+        else if (found === 1) { b = value; w = row; }
+        else if (found === 2) { c = value; x = row; }
+        else { d = value; y = row; }
+        found++;
+      }
+      if (found === 0) return;
+      for (let o = 0; o < outputs; o++)
+        out[to + o] += a * weight[v + o] + b * weight[w + o] + c * weight[x + o] + d * weight[y + o];
+    }
+  }
+
   // What a layer adds to `run`: a function from its input to its output, which it keeps for the next call.
   const makers = {
     linear(layer, take) {
@@ -21,11 +43,7 @@ const decoding = (() => {
       const out = new Float32Array(outputs);
       return (hidden) => {
         out.set(bias);
-        for (let i = 0, at = 0; i < inputs; i++, at += outputs) {
-          const value = hidden[i];
-          if (value === 0) continue; // half of them, after a ReLU
-          for (let o = 0; o < outputs; o++) out[o] += value * weight[at + o];
-        }
+        accumulate(out, 0, outputs, hidden, 0, inputs, weight, 0);
         return out;
       };
     },
@@ -69,11 +87,7 @@ const decoding = (() => {
               const ox = x * stride - padding + kx;
               if (ox < 0 || ox >= wide) continue;
               const to = (oy * wide + ox) * outputs;
-              for (let i = 0, at = (ky * kernel + kx) * inputs * outputs; i < inputs; i++, at += outputs) {
-                const value = hidden[from + i];
-                if (value === 0) continue;
-                for (let o = 0; o < outputs; o++) out[to + o] += value * weight[at + o];
-              }
+              accumulate(out, to, outputs, hidden, from, inputs, weight, (ky * kernel + kx) * inputs * outputs);
             }
           }
         }
