@@ -119,4 +119,4 @@ class CopyRate(FeatureMetric):
         check_finite(fake)
         made = nearest(fake, real)
         rate = copy_rate(fake, real, heldout, new=known[2], made=made)
-        return {"copy_rate": Estimate(rate, each=made.distance, what=DISTANCE)}
+        return {"copy_rate": Estimate(rate, each=made.distance.tolist(), what=DISTANCE)}
