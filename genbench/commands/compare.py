@@ -82,12 +82,16 @@ def parser() -> argparse.ArgumentParser:
         default="score",
         help="what is in a column; prior: a table per score, the priors of a training side by side",
     )
+    _output_arguments(result)
+    return result
+
+
+def _output_arguments(result: argparse.ArgumentParser) -> None:
     result.add_argument("--format", choices=FORMATS, help="default: table")
     result.add_argument("--out", type=Path, help="write to this file instead of the terminal")
     result.add_argument(
         "--pictures", type=Path, help="also write a PNG: every row's sample grids side by side"
     )
-    return result
 
 
 def _names(text: str) -> list[str]:

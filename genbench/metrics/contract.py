@@ -95,7 +95,7 @@ class Estimate(NamedTuple):
     high: float | None = None
     interval: str = ""
     status: str = "ok"
-    each: Tensor | None = None
+    each: Sequence[float] | None = None
     what: str = ""
 
     @classmethod

@@ -128,4 +128,4 @@ class CopyRate(FeatureMetric):
         made = nearest(fake, real)
         self.found = made, copies(made, known[2]), torch.quantile(known[2].distance, NEAR)
         rate = float(self.found[1].double().mean())
-        return {"copy_rate": Estimate(rate, each=made.distance, what=DISTANCE)}
+        return {"copy_rate": Estimate(rate, each=made.distance.tolist(), what=DISTANCE)}

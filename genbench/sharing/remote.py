@@ -79,8 +79,7 @@ class RemoteStore(Store):
             if not self.renames:
                 self.files.pipe_file(path, content)
                 return
-            with suppress(FileExistsError):  # another push has just made it
-                self.files.makedirs(str(name.parent), exist_ok=True)
+            self._make_folder(name.parent)
             temporary = str(name.with_name(f".{secrets.token_hex(8)}.partial"))
             try:
                 with self.files.open(temporary, "wb") as file:
@@ -90,6 +89,14 @@ class RemoteStore(Store):
                 with suppress(Exception):
                     self.files.rm_file(temporary)
                 raise
+
+    def _make_folder(self, folder: PurePath) -> None:
+        """Make a folder; that another push makes a part of it first is an error of SFTP like any other."""
+        for _ in folder.parts:
+            with suppress(OSError):
+                self.files.makedirs(str(folder), exist_ok=True)
+                return
+        self.files.makedirs(str(folder), exist_ok=True)
 
 
 def _bucket() -> Any:

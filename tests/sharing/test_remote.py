@@ -1,11 +1,15 @@
 """Runs are pushed to a bucket (moto's server) and to another machine (paramiko's server) and pulled again."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from fixtures.comparison import fd
+from fixtures.places import environment
 from genbench.cli import main
 from genbench.errors import UserMistake
 from genbench.runs.records import load_results
@@ -174,6 +178,23 @@ def test_a_machine_that_hangs_up_in_the_middle_leaves_nothing_half(home, machine
 
 
 @needs_ssh
+def test_folders_that_another_push_makes_first_are_taken(home, machine, monkeypatch):
+    import paramiko
+
+    team, served, _ = machine
+    real = paramiko.SFTPClient.mkdir
+
+    def late(self, path, mode=0o777):
+        Path(f"{served}{path}").mkdir(parents=True, exist_ok=True)
+        real(self, path, mode)
+
+    monkeypatch.setattr(paramiko.SFTPClient, "mkdir", late)
+    assert push(team, home) == 0
+    assert pull(team, home / ".there") == 0
+    assert len(load_results([], home / ".there")) == 2
+
+
+@needs_ssh
 def test_a_machine_that_is_not_known_or_not_there_is_not_spoken_to(home, machine, capsys):
     team, served, _ = machine
     known = home / ".home/.ssh/known_hosts"
@@ -217,3 +238,25 @@ def test_addresses_are_told_apart():
     for address in ("ssh://host", "s3:///x", "ssh://host/"):
         with pytest.raises(UserMistake, match="names no folder"):
             RemoteStore(address)
+
+
+@pytest.mark.slow
+def test_processes_that_push_at_once_lose_nothing(home, team, finished):
+    for seed in range(2, 4):
+        finished([fd(5.0 + seed)], f"run-{seed}", seed=seed)
+    own = {name: os.environ[name] for name in os.environ if name.startswith(("AWS_", "HOME"))}
+    command = [sys.executable, "-m", "genbench", "push", team, "--outputs", str(home)]
+    started = [
+        subprocess.Popen(
+            [*command, "run-0", f"run-{number}"] if number else [*command, "run-0"],
+            env=environment() | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, printed
+    assert pull(team, home / ".there") == 0
+    assert {run.seed for run in load_results([], home / ".there")} == set(range(4))

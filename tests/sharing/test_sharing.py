@@ -94,6 +94,23 @@ def test_pushing_again_does_nothing_from_anywhere(home, team, capsys):
     assert "0 new, 0 updated, 2 known" in capsys.readouterr().out
 
 
+def test_files_that_earlier_versions_do_not_know_make_a_manifest_that_says_so(home, team):
+    run = home / "run-0"
+    assert json.loads(manifest_of(run).text())["version"] == 1
+    write_json(run / "verified.json", {"when": "now"})
+    (run / "evaluations").mkdir()
+    for path in (run / "per-image.npz", run / "evaluations" / "a.npz"):
+        path.write_bytes(b"arrays")
+    manifest = manifest_of(run)
+    assert json.loads(manifest.text())["version"] == 2
+    assert Manifest.parse(manifest.text(), "it") == manifest
+    push(team, home)
+    pull(team, home / ".there")
+    assert {"verified.json", "per-image.npz", "evaluations/a.npz"} <= set(
+        files(home / ".there/run-0")
+    )
+
+
 def test_merging_is_a_union_and_the_later_of_two_contents_is_taken(home, team):
     push(team, home)
     there = home / ".there"
