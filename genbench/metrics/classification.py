@@ -30,7 +30,10 @@ OVER_IMAGES = "95 % over held-out images, of one training"
 
 
 class ClassificationAccuracy:
-    """`cas` and its ceiling `cas_real`, of one training each."""
+    """`cas` and its ceiling `cas_real`, of one training each, on `shown` images unless six passes are more."""
+
+    def __init__(self, shown: int = IMAGES) -> None:
+        self.shown = shown
 
     def __call__(self, request: TruthRequest, condition: Condition) -> list[Score]:
         """Train on generated and on real images, test on the held-out split."""
@@ -45,7 +48,7 @@ class ClassificationAccuracy:
         real = torch.from_numpy(np.array(data.pixels("train")[which]))
         heldout = torch.from_numpy(np.array(data.pixels(request.split)[:]))
         tested = Labelled(heldout, condition.of(data, request.split), data.levels)
-        classes, epochs = len(condition.names), max(EPOCHS, IMAGES // n)
+        classes, epochs = len(condition.names), max(EPOCHS, self.shown // n)
         made = LOST
         if pixels is not None and labels is not None:
             made = _tested(Labelled(pixels, labels, data.levels), tested, classes, epochs)
