@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from genbench.data.contract import Split
 from genbench.metrics.contract import Estimate, Extractor, FeatureMetric, Features, Quantity, Role
 from genbench.metrics.per_image import Kept
@@ -78,7 +76,7 @@ def feature_scores(
             estimate = estimates.get(quantity.name, missing)
             scores.append(score_of(name, quantity, estimate, card))
             if kept is not None and estimate.each is not None:
-                kept.keep(scores[-1], torch.tensor(estimate.each), what=estimate.what)
+                kept.keep(scores[-1], estimate.each, what=estimate.what)
     return scores
 
 

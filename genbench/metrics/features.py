@@ -14,6 +14,8 @@ def check_finite(features: Tensor) -> None:
 
 def subset(features: Tensor, count: int, seed: int) -> Tensor:
     """Choose `count` rows by a permutation that depends only on seed and number of rows; all if fewer."""
+    if count >= len(features):
+        return features
     return features[rows_of_subset(len(features), count, seed).to(features.device)]
 
 

@@ -19,14 +19,15 @@ class Kept:
     def keep(
         self,
         score: Score,
-        values: Tensor,
+        values: Tensor | Sequence[float],
         images: NDArray[np.int64] | None = None,
         what: str = VALUE,
     ) -> None:
         """Keep values (N,) of the images with these numbers (None: 0 to N - 1); none of a score without value."""
         if score.value is not None:
             numbers = np.arange(len(values)) if images is None else images
-            own = values.detach().cpu().numpy().astype(np.float32)
+            given = values.detach().cpu().tolist() if isinstance(values, Tensor) else values
+            own = np.asarray(given, np.float32)
             self._found[id(score)] = score, what, numbers.astype(np.uint32), own
 
     def named(self, before: Sequence[Score], after: Sequence[Score]) -> list[ImageValues]:

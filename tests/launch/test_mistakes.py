@@ -10,11 +10,11 @@ from genbench.launch import settings
 
 MISTAKES = {
     "modle=gan": "there is no setting modle: did you mean model?",
-    "model=gann": "there is no model gann: did you mean model=gan? There are aae, beta-tcvae, blur",
+    "model=gann": "there is no model gann: did you mean model=gan? There are aae, ",
     "model=vae_gan": "did you mean model=vae-gan?",
     "logger=[csv,2]": "logger=[csv,2] is not a choice: there are auto, csv",
-    "model=1": "model=1 is not a choice: there are aae, beta-tcvae",
-    "model=": "model= names nothing: there are aae, beta-tcvae",
+    "model=1": "model=1 is not a choice: there are aae, ",
+    "model=": "model= names nothing: there are aae, ",
     "dataset=fashion_mnist": "did you mean dataset=fashion-mnist?",
     "network=cnn": "there is no network cnn: did you mean network=conv? There are conv, infogan, mlp, r3, resnet",
     "lr=1e-3": "there is no setting lr: did you mean model.optimizer.lr?",

@@ -152,7 +152,7 @@ def test_help_lists_groups_and_settings(room, capfd):
         task.train(["--help"])
     assert not done.value.code
     printed = capfd.readouterr().out
-    assert "model: aae, beta-tcvae, blur, fsq, gan, gan-hinge" in printed
+    assert "\nmodel: aae, " in printed and ", gan, gan-hinge, " in printed
     assert "Hydra" not in printed
 
 
