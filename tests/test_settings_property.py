@@ -25,11 +25,11 @@ hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 EXAMPLES, SCAN = int(os.environ.get("GENBENCH_EXAMPLES", "0")), os.environ.get("GENBENCH_SCAN")
 PREPARED = (  # starting them takes long, or training on to their end
-    "trainer.devices", "trainer.compile", "dataset.cache_gb", "budget.epochs",
+    "trainer.devices", "trainer.compile", "dataset.cache_gb", "budget.epochs", "evaluation.devices",
 )  # fmt: skip
 SECONDS = 90  # after which a small run is said to hang
 VALUES = [
-    0, -1, 1, 0.5, 2, -3, 1.5, 4, -0.5, 1000, 1e-9, math.nan, math.inf, -math.inf, "x", "null", "true",
+    0, -1, 1, 0.5, 2, -3, 1.5, 4, -0.5, 100, 1e-9, math.nan, math.inf, -math.inf, "x", "null", "true",
     "false", "[1]", "[]", "{}", "1e3", "[0.1,2]", "''",
 ]  # fmt: skip
 
