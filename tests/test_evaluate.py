@@ -7,8 +7,9 @@ import torch
 from omegaconf import OmegaConf
 
 from fixtures.evaluation import configure, values
-from genbench import evaluate
+from genbench import evaluate, sample
 from genbench.errors import UserMistake
+from genbench.models import plain_layers
 from genbench.runs import trust
 from genbench.runs.per_image import read_per_image
 from genbench.runs.score import Score
@@ -47,6 +48,19 @@ def test_a_run_that_exists_is_scored_again_into_a_file_of_its_own(finished_run, 
     printed = capsys.readouterr().out
     assert "fd_small" in printed
     assert str(written) in printed
+
+
+def test_a_run_s_decoder_is_written_for_a_report_without_scoring_it(
+    finished_run, capsys, monkeypatch
+):
+    directory, _ = finished_run
+    assert sample.main([str(directory), "--walk"]) == 0
+    assert capsys.readouterr().out.strip() == str(directory / "walk")
+    assert isinstance(read_decoder(directory), KeptDecoder)
+    monkeypatch.setattr(plain_layers, "MOST_WEIGHTS", 1)
+    with pytest.raises(UserMistake, match="some-run cannot be walked through in a report: its dec"):
+        sample.main([str(directory), "--walk"])
+    assert "a page takes 1 and" in read_decoder(directory)
 
 
 def test_a_run_without_a_checkpoint_is_a_mistake_with_a_sentence(finished_run):

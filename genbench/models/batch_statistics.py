@@ -156,7 +156,7 @@ def _norms(model: GenerativeModel) -> list[BatchNorm]:
     return [norm for norm in found if norm.track_running_stats]
 
 
-def _uncompiled() -> AbstractContextManager[object]:
+def uncompiled() -> AbstractContextManager[object]:
     """Eager, where the decoder may be compiled: it would be compiled anew for every batch."""
     if "torch._dynamo" not in sys.modules:  # which takes seconds to import
         return nullcontext()
@@ -188,7 +188,7 @@ def _recalibrate(
     for norm in together:  # it would wait for the other ranks
         vars(norm)["forward"] = partial(nn.BatchNorm2d.forward, norm)
     try:
-        with _uncompiled():
+        with uncompiled():
             for decode in decoded:
                 decode()
     finally:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genbench.models.batch_statistics import recalibrated
+from genbench.models.batch_statistics import recalibrated, uncompiled
 from genbench.models.contract import GenerativeModel, draws_standard_normal
 from genbench.models.drawing import evaluating
 
@@ -52,10 +52,12 @@ def plain_decoder(model: GenerativeModel) -> PlainDecoder:
 
     The layers are tried on latents: what they decode may differ by two grey levels at most.
     """
+    if getattr(model, "decoder", None) is None:
+        raise CannotBeExported("it has no decoder")
     if not draws_standard_normal(model):
         raise CannotBeExported("its latents are no draws of N(0, I)")
     _check_size(_layers(model.decoder))  # before its statistics are taken
-    with recalibrated(model), evaluating(model):
+    with recalibrated(model), evaluating(model), uncompiled():
         layers = _layers(model.decoder)
         z = torch.randn(TRIED, model.latent_dim, generator=torch.Generator().manual_seed(SEED))
         expected = model.sample(z.to(model.device)).float().cpu()
@@ -108,12 +110,22 @@ def _work(card: Mapping[str, Any]) -> int:
 
 def _layers(decoder: nn.Module) -> list[Layer]:
     """The layers of a chain; CannotBeExported for any other network."""
+    try:
+        found = _taken_apart(_chain(decoder))
+    except (RuntimeError, ValueError, IndexError):  # a chain in which shapes are not as they look
+        raise CannotBeExported("its decoder is no chain of layers") from None
+    return [Layer(card, [t.half().float() for t in tensors]) for card, tensors in found]
+
+
+def _taken_apart(chain: Sequence[nn.Module]) -> list[Layer]:
     found: list[Layer] = []
     shape: tuple[int, ...] = ()  # channels, height and width, after Unflatten
-    for module in _chain(decoder):
+    for module in chain:
         match module:
             case nn.Unflatten():
                 shape = tuple(module.unflattened_size)
+                if len(shape) != 3 or shape[1] != shape[2]:
+                    raise CannotBeExported("its decoder makes no square pictures")
                 last = max(i for i, one in enumerate(found) if one.card["kind"] == "linear")
                 card = {**found[last].card, "channels": shape[0]}
                 found[last] = found[last]._replace(card=card)
@@ -122,7 +134,7 @@ def _layers(decoder: nn.Module) -> list[Layer]:
             case _:
                 layer, shape = _layer(module, shape)
                 found.append(layer)
-    return [Layer(card, [t.half().float() for t in tensors]) for card, tensors in found]
+    return found
 
 
 def _chain(decoder: nn.Module) -> list[nn.Module]:

@@ -78,6 +78,12 @@ def test_a_decoder_that_cannot_be_taken_apart_says_why(monkeypatch):
     assert "a layer Hardtanh" in why(gan(nn.Sequential(nn.Linear(DIMS, 4), nn.Hardtanh())))
     norm_first = nn.Sequential(nn.BatchNorm1d(DIMS), nn.Linear(DIMS, 4), nn.Unflatten(1, (1, 2, 2)))
     assert "BatchNorm that follows no linear layer" in why(gan(norm_first))
+    assert "no chain" in why(gan(nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.ReLU())))
+    narrow = nn.Sequential(nn.Linear(DIMS, 4), nn.Unflatten(1, (1, 4, 1)))
+    assert "no square pictures" in why(gan(narrow))
+    without = gan(nn.Sequential(nn.Linear(DIMS, 4)))
+    del without.decoder
+    assert "it has no decoder" in why(without)
     huge = vae(MLPDecoder(8, 1, DIMS, 16, 1), Gaussian())
     with torch.no_grad():
         huge.decoder.layers[0].weight.mul_(1e6)  # float16 ends at 65 504
