@@ -55,8 +55,9 @@ class Evaluation:
     `cache`. For `num_samples`, `seed` and `pixels` see GeneratedSet.
     `batch_size` bounds memory and changes scores by no more than float32 rounding. Feature extraction
     is shared by `devices` processes, with the same scores; reconstructions and likelihoods are left to
-    the first one, as are the scores of `truth`, on worlds of which more is known. A metric that is None is left out. `watch` says how this process spent its time.
-    With `gallery` the pictures that explain the scores of the raw weights are kept in the run's folder.
+    the first one, as are the scores of `truth`, on worlds of which more is known. A metric that is None is
+    left out. `watch` says how this process spent its time. With `gallery` the pictures that explain the
+    scores of the raw weights are kept in the run's folder.
     """
 
     def __init__(
@@ -173,8 +174,7 @@ class Evaluation:
                 scores += self.reconstruction(encoded) if self.reconstruction else []
                 scores += self.latents(encoded) if self.latents else []
                 if self.gallery and directory is not None:
-                    called = list(self.metrics.values()) if "fake" in sets else []
-                    self._keep_gallery(directory, model, data, called, worst)
+                    _keep_pictures(self, directory, model, data, worst, "fake" in sets)
             asked = TruthRequest(model, data, self.split, self.generated, store, averaging, prior)
             scores += true_scores(self.truth.values(), asked)
             if averaging is None:
@@ -185,20 +185,6 @@ class Evaluation:
                 scores += _likelihoods(self.likelihoods, request, self.watch)
                 scores += [] if prior is None else costs_of(prior, cards["fake"])
         return [of_split(score, self.split) for score in scores]
-
-    def _keep_gallery(
-        self,
-        run: Path,
-        model: GenerativeModel,
-        data: ImageData,
-        called: Sequence[FeatureMetric],
-        worst: WorstReconstructions,
-    ) -> None:
-        """Write the run's gallery, from what the metrics that were `called` found."""
-        of: dict[str, Any] = {"split": self.split, "n": self.num_samples, "seed": self.seed}
-        of |= {"extractor": self.extractor.name, "weights": "raw"}
-        with self.watch.timing("gallery"):
-            keep_gallery(run, GalleryRequest(model, data, self.generated, called, worst, of))
 
     def validation_distance(
         self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
@@ -287,6 +273,22 @@ class Evaluation:
             self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
         floors = self._floors[key]
         return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch)
+
+
+def _keep_pictures(
+    protocol: Evaluation,
+    run: Path,
+    model: GenerativeModel,
+    data: ImageData,
+    worst: WorstReconstructions,
+    called: bool,
+) -> None:
+    """Write the run's gallery; `called` says whether the metrics were, on the samples of this model."""
+    metrics = list(protocol.metrics.values()) if called else []
+    of: dict[str, Any] = {"split": protocol.split, "n": protocol.num_samples, "seed": protocol.seed}
+    of |= {"extractor": protocol.extractor.name, "weights": "raw"}
+    with protocol.watch.timing("gallery"):
+        keep_gallery(run, GalleryRequest(model, data, protocol.generated, metrics, worst, of))
 
 
 def _likelihoods(
