@@ -87,7 +87,7 @@ def _tradeoff(title: str, x: Axis, y: Axis, rows: Sequence[Row]) -> Tradeoff:
 
 
 def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points that a line joins, by its name: settings of a model by x, and how far its prior is truncated.
+    """The points that a line joins, by its name: settings of a model, or truncations of its prior.
 
     Other priors are no settings of each other.
     """

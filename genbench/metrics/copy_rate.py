@@ -28,9 +28,9 @@ LARGEST = 1e12  # of a nearness, so that quantiles stay finite
 
 
 class Nearest(NamedTuple):
-    """Of each image the distance to its nearest training image, its nearness to that, and which it is, (N,)."""
+    """Of each image the distance to its nearest training image, its nearness, and which it is."""
 
-    distance: Tensor
+    distance: Tensor  # (N,) each
     nearness: Tensor
     place: Tensor  # number of the training image
 

@@ -213,11 +213,7 @@ class Evaluation:
         scores = self.reconstruction(request) if self.reconstruction else []
         scores += self.latents(request) if self.latents else []
         if self.gallery and run is not None:
-            called = list(self.metrics.values()) if "fake" in sets else []
-            of: dict[str, Any] = {"split": self.split, "n": self.num_samples, "seed": self.seed}
-            of |= {"extractor": self.extractor.name, "weights": "raw"}
-            with self.watch.timing("gallery"):
-                keep_gallery(run, GalleryRequest(model, data, self.generated, called, worst, of))
+            _keep_pictures(self, run, model, data, worst, "fake" in sets)
         return scores
 
     def validation_distance(
@@ -308,6 +304,22 @@ class Evaluation:
             self._floors[key] = floors_of(self.metrics, moved, self.num_samples, self.watch)
         floors = self._floors[key]
         return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch, kept)
+
+
+def _keep_pictures(
+    protocol: Evaluation,
+    run: Path,
+    model: GenerativeModel,
+    data: ImageData,
+    worst: WorstReconstructions,
+    called: bool,
+) -> None:
+    """Write the run's gallery; `called` says whether the metrics were, on the samples of this model."""
+    metrics = list(protocol.metrics.values()) if called else []
+    of: dict[str, Any] = {"split": protocol.split, "n": protocol.num_samples, "seed": protocol.seed}
+    of |= {"extractor": protocol.extractor.name, "weights": "raw"}
+    with protocol.watch.timing("gallery"):
+        keep_gallery(run, GalleryRequest(model, data, protocol.generated, metrics, worst, of))
 
 
 def _likelihoods(

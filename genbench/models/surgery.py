@@ -57,21 +57,24 @@ def surgery(mu: Tensor, logvar: Tensor, noise: Tensor) -> Surgery:
     rate = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
     information = torch.zeros_like(rate)
     for one in noise:
-        z = reparameterize(mu, logvar, one.double())
-        information += _log_ratio(z, mu, logvar)
+        information += _log_ratio(one.double(), mu, logvar)
     return Surgery(rate, information / len(noise))
 
 
-def _log_ratio(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """log q(z_n | x_n) - log 1/N sum_m q(z_n | x_m), (N,), a block of rows at a time."""
-    precision = (-logvar).exp()
-    constant = (mu.square() * precision + logvar).sum(1)
+def _log_ratio(noise: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log q(z_n | x_n) - log 1/N sum_m q(z_n | x_m) at z by `noise`, (N,), a block of rows at a time."""
+    z = reparameterize(mu, logvar, noise)
+    precision, widths = (-logvar).exp(), logvar.sum(1)
+    constant = (mu.square() * precision).sum(1) + widths
+    exact = noise.square().sum(1) + widths  # of its own posterior
     found = []
     for start in range(0, len(z), ROWS):
-        rows = z[start : start + ROWS]
-        # -2 log q(z_n | x_m) without the constant that all share
+        rows, own = z[start : start + ROWS], exact[start : start + ROWS]
+        # -2 log q(z_n | x_m) without the constant that all share. Where posteriors are far narrower than they
+        # are apart its terms cancel to noise: no square is below 0, and one's own is known
         twice = rows.square() @ precision.T - 2 * rows @ (mu * precision).T + constant
-        own = twice.diagonal(start)
+        twice = torch.maximum(twice, widths)
+        twice.diagonal(start).copy_(own)
         found.append(math.log(len(z)) - 0.5 * own - torch.logsumexp(-0.5 * twice, 1))
     return torch.cat(found)
 

@@ -108,3 +108,15 @@ def test_the_words_tell_a_dead_encoder_from_one_that_is_not_heeded():
     assert in_words(Encoder(0.0), images, 32).startswith("0 of 3 latents are active, with 0 of at")
     assert in_words(Encoder(9.0), images, 32).startswith("3 of 3 latents are active, with 4.6 of")
     assert in_words(Encoder(math.nan), images, 32) == ""
+
+
+def test_posteriors_far_narrower_than_they_are_apart_tell_the_image():
+    generator = torch.Generator().manual_seed(0)
+    mu = 1e4 * torch.randn(300, 8, generator=generator)
+    mu[0] = 1e7  # and one image of which the encoder is lost
+    for narrow in (-20.0, -40.0, -80.0):
+        logvar = torch.full_like(mu, narrow)
+        logvar[0] = 20.0
+        noise = torch.randn(1, 300, 8, generator=generator)
+        information = surgery(mu, logvar, noise).information
+        assert torch.allclose(information, torch.full_like(information, math.log(300)))

@@ -1,4 +1,4 @@
-"""Panels of curves as a PNG, for pages without a script. Needs matplotlib, which is imported when it is used."""
+"""Panels of curves as a PNG, for pages without a script. matplotlib is imported when it is used."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -41,7 +41,7 @@ def write_markdown(study: Study, out: Path) -> str:
 
 
 def _curves(section: Section, styles: Mapping[str, Style], out: Path) -> list[str]:
-    """Scores over images in one picture, and one of the losses of each method; the words where there are none."""
+    """Scores over images in one picture, and the losses of each method in one of its own."""
     folder = out.with_name(f"{out.stem}-pictures")
     lines = ["Scores over images, means over seeds, bands from the lowest to the highest.", ""]
     name = f"{plain(section.dataset)}-curves.png"

@@ -14,7 +14,7 @@ FRONT_STYLE = Style("ink", "2px,2px")
 def scatter(
     tradeoff: Tradeoff, styles: Mapping[str, Style]
 ) -> tuple[dict[str, Any], dict[str, Style]]:
-    """Traces and layout, and the legend. A grey line joins the settings of one model, a dotted one the front."""
+    """Traces and layout, and the legend. A grey line joins settings, a dotted one the front."""
     grey = Style("faint", "")
     traces = [
         _line([p.x for p in own], [p.y for p in own], name, grey, "solid")
