@@ -105,7 +105,7 @@ def in_words(model: HasPosterior, images: Tensor, at_once: int, *labels: Tensor)
     if not bool((mu.isfinite() & logvar.isfinite()).all()):
         return ""
     noise = torch.randn(1, *mu.shape, generator=torch.Generator().manual_seed(0))
-    nats = max(0.0, float(surgery(mu, logvar, noise).information.mean()))
+    nats = max(0.0, round(float(surgery(mu, logvar, noise).information.mean()), 9))
     return (
         f"{active_units(mu)} of {mu.shape[1]} latents are active, with {nats:.2g} of at most "
         f"{math.log(len(mu)):.2g} nats of information on which image it was"
