@@ -1,8 +1,8 @@
 """Any value of any setting: a run that starts, or a sentence that refuses it.
 
-Needs hypothesis. Every day a few values of each group of configs are tried. GENBENCH_EXAMPLES=2 tries so many of
-every leaf of every choice, and ends with the list of what it found; GENBENCH_SCAN=FILE notes what became of each as
-a line of JSON.
+Needs hypothesis. Every day a few values of each group of configs are tried. GENBENCH_EXAMPLES=2 tries so many
+of every leaf of every choice, and ends with the list of what it found; GENBENCH_SCAN=FILE notes what became of
+each as a line of JSON.
 """
 
 import contextlib

@@ -52,7 +52,8 @@ with signal_processing_left_out():
     assert hasattr(scipy.signal, "hamming") and "scipy.signal._fir_filter_design" not in sys.modules
     ASKED
 import scipy.signal
-print(scipy.signal.firwin.__module__, sys.modules["scipy.signal"] is scipy.signal, hasattr(scipy.signal, "hamming"))
+same = sys.modules["scipy.signal"] is scipy.signal
+print(scipy.signal.firwin.__module__, same, hasattr(scipy.signal, "hamming"))
 """
 
 

@@ -37,7 +37,10 @@ class Seat:
     def descend(
         self, loss: Callable[[], Tensor], parts: int, backward: Backward, last: bool = True
     ) -> Tensor:
-        """Add the gradient of `loss() / parts` to the player's own; returns the loss. The `last` before a move?"""
+        """Add the gradient of `loss() / parts` to the player's own; returns the loss.
+
+        `last`: the player moves next, not on another part of the batch.
+        """
         with frozen(self.others):
             value = loss()
             start = self.guard.seed(value)

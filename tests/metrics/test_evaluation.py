@@ -388,17 +388,3 @@ def test_every_protocol_is_built_from_its_config(tmp_path, name):
     assert evaluation.extractor.name == "small"
     assert len(evaluation.metrics) == 6
     assert evaluation.num_samples in (2_000, 10_000, 50_000)
-
-
-def test_floors_are_computed_once_for_all_weights_of_a_run(tmp_path, monkeypatch):
-    computed = []
-    real = FrechetDistance.floors
-    monkeypatch.setattr(
-        FrechetDistance, "floors", lambda self, *args: computed.append(args) or real(self, *args)
-    )
-    evaluation, data = make_evaluation(tmp_path), Squares()
-    raw = values(evaluation(make_decoder(), data, CPU))
-    evaluation(make_decoder(), data, CPU, averaging={})
-    best = values(evaluation(make_noise(data), data, CPU))
-    assert len(computed) == 1
-    assert raw["fd_floor_small"] == best["fd_floor_small"] is not None
