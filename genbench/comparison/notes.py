@@ -1,8 +1,9 @@
 """Notes below a table: how scores were taken, what they cover, and which runs are missing."""
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -13,6 +14,7 @@ from genbench.comparison.rows import Row, ScoreKey, as_trained, score_key
 from genbench.comparison.searched import notes_on_search
 from genbench.comparison.significance import SEEDS_FOR_SPREAD
 from genbench.comparison.tables import number
+from genbench.runs.result import Result
 from genbench.runs.score import Score, digest
 
 WORSE = 1.25  # final over best distance from which a note says so
@@ -60,9 +62,21 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         notes.append(f"not counted: {runs} of the same seed and method")
     for row in rows:
         warned = [] if row.prior else row.runs  # once for each training
-        notes += [f"{row.label}, seed {r.seed}: {w}" for r in warned for w in r.warnings]
+        notes += _warnings(row.label, warned)
         notes += [f"{row.label}, {words}" for words in _missing(row, columns)]
     return notes
+
+
+def _warnings(label: str, runs: Sequence[Result]) -> Iterator[str]:
+    """What trainings warned of, those that differ in numbers alone once, with their seeds and the first's words."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for run in runs:
+        for text in run.warnings:
+            alike.setdefault(re.sub(r"[\d.,]+", "#", text), []).append((run.seed, text))
+    for same in alike.values():
+        seeds = [str(seed) for seed, _ in dict(same).items()]
+        word = "seed" if len(seeds) == 1 else "seeds"
+        yield f"{label}, {word} {', '.join(seeds)}: {same[0][1]}"
 
 
 def _protocols_of_one_name(columns: Sequence[ScoreColumn]) -> Iterable[str]:

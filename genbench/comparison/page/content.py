@@ -19,6 +19,7 @@ from genbench.comparison.page.pictures import Gallery, Picture
 from genbench.comparison.page.timelapse import Timelapse, timelapse
 from genbench.comparison.page.walk import MOST_BYTES, Walk, size_of, walk_of
 from genbench.comparison.rows import Row, as_trained, groups
+from genbench.comparison.significance import SEEDS_FOR_VERDICT
 from genbench.comparison.table import Arena, table_of
 from genbench.comparison.tables import Cell, Column, Table, number
 from genbench.comparison.tradeoffs import Tradeoff, tradeoffs
@@ -238,6 +239,9 @@ def _verdicts(
         others = [row for row in alike if row is not versus]
         found = standings(others, columns, versus, chosen_by_score=against is None)
         said += [standing.sentence for standing in found]
+    few = f"too few seeds for a verdict (it takes {SEEDS_FOR_VERDICT} each)"
+    if len(said) > 1 and all(few in sentence for sentence in said):
+        return [f"{few}: {len(said)} comparisons say nothing, and the table alone is what there is"]
     return said
 
 

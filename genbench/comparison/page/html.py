@@ -1,12 +1,13 @@
 """A study as one HTML file that needs no network. Needs Jinja and plotly, `genbench[report]`."""
 
 import json
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genbench import __version__
 from genbench.comparison.page.content import NO_CURVES, Section, Study
@@ -18,7 +19,11 @@ from genbench.comparison.page.tradeoff_plot import scatter
 from genbench.comparison.tradeoffs import in_words
 from genbench.errors import UserMistake
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 SCRIPTS = ("decoder.js", "walk.js", "timelapse.js")  # of the page, beside what draws its plots
+NOTES_SHOWN = 12  # below a table; the others are folded
 OVER_SEEDS = "Lines are means over seeds, bands reach from the lowest to the highest seed."
 
 
@@ -38,8 +43,9 @@ def write_html(study: Study) -> str:
     losses = _loss_styles(study.sections)
     sections = [_section(part, styles, losses, plots) for part in study.sections]
     rows = [row for part in study.sections for row in part.rows]
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["words"] = _words
+    return environment.from_string(template).render(
         study=study,
         sections=sections,
         styles=styles,
@@ -50,6 +56,7 @@ def write_html(study: Study) -> str:
         palette=PALETTE,
         band=BAND,
         no_curves=NO_CURVES,
+        notes_shown=NOTES_SHOWN,
         over_seeds=OVER_SEEDS,
         version=__version__,
         date=time.strftime("%Y-%m-%d"),
@@ -73,6 +80,13 @@ def _loss_styles(sections: Sequence[Section]) -> dict[str, dict[str, Style]]:
     for panel in (p for part in sections for panels in part.losses.values() for p in panels):
         names.setdefault(panel.title, set()).update(curve.label for curve in panel.curves)
     return {family: of_losses(sorted(own)) for family, own in names.items()}
+
+
+def _words(text: str) -> "Markup":
+    """A sentence as HTML: escaped, and what stands in backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _section(
