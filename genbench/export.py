@@ -20,7 +20,7 @@ from genbench import __version__
 from genbench.data.contract import ImageData
 from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.models.batch_statistics import recalibrated
-from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
+from genbench.models.contract import Encodes, GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import SEED, evaluating
 from genbench.runs.files import atomic_write, explain_os_error, first_line
 from genbench.training import loading, trainer
@@ -131,6 +131,8 @@ class Encoder(nn.Module):
         model = self.model
         if isinstance(model, HasPosterior):
             return model.posterior(images)
+        if isinstance(model, Encodes):
+            return model.encode(images)
         assert isinstance(model, Reconstructs)
         # `reconstruct` is to encode and to `sample`: with a `sample` that does nothing it encodes
         vars(model)["sample"] = lambda z: z

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from genbench.data.contract import ImageData
 from genbench.device import device_of_run, memory_for
@@ -16,7 +17,7 @@ from genbench.errors import Notice, UserMistake
 from genbench.library.pictures import Pictures, to_images, to_pictures
 from genbench.models.batch_statistics import recalibrated
 from genbench.models.condition import asked
-from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
+from genbench.models.contract import Encodes, GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import draw_interpolations, draw_samples, evaluating
 from genbench.models.reconstruction import reconstructing
 from genbench.training import loading
@@ -68,15 +69,15 @@ class Weights:
             return to_pictures(draw_interpolations(self.model, rows, columns, seed), self.data)
 
     def encode(self, pictures: Any) -> NDArray[np.float32]:
-        """Posterior means (N, latent_dim) of uint8 pictures (N, H, W, C)."""
+        """Codes (N, latent_dim), posterior means where there is a posterior, of uint8 pictures (N, H, W, C)."""
         model = self.model
         self._refuse_labels("encode")
-        if not isinstance(model, HasPosterior):
+        if not isinstance(model, HasPosterior | Encodes):
             raise UserMistake(self._no_encoder("encode"))
         images = to_images(pictures, self.data)
         with _drawing(len(images)), evaluating(self.model):
             means = [
-                model.posterior(part.to(self.model.device))[0].cpu()
+                _code(model, part.to(self.model.device)).cpu()
                 for part in torch.split(images, AT_ONCE)
             ]
         return torch.cat(means).float().numpy()
@@ -112,3 +113,7 @@ def _drawing(num: int) -> Iterator[None]:
         raise UserMistake(f"{num} images: give 1 or more")
     with memory_for(f"drawing {num} images", f"try {max(1, num // 2)}"):
         yield
+
+
+def _code(model: HasPosterior | Encodes, images: Tensor) -> Tensor:
+    return model.encode(images) if isinstance(model, Encodes) else model.posterior(images)[0]

@@ -59,7 +59,7 @@ class AAE(GenerativeModel):
 
     def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Both players meet the same codes and the same draws of the prior."""
-        codes = self.encoder(images, *given(labels))
+        codes = self.encode(images, *given(labels))
         prior = self.noise(len(images), self.latent_dim)
         yield Move("discriminator", lambda: self.discriminator_loss(prior, codes.detach()))
         yield Move(
@@ -92,9 +92,14 @@ class AAE(GenerativeModel):
         """Decode latents; tanh bounds the image."""
         return torch.tanh(self.decoder(z, *given(labels)))
 
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The code of each image."""
+        codes: Tensor = self.encoder(images, *given(labels))
+        return codes
+
     def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Encode and decode."""
-        return self.sample(self.encoder(images, *given(labels)), *given(labels))
+        return self.sample(self.encode(images, *given(labels)), *given(labels))
 
     def objective(self) -> str:
         """Its two terms with their weight."""

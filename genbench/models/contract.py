@@ -158,6 +158,15 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Encodes(Protocol):
+    """A model whose encoder gives one latent for an image, and no distribution."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The latents of images, (N, latent_dim)."""
+        ...
+
+
+@runtime_checkable
 class HasPosterior(Protocol):
     """A model whose encoder gives a distribution of latents."""
 

@@ -48,7 +48,7 @@ class WAEMMD(GenerativeModel):
 
     def loss(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean squared error of images, summed over pixels, and the discrepancy of their codes."""
-        codes = self.encoder(images, *given(labels))
+        codes = self.encode(images, *given(labels))
         cost = (images - self.sample(codes, *given(labels))).square().flatten(1).sum(1).mean()
         discrepancy = maximum_mean_discrepancy(codes, self.noise(len(images), self.latent_dim))
         self.track("train/cost", cost)
@@ -59,9 +59,14 @@ class WAEMMD(GenerativeModel):
         """Decode latents; tanh bounds the image."""
         return torch.tanh(self.decoder(z, *given(labels)))
 
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The code of each image."""
+        codes: Tensor = self.encoder(images, *given(labels))
+        return codes
+
     def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Encode and decode."""
-        return self.sample(self.encoder(images, *given(labels)), *given(labels))
+        return self.sample(self.encode(images, *given(labels)), *given(labels))
 
     def objective(self) -> str:
         """Cost and discrepancy with their weight."""

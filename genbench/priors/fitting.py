@@ -22,6 +22,7 @@ from genbench.errors import UserMistake
 from genbench.losses.variational import reparameterize
 from genbench.models.contract import (
     DrawsPosterior,
+    Encodes,
     GenerativeModel,
     HasPosterior,
     HasTokens,
@@ -97,7 +98,7 @@ def check_priors(priors: Sequence[Prior], model: GenerativeModel, data: ImageDat
                 "model=vq or model=fsq, or prior=mixture for a model with an encoder"
             )
         continuous = prior.needs_codes and not prior.needs_tokens
-        if continuous and not isinstance(model, HasPosterior | DrawsPosterior):
+        if continuous and not isinstance(model, HasPosterior | DrawsPosterior | Encodes):
             raise UserMistake(
                 f"prior={prior.kind} is fitted to codes, and {name} has no encoder that gives any: choose "
                 "prior=truncated or prior=normal, or a vae or a vae-gan"
@@ -296,6 +297,8 @@ def _encoded(
     """Codes (N * draws, d) of images on the CPU: what their tokens spell, or draws from q(z | x)."""
     if isinstance(model, HasTokens):
         return model.alphabet[model.tokens(images)].flatten(1).float().cpu()
+    if isinstance(model, Encodes):
+        return model.encode(images).float().cpu().repeat_interleave(draws, 0)
     if isinstance(model, DrawsPosterior):
         copies = images.repeat_interleave(draws, 0)
         noise = torch.randn(len(copies), model.latent_dim, generator=generator)

@@ -7,6 +7,7 @@ import torch
 
 from fixtures.priors import Clusters, Linear, make_gan
 from genbench.errors import UserMistake
+from genbench.models.contract import GenerativeModel
 from genbench.models.noise import Noise
 from genbench.models.weights import weights_hash
 from genbench.priors import fitting
@@ -164,3 +165,22 @@ def test_a_prior_of_the_user_s_own_that_the_config_does_not_name_is_read_again(t
     assert torch.equal(draws(first), draws(again)) and len([*tmp_path.glob("priors/*.json")]) == 1
     with pytest.raises(UserMistake, match="keeps a prior of the class"):
         read_fit(tmp_path, first.stem, model)
+
+
+def test_a_prior_is_fitted_to_the_codes_of_a_deterministic_encoder(data):
+    gaussian = Linear()
+
+    class Point(GenerativeModel):
+        latent_dim = gaussian.latent_dim
+        players = step = None  # it is not trained
+        sample = gaussian.sample
+
+        def encode(self, images):
+            return gaussian.posterior(images)[0].detach()
+
+    fitted = fit(Aggregated(codes=1_000), Point(), data)
+    images = data.to_images(torch.from_numpy(data.pixels("train")))
+    codes = Point().encode(images)
+    assert fitted.card["codes"] == 800 and fitted.card["protocol"]["codes"]["draws"] == 2
+    apart = torch.cdist(draws(fitted).double(), codes.double()).amin(1)
+    assert float(apart.max()) < 1e-6  # each draw is a code
