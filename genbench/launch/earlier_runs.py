@@ -17,7 +17,7 @@ from genbench.runs.stamps import file_stamp, is_settled
 from genbench.runs.status import read_status
 
 # of identities; a change of `identity` needs a new number, a change of MOVED makes a new index anyway
-INDEX = "identities-1-" + digest(sorted(MOVED), 8)
+INDEX = "identities-2-" + digest(sorted(MOVED), 8)
 
 # not to be run again; `failed` is, and a run that diverged would diverge again
 NOT_REPEATED = ("finished", "diverged", "running")
@@ -31,7 +31,8 @@ ADDED = {
     "inversion": False,
 }
 # of an evaluation, what adds scores and changes none: a run without them is no other run
-NOT_COMPARED = ("latents",)
+NOT_COMPARED = ("latents", "labels", "evaluations", "gallery")
+LATER_LIKELIHOODS = ("ode",)  # where they are not enabled, older configs lack them
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ def identity(config: Mapping[str, Any]) -> str:
     """
     left_out = [("cache", config["evaluation"].get("cache")), *ADDED.items()]
     known = {k: v for k, v in config["evaluation"].items() if k not in NOT_COMPARED}
+    if isinstance(known.get("likelihoods"), Mapping):
+        known["likelihoods"] = {
+            name: one
+            for name, one in known["likelihoods"].items()
+            if name not in LATER_LIKELIHOODS or (one or {}).get("enabled")
+        }
     scoring = first_named(dict(item for item in known.items() if item not in left_out))
     searched = {"search": config["search"]} if config.get("search") else {}
     priors = {"prior": config["prior"]} if config.get("prior") else {}  # older configs lack the key

@@ -19,7 +19,7 @@ def data_frame(content: Any, **settings: Any) -> Any:
     try:
         pandas: Any = import_module("pandas")
     except ImportError:
-        raise UserMistake("a frame needs pandas: pip install pandas") from None
+        raise UserMistake("a frame needs pandas: pip install 'genbench[frames]'") from None
     return pandas.DataFrame(content, **settings)
 
 
