@@ -114,9 +114,9 @@ class GeneratedSet:
 
         One at a time, as each has noise of its own.
         """
-        single = self._parts(model, 1)
+        (whole,) = self._parts(model, self.num_samples)
         images = [
-            self._images(model, data, i, *(one.to(model.device) for one in single[i]))
+            self._images(model, data, i, *(one[i : i + 1].to(model.device) for one in whole))
             for i in numbers.tolist()
         ]
         return data.to_pixels(torch.cat(images)).cpu()

@@ -240,7 +240,7 @@ def _verdicts(
         found = standings(others, columns, versus, chosen_by_score=against is None)
         said += [standing.sentence for standing in found]
     few = f"too few seeds for a verdict (it takes {SEEDS_FOR_VERDICT} each)"
-    if len(said) > 1 and all(few in sentence for sentence in said):
+    if len(said) > 1 and all(few in words and "UNEQUAL" not in words for words in said):
         return [f"{few}: {len(said)} comparisons say nothing, and the table alone is what there is"]
     return said
 
