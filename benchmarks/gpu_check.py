@@ -27,7 +27,7 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 
 import torch  # noqa: E402
 
-from benchmarks.gpu_checks import commands, numbers, processes, speeds  # noqa: E402, F401
+from benchmarks.gpu_checks import commands, graphs, numbers, processes, speeds  # noqa: E402, F401
 from benchmarks.gpu_checks.common import CHECKS, Check, Failed, Skipped, choose  # noqa: E402
 
 WIDTH = max(map(len, CHECKS))

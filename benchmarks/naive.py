@@ -42,7 +42,7 @@ class NaiveGAN(Timed):
 
     def training_step(self, real: Tensor, batch_idx: int) -> None:
         of_generator, of_discriminator = self.optimizers()  # type: ignore[misc]
-        z = torch.randn(len(real), self.latent_dim)
+        z = torch.randn(len(real), self.latent_dim, device=real.device)
 
         self.toggle_optimizer(of_generator)
         loss = F.softplus(-self.discriminator(self(z))).mean()
@@ -73,7 +73,7 @@ class NaiveVAE(Timed):
         return torch.optim.Adam(self.model.parameters(), lr=1e-3)
 
     def training_step(self, images: Tensor, batch_idx: int) -> Tensor:
-        noise = torch.randn(len(images), self.model.latent_dim)
+        noise = torch.randn(len(images), self.model.latent_dim, device=images.device)
         rate, distortion = self.model.elbo(images, noise)
         loss = (rate + distortion).mean()
         self.log("loss", loss, on_step=True, on_epoch=True, prog_bar=True)

@@ -57,3 +57,25 @@ def test_a_check_that_fails_is_told_and_the_others_go_on(tmp_path):
         "fine": ("ok", "near"),
     }
     assert "KeyError" in done.stderr and "Traceback" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_captured_run_that_leaves_out_a_step_would_be_found(tmp_path):
+    """Eager steps stand for captured ones: equal ones are not off the way, one step less is."""
+    program = (
+        "from pathlib import Path\n"
+        "from benchmarks.gpu_checks import common, graphs\n"
+        "common.choose('cpu')\n"
+        "for steps in (40, 39):\n"
+        f"    print(graphs.off_the_way(Path({str(tmp_path)!r}), 'bf16-mixed', 'gan', graph=False, steps=steps))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    equal, short = map(float, done.stdout.split())
+    assert equal == 0
+    assert 0.025 < short < 0.1

@@ -222,54 +222,6 @@ def data_path(folder: Path) -> str:
     return "equal bit for bit"
 
 
-@check()
-def graph(folder: Path) -> str:
-    """A captured run is the eager one: mlp bit for bit, conv within 1e-4; its memory is given back.
-
-    Adam moves a weight by its rate however small the gradient is, so that rounding in bf16 convolutions
-    ends far away. Where those differ, it is told how far two eager runs are apart, and what was tracked
-    must agree within 5 %.
-    """
-    need_gpu()
-    worst, wrong, told = 0.0, [], []
-    for network, settings in NETWORKS.items():
-        for model in ("vae", "gan", "wgan-gp", "vae-gan"):
-            for taken in ("32-true", "bf16-mixed"):
-                what = [f"model={model}", *settings, *EXACT, f"trainer.precision={taken}"]
-                what += ["gradient_clip=1.0", "schedule=constant"]
-                with common.memory_given_back():
-                    eager, captured = (
-                        fit(folder, *what, f"trainer.cuda_graph={graph}", steps=40)
-                        for graph in ("false", "true")
-                    )
-                off = apart(eager.state, captured.state)
-                steps = [one.engine.trainer.global_step for one in (eager, captured)]
-                words = f"{model} {network} {taken}: {off:.1e} apart, steps {steps}"
-                means = [one.means for one in (eager, captured)]
-                del captured
-                if steps != [40, 40] or (network == "mlp" and off > 0):
-                    wrong.append(words)
-                elif off <= 1e-4:
-                    worst = max(worst, off)
-                else:
-                    again = apart(eager.state, fit(folder, *what, steps=40).state)
-                    words += f"; two eager runs {again:.1e}"
-                    alike = taken == "bf16-mixed" and _alike(*means)
-                    (told if alike else wrong).append(words)
-                del eager
-    demand(not wrong, "; ".join(wrong))
-    with common.memory_given_back():
-        pass
-    kept = torch.cuda.memory_reserved()
-    demand(kept < 1 << 30, f"{kept >> 20} MiB stay reserved")
-    return "; ".join([f"largest difference {worst:.1e}, {kept >> 20} MiB stay reserved", *told])
-
-
-def _alike(one: dict[str, float], other: dict[str, float]) -> bool:
-    """Whether means of two trainings agree within 5 %."""
-    return all(math.isclose(one[n], other[n], rel_tol=0.05, abs_tol=0.05) for n in one)
-
-
 @contextmanager
 def _little_memory(spare: int) -> Iterator[None]:
     """At most `spare` bytes more than now."""

@@ -59,8 +59,9 @@ def status(cache: str | Path) -> list[Availability]:
 
 
 def fitting(image_size: int, channels: int) -> list[str]:
-    """Names of the shipped classifiers that read images of this size and number of channels."""
-    cards = [(path.stem, read_card(path)) for path in sorted(SHIPPED.glob("*.json"))]
+    """Names of the shipped classifiers that read such images, the latest version of one first."""
+    files = sorted(SHIPPED.glob("*.json"), reverse=True)
+    cards = [(path.stem, read_card(path)) for path in files]
     cards = [(name, card) for name, card in cards if card.get("architecture") != "factors"]
     wanted = (image_size, channels)
     return [name for name, card in cards if (card["image_size"], card["channels"]) == wanted]
