@@ -97,8 +97,7 @@ class Engine:
         num_nodes: int,
         strategy: str,  # auto or ddp, which are the same
         precision: str,  # 32-true, bf16-mixed, 16-mixed, or auto
-        steps_per_batch: int
-        | str,  # steps in a loader's batch, or auto: the shorter they are the more
+        steps_per_batch: int | str,  # in a loader's batch, or auto: the shorter the more
         checkpoint_minutes: float,  # between two of last.ckpt
         log_every_images: int | str,  # between two rows of the history, or auto: 200 rows
         samples: int,  # grids over training
@@ -112,11 +111,7 @@ class Engine:
         score_every: int | str | None = None,  # images between two points of curves, or auto
     ) -> None:
         self.brief, self._compile = brief, compile
-        whole("trainer.samples", samples, 0)
-        whole("trainer.max_skipped", max_skipped)
-        number("trainer.checkpoint_minutes", checkpoint_minutes)
-        if steps_per_batch != "auto":
-            whole("trainer.steps_per_batch", steps_per_batch)
+        _check_ranges(samples, max_skipped, checkpoint_minutes, steps_per_batch)
         self._computing = partial(computing, check_tf32(tf32), deterministic)
         prepare_determinism(deterministic)
         self.device = device_of(accelerator)
@@ -129,22 +124,17 @@ class Engine:
         self.training = Training(
             brief.model, brief.data, self._pace(accumulate, compile, cuda_graph)
         )
-        every = max(1, self.total_images // LOG_ROWS)
-        if log_every_images != "auto":
-            every = parse_images(log_every_images, "trainer.log_every_images")
-            whole("trainer.log_every_images", every)
+        every = _log_every(log_every_images, self.total_images)
         points = points_every(score_every, self.total_images, brief.score)
         stops = [every, *self._intervals(samples), *([points] if points else [])]
         self._plan(steps_per_batch, stops)
         directory, total = brief.directory, self.total_images
         self.alarms = Alarms(brief.data, total, brief.say)
         self.telemetry = Telemetry(every, total, brief.heartbeat, max_skipped, self.alarms)
+        card = trainer_card(brief.trainer, self.precision, self.world_size, self.device)
+        method, asked = brief.method(self.precision), precision != "auto"
         self.checkpoints = Checkpoints(
-            directory / "checkpoints",
-            checkpoint_minutes,
-            brief.method(self.precision),
-            self._trainer_card(),
-            precision_asked=precision != "auto",
+            directory / "checkpoints", checkpoint_minutes, method, card, precision_asked=asked
         )
         self.stopping = Stopping(self.checkpoints, self.telemetry, brief.budget.seconds)
         event = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -154,12 +144,8 @@ class Engine:
         curves = [self.scoring] if self.scoring else []
         bar = [ProgressBar(total)] if progress and self.steps else []
         own = [self.checkpoints, self.stopping, self.waiting]
-        self.trainer = self._trainer(
-            devices,
-            num_nodes,
-            strategy,
-            [self.telemetry, self.samples, *bar, *brief.callbacks, *curves, *own],
-        )
+        callbacks = [self.telemetry, self.samples, *bar, *brief.callbacks, *curves, *own]
+        self.trainer = self._trainer(devices, num_nodes, strategy, callbacks)
 
     def _pace(self, accumulate: int, compile: bool, cuda_graph: bool) -> Pace:
         """Check what cannot go together, and say how steps are taken."""
@@ -217,16 +203,6 @@ class Engine:
             stops=stops,
         )
 
-    def _trainer_card(self) -> dict[str, Any]:
-        """What trains, as it was asked for and as it is here."""
-        asked = {k: v for k, v in self.brief.trainer.items() if not k.startswith("_")}
-        return asked | {
-            "precision": self.precision,
-            "processes": self.world_size,
-            "device": describe_device(self.device),
-            "host": platform.node(),
-        }
-
     def _trainer(
         self, devices: int, num_nodes: int, strategy: str, callbacks: list[Callback]
     ) -> Trainer:
@@ -235,7 +211,7 @@ class Engine:
             devices=devices,
             num_nodes=num_nodes,
             strategy=_strategy(strategy, self.world_size),
-            **self._precision_and_plugins(),
+            **_precision_and_plugins(self.precision, self.device, self.world_size),
             max_epochs=1,  # the loader's one epoch is the whole budget
             logger=list(self.brief.loggers),
             callbacks=callbacks,
@@ -246,12 +222,6 @@ class Engine:
             num_sanity_val_steps=0,
             default_root_dir=self.brief.directory,
         )
-
-    def _precision_and_plugins(self) -> dict[str, Any]:
-        settings = _precision(self.precision, self.device)
-        if self.world_size > 1:
-            settings.setdefault("plugins", []).append(BatchNormAcrossRanks())
-        return settings
 
     def fit(self, resume: bool) -> None:
         """Train to the end of the budget, from the last checkpoint if there is one to resume.
@@ -271,7 +241,7 @@ class Engine:
                 torch.cuda.reset_peak_memory_stats(self.device)
             networks = compiling(self.brief.model, self._compile)
             waiting = killable() if self.world_size > 1 else nullcontext()
-            with waiting, self._watched(), self._computing(), networks:
+            with waiting, _watched(self.brief, self.trainer), self._computing(), networks:
                 self.trainer.fit(self.training, ckpt_path=ckpt_path)
             self.peak_memory = peak_memory(self.device)
             if self.device.type == "cuda":
@@ -299,22 +269,42 @@ class Engine:
         # no step follows: what trained it is what it was trained with
         self.checkpoints.method = state["callbacks"][self.checkpoints.state_key]["method"]
 
-    def _watched(self) -> AbstractContextManager[None]:
-        """The first of several ranks watches over the others."""
-        heartbeat, launcher = self.brief.heartbeat, self.trainer.strategy.launcher
-        if self.world_size == 1 or heartbeat is None:
-            return nullcontext()
-        return Watch(
-            self.brief.directory,
-            lambda: getattr(launcher, "procs", []),
-            partial(heartbeat.finish, "failed"),
-        )
-
     @property
     def images_per_second(self) -> float | None:
         """Images of the clock, steps x batch size, per second of training."""
         seconds = self.telemetry.seconds
         return self.training.images_shown / seconds if seconds else None
+
+
+def _watched(brief: Brief, trainer: Trainer) -> AbstractContextManager[None]:
+    """The first of several ranks watches over the others."""
+    heartbeat, launcher = brief.heartbeat, trainer.strategy.launcher
+    if trainer.world_size == 1 or heartbeat is None:
+        return nullcontext()
+    return Watch(
+        brief.directory,
+        lambda: getattr(launcher, "procs", []),
+        partial(heartbeat.finish, "failed"),
+    )
+
+
+def _check_ranges(
+    samples: int, max_skipped: int, checkpoint_minutes: float, steps_per_batch: int | str
+) -> None:
+    whole("trainer.samples", samples, 0)
+    whole("trainer.max_skipped", max_skipped)
+    number("trainer.checkpoint_minutes", checkpoint_minutes)
+    if steps_per_batch != "auto":
+        whole("trainer.steps_per_batch", steps_per_batch)
+
+
+def _log_every(images: int | str, total: int) -> int:
+    """Images between two rows of the history."""
+    if images == "auto":
+        return max(1, total // LOG_ROWS)
+    every = parse_images(images, "trainer.log_every_images")
+    whole("trainer.log_every_images", every)
+    return every
 
 
 def _strategy(strategy: str, world_size: int) -> str | Strategy:
@@ -325,11 +315,25 @@ def _strategy(strategy: str, world_size: int) -> str | Strategy:
     return "auto" if world_size == 1 else Ranks()
 
 
-def _precision(precision: str, device: torch.device) -> dict[str, Any]:
+def _precision_and_plugins(precision: str, device: torch.device, world_size: int) -> dict[str, Any]:
     """Say it to a Trainer: 16-mixed without a loss scale, for each player has its own."""
-    if precision == "16-mixed":
-        return {"plugins": [HalfPrecision(device.type)]}
-    return {"precision": precision}
+    half = precision == "16-mixed"
+    plugins: list[Any] = [HalfPrecision(device.type)] if half else []
+    plugins += [BatchNormAcrossRanks()] if world_size > 1 else []
+    return ({} if half else {"precision": precision}) | ({"plugins": plugins} if plugins else {})
+
+
+def trainer_card(
+    settings: Mapping[str, Any], precision: str, processes: int, device: torch.device
+) -> dict[str, Any]:
+    """What trains, as it was asked for and as it is here."""
+    asked = {k: v for k, v in settings.items() if not k.startswith("_")}
+    return asked | {
+        "precision": precision,
+        "processes": processes,
+        "device": describe_device(device),
+        "host": platform.node(),
+    }
 
 
 def _steps_per_batch(requested: int | str, data: ImageData, batch_size: int) -> int:

@@ -192,10 +192,10 @@ def test_a_resumed_run_restores_its_loss_scales(tmp_path, cache):
 
 
 def test_a_gpu_run_in_half_precision_leaves_scaling_to_the_players():
-    plugins = trainer_module._precision("16-mixed", torch.device("cpu"))["plugins"]
+    plugins = trainer_module._precision_and_plugins("16-mixed", torch.device("cpu"), 1)["plugins"]
     assert [type(plugin) for plugin in plugins] == [HalfPrecision]
     assert plugins[0].scaler is None
-    assert trainer_module._precision("bf16-mixed", torch.device("cpu")) == {
+    assert trainer_module._precision_and_plugins("bf16-mixed", torch.device("cpu"), 1) == {
         "precision": "bf16-mixed"
     }
 
