@@ -254,7 +254,8 @@ def record(
             "train_images_per_second": engine.images_per_second,
             "sample_images_per_second": evaluation and evaluation.sample_images_per_second,
             "data_wait_seconds": engine.waiting.seconds,
-            "selection_seconds": evaluation and evaluation.selection_seconds,  # of the training's
+            "selection_seconds": evaluation
+            and evaluation.validation_distance.seconds,  # of the training's
             "curve_seconds": engine.scoring and engine.scoring.seconds,  # apart from the training's
             "scoring_seconds": evaluation and evaluation.watch.rounded(),
             "device": describe_device(engine.device),

@@ -1,32 +1,29 @@
 """The dataset of a run: three splits of square level indices, and the training stream."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genbench.data import binarisation, cache
+from genbench.data import binarisation
 from genbench.data.attributes import Attributes
 from genbench.data.contract import ImageData, Split
 from genbench.data.factors import Factors
 from genbench.data.holdout import HeldOut
 from genbench.data.source import Source
+from genbench.data.split_pixels import DecodedOnDemand, SplitPixels
 from genbench.data.splits import SPLITS, Amount
 from genbench.data.stream import Batch, ImageStream, Indices, StreamPlan
 from genbench.data.transform import Transform
 from genbench.errors import UserMistake
 from genbench.ranges import number, whole
-from genbench.runs.score import digest
 
 RESIDENT_FRACTION = 0.25  # of a GPU's free memory that a dataset may take
-
-PROBED = 64  # pictures decoded before training if a split is too large to decode all
 
 
 class Images(ImageData):
@@ -84,15 +81,18 @@ class Images(ImageData):
         )
         if holdout:
             self.source = HeldOut(self.source, holdout)
-        self.set_aside = (validation, test)
+        self._pixels = SplitPixels(
+            name,
+            self.source,
+            self.transform,
+            bool(binarize),
+            (validation, test),
+            Path(cache).expanduser() / "data",
+            cache_gb * 1e9,
+        )
         self.flip = flip
-        self.cache_folder = Path(cache).expanduser() / "data"
-        self.cache_bytes = cache_gb * 1e9
         self.device_resident, self.workers = _resident(device_resident), workers
         self._plan: StreamPlan | None = None
-        self._splits: dict[Split, tuple[NDArray[np.uint8], str | None]] = {}
-        self._grey: NDArray[np.uint8] | None = None
-        self._identity: Any = None
         self._resident: Tensor | None = None
         self._labels: Tensor | None = None
 
@@ -106,7 +106,7 @@ class Images(ImageData):
 
     def pixels(self, split: Split) -> NDArray[np.uint8]:
         """All images of a split: (N, C, H, W) uint8 level indices, memory-mapped."""
-        return self._opened(split)[0]
+        return self._pixels.of(split)[0]
 
     def card(self, split: Split) -> dict[str, Any]:
         """What defines the split.
@@ -114,7 +114,7 @@ class Images(ImageData):
         `fingerprint` is the sha256 of the pixels in index order; None for a split above `cache_gb`,
         which is never decoded as a whole here.
         """
-        pixels, fingerprint = self._opened(split)
+        pixels, fingerprint = self._pixels.of(split)
         card = {
             "dataset": self.name,
             "split": split,
@@ -150,66 +150,17 @@ class Images(ImageData):
         attributes = self.source.attributes()
         return None if attributes is None else attributes.of(self.source.split(split))
 
-    def decode(self, split: Split, grey: bool = False) -> Callable[[int], NDArray[np.uint8]]:
-        """A function from i to picture i of a split, read and transformed: (C, H, W) uint8.
+    def decode(self, split: Split) -> Callable[[int], NDArray[np.uint8]]:
+        """A function from i to picture i of a split, read and transformed: (C, H, W) uint8."""
+        return self._pixels.decode(split)
 
-        `grey` leaves out the binarisation.
-        """
-        numbers = self.source.split(split)
-
-        def decode(i: int) -> NDArray[np.uint8]:
-            number = int(numbers[i])
-            pixels = self.transform(self.source.picture(number), self.source.label(number))
-            return pixels if grey or not self.binarize else _binarized(pixels, number)
-
-        return decode
-
-    def folder(self, split: Split, grey: bool = False) -> Path:
-        """Where a split is cached: a name with a digest of everything that its pixels depend on."""
-        if self._identity is None:
-            self.source.prepare()
-            self._identity = json.loads(json.dumps(self.source.identity()))
-        parts = [cache.VERSION, self._identity, split, self.set_aside, self.transform.card()]
-        if self.binarize and not grey:
-            parts.append({"binarised": binarisation.STATIC_SEED})
-        key = f"{self.image_size}-{split}-{digest(parts, 16)}"
-        folder = self.cache_folder / f"{self.name}-{key}"
-        if folder.is_dir():
-            return folder
-        return next(self.cache_folder.glob(f"*-{key}"), folder)  # the same under another name
-
-    def _opened(self, split: Split) -> tuple[NDArray[np.uint8], str | None]:
-        if split not in self._splits:
-            self._splits[split] = self._open(split)
-        return self._splits[split]
+    def folder(self, split: Split) -> Path:
+        """Where a split is cached."""
+        return self._pixels.folder(split)
 
     def _shown(self) -> NDArray[np.uint8]:
         """What training draws from: grey pictures if they are binarised anew at every showing."""
-        if self.binarize != "dynamic":
-            return self.pixels("train")
-        if self._grey is None:
-            self._grey = self._open("train", grey=True)[0]
-        return self._grey
-
-    def _open(self, split: Split, grey: bool = False) -> tuple[NDArray[np.uint8], str | None]:
-        folder = self.folder(split, grey)
-        if self.cache_bytes and folder.is_dir():  # then the source is not read at all
-            found = cache.read_or_none(folder)
-            if found is not None:
-                return found[0], found[1]["fingerprint"]
-        shape = len(self.source.split(split)), self.channels, self.image_size, self.image_size
-        if not shape[0]:
-            raise UserMistake(
-                f"{self.name} has no {split} pictures: set dataset.{split} to a number or a "
-                "fraction to set aside"
-            )
-        decode = self.decode(split, grey)
-        if np.prod(shape) > self.cache_bytes:
-            lazy = DecodedOnDemand(shape, decode)
-            lazy[:PROBED]
-            return cast(NDArray[np.uint8], lazy), None
-        pixels, card = cache.build(folder, shape, decode, f"{self.name} ({split})")
-        return pixels, card["fingerprint"]
+        return self._pixels.of("train", grey=self.binarize == "dynamic")[0]
 
     # --- training -------------------------------------------------------------------------------
 
@@ -297,12 +248,6 @@ def _resident(value: bool | str) -> bool | str:
     return value
 
 
-def _binarized(pixels: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    keys = binarisation.static_keys(torch.tensor([number]))
-    drawn = binarisation.binarized(torch.from_numpy(pixels.copy())[None], keys)
-    return cast(NDArray[np.uint8], drawn[0].numpy())
-
-
 def _reader(pixels: NDArray[np.uint8], device: torch.device) -> Callable[[Indices], Tensor]:
     pin = device.type == "cuda"  # copied asynchronously from pinned memory
     stored = np.asarray(pixels)
@@ -317,25 +262,5 @@ def _reader(pixels: NDArray[np.uint8], device: torch.device) -> Callable[[Indice
     return read
 
 
-def _read_slowly(pixels: "DecodedOnDemand") -> Callable[[Indices], Tensor]:
+def _read_slowly(pixels: DecodedOnDemand) -> Callable[[Indices], Tensor]:
     return lambda indices: torch.from_numpy(pixels[indices])
-
-
-class DecodedOnDemand:
-    """A split too large for the cache: indexed like an array, each picture decoded on access."""
-
-    dtype, ndim = np.dtype(np.uint8), 4
-
-    def __init__(self, shape: cache.Shape, decode: Callable[[int], NDArray[np.uint8]]) -> None:
-        self.shape, self.decode = shape, decode
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, which: Any) -> NDArray[np.uint8]:
-        numbers = np.arange(len(self))[which]
-        if numbers.ndim == 0:
-            return self.decode(int(numbers))
-        if not len(numbers):
-            return np.empty((0, *self.shape[1:]), np.uint8)
-        return np.stack([self.decode(int(number)) for number in numbers])

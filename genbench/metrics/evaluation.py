@@ -1,16 +1,12 @@
 """Scores of a model under one protocol: sample, extract features, compute metrics."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from genbench.data.contract import ImageData, Split
-from genbench.device import scoring_memory
 from genbench.errors import UserMistake
 from genbench.metrics.contract import (
     Estimate,
@@ -25,8 +21,7 @@ from genbench.metrics.extractors import alternatives
 from genbench.metrics.feature_cache import FeatureCache
 from genbench.metrics.feature_scores import feature_scores, floors_of, of_split
 from genbench.metrics.feature_store import FeatureStore
-from genbench.metrics.feature_workers import ALONE, FeatureWorkers, start_workers
-from genbench.metrics.frechet import Moments, distance, moments
+from genbench.metrics.feature_workers import FeatureWorkers, start_workers
 from genbench.metrics.gallery import GalleryRequest, WorstReconstructions, keep_gallery
 from genbench.metrics.inversion import Inversion
 from genbench.metrics.latents import LatentHealth
@@ -36,9 +31,8 @@ from genbench.metrics.reconstruction import EncoderRequest, Reconstruction
 from genbench.metrics.sampling import GeneratedSet, costs_of
 from genbench.metrics.stopwatch import Stopwatch
 from genbench.metrics.truth import TruthMetric, TruthRequest, known, true_scores
-from genbench.models.batch_statistics import recalibrated
+from genbench.metrics.validation_distance import ValidationDistance, scoring
 from genbench.models.contract import GenerativeModel
-from genbench.models.undisturbed import undisturbed
 from genbench.priors.fitting import FittedPrior, drawing_from
 from genbench.ranges import whole
 from genbench.runs.files import first_line
@@ -112,22 +106,12 @@ class Evaluation:
         self.sample_images_per_second: float | None = None  # of one process
         self.watch = Stopwatch()
         self.per_image: list[ImageValues] = []  # of all scores of a run's final weights so far
-        self.selection_seconds = 0.0  # spent on `validation_distance`, while the model was trained
-        self._validation: tuple[str, Moments] | None = None  # of real images, by their card
+        self.validation_distance = ValidationDistance(self)
         self._floors: dict[str, dict[str, Estimate]] = {}  # by the cards of the real images
 
     def prepare(self, data: ImageData, trained: bool = False) -> None:
         """Check that scoring can work, before training or of a `trained` model. Raises UserMistake."""
-        for what, count in {
-            f"evaluation.num_samples={self.num_samples}": self.num_samples,
-            f"the training split of {data.name}": len(data.pixels("train")),
-            f"the {self.split} split of {data.name}": len(data.pixels(self.split)),
-        }.items():
-            needed = max([2, *(metric.minimum for metric in self.metrics.values())])
-            if count < needed:
-                raise UserMistake(
-                    f"{what} has too few images: this evaluation needs at least {needed}"
-                )
+        _check_counts(self, data)
         if self.reconstruction is not None:
             self.reconstruction.prepare(data, self.folder / "extractors")
         for one in [*self.truth.values(), *self.labels.values()]:
@@ -162,7 +146,7 @@ class Evaluation:
             with start_workers(
                 self.devices, directory, protocol, device.type, arguments
             ) as workers:
-                store = self._store(device, workers)
+                store = self.store(device, workers)
                 for role, split in self.splits.items():
                     sets[role], cards[role] = store.of(data, split)
                 if data.flip:  # a model may generate mirrored images; the real set has none
@@ -175,7 +159,7 @@ class Evaluation:
             if averaging is not None or prior is not None:
                 scores = [score for score in scores if "fake" in score.card]
             else:
-                scores += self._of_encoder(model, data, store, sets, cards, directory, kept)
+                scores += _of_encoder(self, model, data, store, sets, cards, directory, kept)
             asked = TruthRequest(
                 model, data, self.split, self.generated, store, averaging, prior, sets, cards
             )
@@ -194,54 +178,6 @@ class Evaluation:
             self.per_image += kept.named(scores, named)
         return named
 
-    def _of_encoder(
-        self,
-        model: GenerativeModel,
-        data: ImageData,
-        store: FeatureStore,
-        sets: Mapping[Role, Features],
-        cards: Mapping[Role, Mapping[str, Any]],
-        run: Path | None,
-        kept: Kept,
-    ) -> list[Score]:
-        """What needs an encoder's codes; with it the run's gallery, of all that was found."""
-        heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
-        worst = WorstReconstructions()
-        request = EncoderRequest(
-            model, data, self.split, heldout, real, store, self.seed, run, worst, kept
-        )
-        scores = self.reconstruction(request) if self.reconstruction else []
-        scores += self.latents(request) if self.latents else []
-        if self.gallery and run is not None:
-            _keep_pictures(self, run, model, data, worst, "fake" in sets)
-        return scores
-
-    def validation_distance(
-        self, data: ImageData, model: GenerativeModel, num_samples: int, seed: int
-    ) -> float | None:
-        """Frechet distance to the validation split, for model selection; None if a sample is NaN.
-
-        Independent of everything that is reported: neither the test images nor the latents of
-        `evaluation.seed` are used.
-        """
-        self.check_seed(seed)
-        began = time.perf_counter()
-        with scoring(model, model.device, seed, self.batch_size):
-            store = self._store(model.device, ALONE, Stopwatch())
-            real, _ = store.of(data, "validation")
-            fake = self._features(
-                replace(self.generated, num_samples=num_samples, seed=seed), model, data, store
-            )
-            if fake is None:
-                return None
-            place = model.device  # 2 048 features take 2 s on a CPU
-            key = digest(data.card("validation"))
-            if self._validation is None or self._validation[0] != key:
-                self._validation = key, moments(real.features.to(place))
-            value = distance(self._validation[1], moments(fake.features.to(place)))
-        self.selection_seconds += time.perf_counter() - began
-        return value
-
     def check_seed(self, seed: int) -> None:
         """Refuse to select by the latents that are scored. Raises UserMistake."""
         if seed in (self.given_seed, self.seed):
@@ -257,14 +193,15 @@ class Evaluation:
     ) -> None:
         """In a worker process: extract its batches of `splits` and of the generated images."""
         with scoring(model, device, self.seed, self.batch_size):
-            store = self._store(device, workers)
+            store = self.store(device, workers)
             for split in splits:
                 store.contribute(data, split)
             self._features(self.generated, model, data, store)
 
-    def _store(
+    def store(
         self, device: torch.device, workers: FeatureWorkers, watch: Stopwatch | None = None
     ) -> FeatureStore:
+        """Features of images on a device; `watch` notes the seconds, that of scoring by default."""
         return FeatureStore(
             self.extractor,
             self.cache,
@@ -306,6 +243,29 @@ class Evaluation:
         return feature_scores(self.metrics, self.extractor, moved, cards, floors, self.watch, kept)
 
 
+def _of_encoder(
+    protocol: Evaluation,
+    model: GenerativeModel,
+    data: ImageData,
+    store: FeatureStore,
+    sets: Mapping[Role, Features],
+    cards: Mapping[Role, Mapping[str, Any]],
+    run: Path | None,
+    kept: Kept,
+) -> list[Score]:
+    """What needs an encoder's codes; with it the run's gallery, of all that was found."""
+    heldout, real = ((sets[role], cards[role]) for role in ("heldout", "real"))
+    worst = WorstReconstructions()
+    request = EncoderRequest(
+        model, data, protocol.split, heldout, real, store, protocol.seed, run, worst, kept
+    )
+    scores = protocol.reconstruction(request) if protocol.reconstruction else []
+    scores += protocol.latents(request) if protocol.latents else []
+    if protocol.gallery and run is not None:
+        _keep_pictures(protocol, run, model, data, worst, "fake" in sets)
+    return scores
+
+
 def _keep_pictures(
     protocol: Evaluation,
     run: Path,
@@ -334,6 +294,18 @@ def _likelihoods(
     return scores
 
 
+def _check_counts(protocol: Evaluation, data: ImageData) -> None:
+    """Raise UserMistake unless there are as many images of each kind as the metrics need."""
+    needed = max([2, *(metric.minimum for metric in protocol.metrics.values())])
+    for what, count in {
+        f"evaluation.num_samples={protocol.num_samples}": protocol.num_samples,
+        f"the training split of {data.name}": len(data.pixels("train")),
+        f"the {protocol.split} split of {data.name}": len(data.pixels(protocol.split)),
+    }.items():
+        if count < needed:
+            raise UserMistake(f"{what} has too few images: this evaluation needs at least {needed}")
+
+
 def _check_extractor(extractor: Extractor, data: ImageData, trained: bool) -> None:
     """Raise UserMistake unless the extractor has its weights and can read the images."""
     others = alternatives(data.image_size, data.channels, trained)
@@ -356,12 +328,3 @@ def _check_extractor(extractor: Extractor, data: ImageData, trained: bool) -> No
 def seed_of(split: Split, seed: int) -> int:
     """The seed of an evaluation's latents: validation scores have others than reported ones."""
     return seed if split == "test" else int(digest([split, seed], 8), 16)
-
-
-@contextmanager
-def scoring(
-    model: GenerativeModel, device: torch.device, seed: int, batch_size: int
-) -> Iterator[None]:
-    """How a model is sampled and scored; its mode and all random states are restored."""
-    with scoring_memory(batch_size), undisturbed(model, device, seed), recalibrated(model):
-        yield

@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, Trainer
 
 from fixtures.data import draw, make_digits, make_folder, make_images
 from genbench.data.folders import Folder
-from genbench.data.images import DecodedOnDemand
+from genbench.data.split_pixels import DecodedOnDemand
 from genbench.data.stream import Batch, Order
 from genbench.errors import UserMistake
 from genbench.models.noise import Noise

@@ -21,7 +21,7 @@ from genbench.metrics.feature_workers import ALONE
 
 def drawn_features(folder, model, **changes):
     evaluation = make_evaluation(folder, pixels="sample", **changes)
-    store = evaluation._store(CPU, ALONE)
+    store = evaluation.store(CPU, ALONE)
     with torch.no_grad():
         return evaluation.generated.features(model, Squares(), store)[0].features
 

@@ -86,13 +86,13 @@ def test_two_processes_score_what_one_scores(tmp_path, data, monkeypatch):
     alone = scores_under(scorer, [fitted], model, data, run)
     with drawing_from(model, fitted):
         images = scorer.generated
-        store = scorer._store(CPU, FeatureWorkers())
+        store = scorer.store(CPU, FeatureWorkers())
         with torch.no_grad(), recalibrated(model):
             single, _ = images.features(model, data, store)
     monkeypatch.setattr(evaluate, "die_with_the_first", lambda: None)
     words = ["1/2", str(tmp_path), f"prior={fitted.stem}"]
     evaluate.run_feature_worker(run, scorer, model, data, CPU, words)
-    first = scorer._store(CPU, FeatureWorkers(0, 2, tmp_path))
+    first = scorer.store(CPU, FeatureWorkers(0, 2, tmp_path))
     with torch.no_grad(), drawing_from(model, fitted), recalibrated(model):
         both, _ = images.features(model, data, first)
     assert both.features.equal(single.features)
