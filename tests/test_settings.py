@@ -16,6 +16,10 @@ from genbench.training.endings import explain
         ("seed=1.5", "seed=1.5: give a whole number from 0"),
         ("seed=-1", "seed=-1: give a whole number from 0"),
         ("model.optimizer.lr=-1", "autoencoder's optimizer cannot be made: Invalid learning rate"),
+        (
+            "model.optimizer.betas=[0.5]",
+            "autoencoder's optimizer cannot be made: list index out of range",
+        ),
         ("network.width=0", "network.width=0: give a whole number from 1 on"),
         ("arena.latent_dim=0", "arena.latent_dim=0: give a whole number from 1 on"),
         ("arena.latent_dim=65", "arena.latent_dim=65 is above the 64 values of an image of digits"),

@@ -67,7 +67,7 @@ def check_optimizers(model: GenerativeModel) -> None:
     for name, player in model.players().items():
         try:
             player.optimizer(player.parameters())
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, LookupError) as error:  # betas=[0.5]
             cause = error.__cause__ or error
             raise UserMistake(
                 f"the {name}'s optimizer cannot be made: {first_line(cause)}; see its settings with "
