@@ -10,7 +10,10 @@ over the codes, p(k_1, ..., k_d), one latent after the other; samples are decode
 so that -(both) is a bound on log p(x), the posterior being all on one code.
 
 Departures: the latents are the arena's vector, not a map; the prior is a masked network of each latent's
-levels (Germain et al. 2015) in place of a transformer over a stage of its own, and is trained along.
+levels (Germain et al. 2015) in place of a transformer over a stage of its own, and is trained along. With
+`batch_norm` the encoder's outputs are standardised over the batch before they are bounded, without scale and
+shift (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167): else all images can drift onto one side of the
+bound, where they share a level and its gradient is all but 0.
 """
 
 from collections.abc import Iterator
@@ -27,7 +30,11 @@ from genbench.ranges import whole
 
 
 class FSQ(GenerativeModel):
-    """Two players: the prior over codes, then encoder, decoder and likelihood."""
+    """Two players: the prior over codes, then encoder, decoder and likelihood.
+
+    `levels` of each latent are an odd number from 3 on. With `batch_norm` evaluation takes the running statistics of
+    training. Raises UserMistake for other levels.
+    """
 
     counted = "autoencoder"
 
@@ -41,6 +48,7 @@ class FSQ(GenerativeModel):
         levels: int,
         prior_optimizer: MakeOptimizer,
         autoencoder_optimizer: MakeOptimizer,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         whole("model.levels", levels, 3)
@@ -51,6 +59,7 @@ class FSQ(GenerativeModel):
         self.decoder, self.encoder, self.prior = decoder, encoder, prior
         self.likelihood, self.latent_dim, self.levels = likelihood, latent_dim, levels
         self.largest = (levels - 1) // 2
+        self.norm = nn.BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
         self.prior_optimizer, self.autoencoder_optimizer = prior_optimizer, autoencoder_optimizer
 
     def players(self) -> dict[str, Player]:
@@ -84,7 +93,7 @@ class FSQ(GenerativeModel):
 
     def quantise(self, images: Tensor) -> Tensor:
         """Latents (N, d) of `levels` values from -1 to 1, with a gradient to the encoder."""
-        bounded = self.largest * torch.tanh(self.encoder(images))
+        bounded = self.largest * torch.tanh(self.norm(self.encoder(images)))
         return straight_through(bounded, bounded.round()) / self.largest
 
     def codes(self, z: Tensor) -> Tensor:
