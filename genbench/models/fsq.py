@@ -30,6 +30,10 @@ from genbench.networks.conditional import ConditionalPrior, given
 from genbench.ranges import whole
 
 
+# of the running statistics: the encoder moves so fast that a mean over ten batches (0.1) is one of other weights
+MOMENTUM = 0.5
+
+
 class FSQ(GenerativeModel):
     """Two players: the prior over codes, then encoder, decoder and likelihood.
 
@@ -60,7 +64,11 @@ class FSQ(GenerativeModel):
         self.decoder, self.encoder, self.prior = decoder, encoder, prior
         self.likelihood, self.latent_dim, self.levels = likelihood, latent_dim, levels
         self.largest = (levels - 1) // 2
-        self.norm = nn.BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
+        self.norm = (
+            nn.BatchNorm1d(latent_dim, affine=False, momentum=MOMENTUM)
+            if batch_norm
+            else nn.Identity()
+        )
         self.prior_optimizer, self.autoencoder_optimizer = prior_optimizer, autoencoder_optimizer
 
     def players(self) -> dict[str, Player]:
