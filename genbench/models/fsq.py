@@ -29,7 +29,6 @@ from genbench.networks.autoregressive import MaskedPrior
 from genbench.networks.conditional import ConditionalPrior, given
 from genbench.ranges import whole
 
-
 # of the running statistics: the encoder moves so fast that a mean over ten batches (0.1) is one of other weights
 MOMENTUM = 0.5
 
