@@ -20,7 +20,13 @@ from genbench import __version__
 from genbench.data.contract import ImageData
 from genbench.errors import DONE, GenbenchError, UserMistake
 from genbench.models.batch_statistics import recalibrated
-from genbench.models.contract import Encodes, GenerativeModel, HasPosterior, Reconstructs
+from genbench.models.contract import (
+    Encodes,
+    GenerativeModel,
+    HasPosterior,
+    HasTokens,
+    Reconstructs,
+)
 from genbench.models.drawing import SEED, evaluating
 from genbench.runs.files import atomic_write, explain_os_error, first_line
 from genbench.training import loading, trainer
@@ -133,6 +139,8 @@ class Encoder(nn.Module):
             return model.posterior(images)
         if isinstance(model, Encodes):
             return model.encode(images)
+        if isinstance(model, HasTokens):
+            return model.alphabet[model.tokens(images)].flatten(1)
         assert isinstance(model, Reconstructs)
         # `reconstruct` is to encode and to `sample`: with a `sample` that does nothing it encodes
         vars(model)["sample"] = lambda z: z

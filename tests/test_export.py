@@ -106,7 +106,7 @@ def test_other_networks_are_computed_alike_with_the_batch_norm_that_scores_are_o
 
 @needs_onnx
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vq", "aae"])
+@pytest.mark.parametrize("name", ["vq", "fsq", "aae"])
 def test_an_encoder_without_a_posterior_gives_the_latents_that_are_decoded(tmp_path, name):
     model = small(f"model={name}", "network=mlp", "network.width=16", "dataset=digits")
     with evaluating(model):

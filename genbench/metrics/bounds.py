@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,27 +28,35 @@ class Observer(NamedTuple):
         """The same for images with these labels (N, ...), or for the batch repeated; itself without any."""
         if not labels:
             return self
-        (own,) = labels
-
-        def of(images: Tensor) -> Tensor:
-            return own.repeat(len(images) // len(own), *[1] * (own.ndim - 1))
-
-        return Observer(
-            lambda images: self.posterior(images, of(images)),
-            lambda images, z: self.log_prob(images, z, of(images)),
-        )
+        return Observer(_told(self.posterior, *labels), _told(self.log_prob, *labels))
 
 
 class DrawnObserver(NamedTuple):
     """The same of a posterior without mean and variance: it gives draws, or the bound alone."""
 
-    elbo: Callable[[Tensor, Tensor], Elbo]  # of images at noise (N, d)
-    draw: Callable[[Tensor, Tensor], Drawn] | None = None  # a posterior on one code needs no draws
-    log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
+    elbo: Callable[..., Elbo]  # of images at noise (N, d)
+    draw: Callable[..., Drawn] | None = None  # a posterior on one code needs no draws
+    log_prob: Callable[..., Tensor] | None = None
 
-    def told(self) -> "DrawnObserver":
-        """Itself: such models are told no labels."""
-        return self
+    def told(self, *labels: Tensor) -> "DrawnObserver":
+        """As an observer's."""
+        if not labels:
+            return self
+        return DrawnObserver(
+            _told(self.elbo, *labels),
+            self.draw and _told(self.draw, *labels),
+            self.log_prob and _told(self.log_prob, *labels),
+        )
+
+
+def _told(call: Callable[..., Any], labels: Tensor) -> Callable[..., Any]:
+    """A function of images, and of more, that is given their labels too."""
+
+    def of(images: Tensor, *more: Tensor) -> Any:
+        own = labels.repeat(len(images) // len(labels), *[1] * (labels.ndim - 1))
+        return call(images, *more, own)
+
+    return of
 
 
 def elbo(observer: Observer | DrawnObserver, images: Tensor, noise: Tensor) -> Bound:

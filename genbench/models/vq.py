@@ -25,6 +25,7 @@ from genbench.losses.quantisation import straight_through
 from genbench.models.contract import Elbo, GenerativeModel, MakeOptimizer, Move, Player
 from genbench.networks.autoregressive import MaskedPrior
 from genbench.networks.codebook import Codebook
+from genbench.networks.conditional import ConditionalPrior, given
 from genbench.ranges import number
 
 
@@ -38,7 +39,7 @@ class VQVAE(GenerativeModel):
         self,
         decoder: nn.Module,
         encoder: nn.Module,
-        prior: MaskedPrior,
+        prior: MaskedPrior | ConditionalPrior,
         codebook: Callable[..., Codebook],
         likelihood: Likelihood,
         latent_dim: int,
@@ -67,74 +68,87 @@ class VQVAE(GenerativeModel):
             "autoencoder": Player(autoencoder, self.autoencoder_optimizer),
         }
 
-    def step(self, images: Tensor) -> Iterator[Move]:
+    def step(self, images: Tensor, labels: Tensor | None = None) -> Iterator[Move]:
         """Both players meet the same codes; then the codebook follows them, in training."""
-        values = self.values(images)
+        told = given(labels)
+        values = self.values(images, *told)
         codes = self.codebook.nearest(values)
-        yield Move("prior", lambda: self.prior_loss(codes))
-        yield Move("autoencoder", lambda: self.autoencoder_loss(images, values, codes))
+        yield Move("prior", lambda: self.prior_loss(codes, *told))
+        yield Move("autoencoder", lambda: self.autoencoder_loss(images, values, codes, *told))
         if self.training:
             self.codebook.follow(values, codes)
 
-    def prior_loss(self, codes: Tensor) -> Tensor:
+    def prior_loss(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         """-log p(codes), mean over images, in nats: the rate."""
-        rate: Tensor = -self.prior(codes).mean()
+        rate: Tensor = -self.prior(codes, *given(labels)).mean()
         used, perplexity = self.codebook.usage()
         self.track("train/rate", rate)
         self.track("codes/used", used)
         self.track("codes/perplexity", perplexity)
         return rate
 
-    def autoencoder_loss(self, images: Tensor, values: Tensor, codes: Tensor) -> Tensor:
+    def autoencoder_loss(
+        self, images: Tensor, values: Tensor, codes: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """The distortion -log p(x | codes) and the commitment, means over images."""
         vectors = self.codebook(codes)
         z = straight_through(values, vectors).flatten(1)
-        distortion = -self.likelihood.log_prob(images, self.decoder(z)).mean()
+        decoded = self.decoder(z, *given(labels))
+        distortion = -self.likelihood.log_prob(images, decoded).mean()
         distance = (values - vectors).square().flatten(1).sum(1).mean()
         self.track("train/distortion", distortion)
         self.track("train/commitment", distance)
         loss: Tensor = distortion + self.commitment * distance
         return loss
 
-    def values(self, images: Tensor) -> Tensor:
+    def values(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """What is quantised: (N, tokens, dim)."""
-        values: Tensor = self.encoder(images).view(images.shape[0], -1, self.codebook.dim)
-        return values
+        encoded: Tensor = self.encoder(images, *given(labels))
+        return encoded.view(images.shape[0], -1, self.codebook.dim)
 
-    def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
+    def elbo(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Elbo:
         """Rate -log p(codes) and distortion -log p(x | codes); the posterior is on one code, and needs no noise."""
-        codes = self.codebook.nearest(self.values(images))
+        codes = self.tokens(images, *given(labels))
         z: Tensor = self.codebook(codes).flatten(1)
-        rate: Tensor = -self.prior(codes)
-        return Elbo(rate, -self.likelihood.log_prob(images, self.decoder(z)))
+        rate: Tensor = -self.prior(codes, *given(labels))
+        return Elbo(rate, -self.likelihood.log_prob(images, self.decoder(z, *given(labels))))
 
     @property
     def alphabet(self) -> Tensor:
         """The codebook, (K, d / tokens)."""
         return self.codebook.vectors
 
-    def tokens(self, images: Tensor) -> Tensor:
+    def tokens(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Numbers of the codes of images, (N, tokens)."""
-        return self.codebook.nearest(self.values(images))
+        return self.codebook.nearest(self.values(images, *given(labels)))
 
     def latents(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` latents from the learned prior, on the CPU."""
+        """Draw `n` latents from the learned prior, on the CPU; under a condition the noise that it draws them by."""
+        if self.condition is not None:
+            return torch.randn(n, self.prior.tokens, generator=generator)
         uniform = torch.rand(n, self.prior.tokens, generator=generator).to(self.device)
         z: Tensor = self.codebook(self.prior.draw(uniform)).flatten(1)
         return z.cpu()
 
-    def sample(self, z: Tensor) -> Tensor:
-        """Mean images of p(x | z)."""
-        return self.likelihood.image(self.decoder(z))
+    def sample(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean images of p(x | z); see `latents`."""
+        return self.likelihood.image(self._decoded(z, labels))
 
-    def draw(self, z: Tensor, uniform: Tensor) -> Tensor:
+    def draw(self, z: Tensor, uniform: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images drawn from p(x | z), by its inverse CDF at `uniform` (N, C, H, W)."""
-        return self.likelihood.draw(self.decoder(z), uniform)
+        return self.likelihood.draw(self._decoded(z, labels), uniform)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean images at the codes."""
-        codes = self.codebook.nearest(self.values(images))
-        return self.sample(self.codebook(codes).flatten(1))
+        z = self.codebook(self.tokens(images, *given(labels))).flatten(1)
+        return self.likelihood.image(self.decoder(z, *given(labels)))
+
+    def _decoded(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The decoder's output at latents, or at those of a label that the prior draws by noise."""
+        if self.condition is not None:
+            z = self.codebook(self.prior.draw(torch.special.ndtr(z), *given(labels))).flatten(1)
+        decoded: Tensor = self.decoder(z, *given(labels))
+        return decoded
 
     def objective(self) -> str:
         """What both players descend."""

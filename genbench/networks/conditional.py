@@ -1,8 +1,8 @@
 """Networks that know labels, made of those that do not: wrappers, so that every network has this form.
 
 The decoder takes [z, e(y)]; an encoder adds a projection of e(y) to its features; a discriminator adds
-<P e(y), h> to its logit, the projection of Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637. Each
-network has an embedding e of its own, since it belongs to a player of its own.
+<P e(y), h> to its logit, the projection of Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637; a prior
+over codes has e(y) as its context. Each network has an embedding e of its own, since it belongs to a player of its own.
 
 Labels are integers: classes (N,), or attributes (N, A) of 0 and 1. -1, in a row of attributes everywhere,
 stands for none; where a call is given no labels at all, every image has none.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from genbench.networks.autoregressive import MaskedPrior
 from genbench.networks.heads import Trunk
 
 NONE = -1  # a label that is not known, or was dropped
@@ -90,6 +91,24 @@ class ConditionalTrunk(nn.Module):
     def head(self, outputs: int) -> nn.Linear:
         """The trunk's own."""
         return self.trunk.head(outputs)
+
+
+class ConditionalPrior(nn.Module):
+    """A prior over codes that is given e(y): p(k_1, ..., k_T | y)."""
+
+    def __init__(self, network: MaskedPrior, label: Label) -> None:
+        super().__init__()
+        self.network, self.label = network, label
+        self.tokens, self.codes = network.tokens, network.codes
+
+    def forward(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log p(codes | labels) in nats, (N,), for codes (N, T)."""
+        log_p: Tensor = self.network(codes, self.label(labels, codes))
+        return log_p
+
+    def draw(self, uniform: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Codes (N, T) of labels at `uniform` (N, T) in (0, 1)."""
+        return self.network.draw(uniform, self.label(labels, uniform))
 
 
 class ProjectionTrunk(nn.Module):

@@ -126,7 +126,7 @@ def check_parts(model: GenerativeModel) -> None:
     if name := normalises_over_batch(model):
         raise UserMistake(
             f"the {name} normalises over its batch, which trainer.accumulate would split: choose "
-            "network.decoder_norm=group and network.trunk_norm=none, or trainer.accumulate=1"
+            f"{_remedy(model, name)}, or trainer.accumulate=1"
         )
     for name, network in model.named_children():
         if _has(network, _SpectralNorm):
@@ -135,6 +135,21 @@ def check_parts(model: GenerativeModel) -> None:
                 "forward, and trainer.accumulate takes more forwards: choose network.trunk_norm=group or "
                 "none, or trainer.accumulate=1"
             )
+
+
+def _remedy(model: nn.Module, name: str) -> str:
+    if isinstance(getattr(model, name), BATCH_NORMS):  # no network's, but the model's own
+        return "model.batch_norm=false"
+    return "network.decoder_norm=group and network.trunk_norm=none"
+
+
+def check_variance(model: GenerativeModel, batch_size: int) -> None:
+    """Refuse a batch of one image where vectors are normalised over it."""
+    if batch_size == 1 and _has(model, nn.BatchNorm1d):
+        raise UserMistake(
+            f"budget.batch_size=1: {type(model).__name__} normalises over its batch, and one image has no variance: "
+            "choose 2 or more"
+        )
 
 
 def _check_whole(model: GenerativeModel, splitter: str, remedy: str) -> None:

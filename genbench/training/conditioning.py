@@ -1,7 +1,8 @@
 """A model from a config, with labels where `arena.condition` asks for them.
 
 This is the one place where networks get their conditional form: the model's config is rewritten so that
-its decoder, and the trunks of its encoder and discriminator, are wrapped (`networks.conditional`).
+its decoder, the trunks of its encoder and discriminator, and its prior over codes are wrapped
+(`networks.conditional`).
 """
 
 import inspect
@@ -88,4 +89,17 @@ def conditional(model: Mapping[str, Any], condition: Condition, width: int) -> d
                 f"arena.condition={condition.kind}: model.encoder has no argument trunk whose features could take "
                 "the label: give it one, or choose arena.condition=none"
             )
+    if "tokens" in (made.get("prior") or {}):
+        made["prior"] = _told(made["prior"], condition.kind, label)
     return made
+
+
+def _told(prior: Mapping[str, Any], kind: str, label: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a prior over tokens that is given a label. Raises UserMistake where it has no context."""
+    if "context" not in inspect.signature(get_class(prior["_target_"])).parameters:
+        raise UserMistake(
+            f"arena.condition={kind}: model.prior has no argument context for the label's embedding: give it one, "
+            "or choose arena.condition=none"
+        )
+    network = {**prior, "context": label["width"]}
+    return {"_target_": f"{_NETWORKS}.ConditionalPrior", "network": network, "label": label}

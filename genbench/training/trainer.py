@@ -38,7 +38,13 @@ from genbench.training.callbacks.scoring import Measure, Scoring, points_every
 from genbench.training.callbacks.selection import Selection
 from genbench.training.callbacks.stopping import Stopping
 from genbench.training.callbacks.telemetry import Telemetry
-from genbench.training.checks import check_batch, check_parts, check_ranks, clip_of_players
+from genbench.training.checks import (
+    check_batch,
+    check_parts,
+    check_ranks,
+    check_variance,
+    clip_of_players,
+)
 from genbench.training.cuda_graph import Capture
 from genbench.training.environment import describe_device, peak_memory
 from genbench.training.exchange import BatchNormAcrossRanks, Ranks
@@ -151,6 +157,7 @@ class Engine:
         """Check what cannot go together, and say how steps are taken."""
         brief, model, batch_size = self.brief, self.brief.model, self.brief.budget.batch_size
         check_batch(batch_size, self.world_size, accumulate)
+        check_variance(model, batch_size)
         images = len(brief.data.pixels("train"))
         pieces = model.discriminator_steps
         self.steps = brief.budget.steps(images, pieces) if model.players() else 0

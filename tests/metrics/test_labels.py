@@ -9,12 +9,12 @@ import torch
 from fixtures.data import make_digits
 from fixtures.evaluation import make_evaluation
 from genbench.errors import Notice, UserMistake
+from genbench.metrics.bounds import DrawnObserver, Observer
 from genbench.metrics.classification import ClassificationAccuracy
 from genbench.metrics.extractors.lenet import LeNet
 from genbench.metrics.extractors.random_conv import RandomConv
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.labels import LabelScores, probe, targets
-from genbench.metrics.likelihood import Observer
 from genbench.models.condition import Condition, condition_of
 from genbench.models.contract import GenerativeModel
 from genbench.priors.fitting import check_priors
@@ -198,6 +198,10 @@ def test_a_bound_gives_the_model_the_labels_of_every_draw():
     assert observer.posterior(images)[0].tolist() == [0, 1, 2]
     assert observer.log_prob(images.repeat(2), None).tolist() == [0, 10, 20, 0, 10, 20]
     assert observer.told() is observer
+    drawn = DrawnObserver(lambda images, noise, y: (images + y, noise))
+    bound, noise = drawn.told(labels).elbo(images, torch.ones(3))
+    assert bound.tolist() == [0, 1, 2] and noise.tolist() == [1, 1, 1]
+    assert drawn.told(labels).draw is None and drawn.told() is drawn
 
 
 def test_what_would_give_no_label_is_left_out_with_a_notice(digits, tmp_path):

@@ -1,6 +1,7 @@
 """What every model that can be told labels must honour under a condition, because it takes them."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fixtures.rows import (
     QUICK,
+    SIZE,
     TRAINED,
     build,
     by_speed,
@@ -43,7 +45,7 @@ def told(model, seed=0):
 
 
 def test_the_quick_ones_and_all_gans_are_among_them():
-    assert {*QUICK, "gan-sn", "gan-san", "r3gan", "iwae", "lsgan"} <= set(TOLD)
+    assert {*QUICK, "gan-sn", "gan-san", "r3gan", "iwae", "lsgan", "fsq", "vq"} <= set(TOLD)
 
 
 @every_model
@@ -143,9 +145,10 @@ def test_residual_networks_have_one_too(network):
     assert model.discriminator(images, y).shape == (2,)
 
 
-def test_the_learned_decoder_separates_the_classes_of_a_toy_set():
+@pytest.mark.parametrize("name", ["vae", "fsq", pytest.param("vq", marks=pytest.mark.slow)])
+def test_the_learned_decoder_separates_the_classes_of_a_toy_set(name):
     """Three flat greys: a few steps suffice for the label to decide the grey of a sample."""
-    model = build("vae", "arena.condition=class", rate=None)
+    model = build(name, "arena.condition=class", rate=None)
     labels = torch.arange(60) % 3
     images = (labels - 1.0)[:, None, None, None].expand(60, 1, 8, 8) * 0.8
     train(model.train(), [(images, labels)] * 150, total=9000)
@@ -153,6 +156,58 @@ def test_the_learned_decoder_separates_the_classes_of_a_toy_set():
         z = model.latents(50, torch.Generator().manual_seed(1))
         greys = [float(model.eval().sample(z, torch.full((50,), k)).mean()) for k in range(3)]
     assert greys[0] < -0.5 and abs(greys[1]) < 0.3 and greys[2] > 0.5
+
+
+TINY = {
+    "fsq": ("arena.latent_dim=2", "model.levels=3"),
+    "vq": ("arena.latent_dim=2", "model.prior.tokens=2", "model.codebook.codes=3"),
+}
+of_codes = pytest.mark.parametrize("name", TINY)
+
+
+@of_codes
+def test_the_bound_of_a_model_of_codes_is_one_on_the_evidence_given_the_label(name):
+    """log p(x | y) by summing over all codes."""
+    model = build(name, *TINY[name], "arena.condition=class").eval()
+    images, labels = told(model)
+    with torch.no_grad():
+        terms = []
+        for codes in itertools.product(range(3), repeat=2):
+            numbers = torch.tensor([codes]).expand(12, 2)
+            decoded = model.decoder(model.alphabet[numbers].flatten(1), labels)
+            terms.append(model.likelihood.log_prob(images, decoded) + model.prior(numbers, labels))
+        rate, distortion = model.elbo(images, torch.zeros(12, 2), labels)
+        other = model.elbo(images, torch.zeros(12, 2), (labels + 1) % 3)
+    assert (-(rate + distortion) <= torch.logsumexp(torch.stack(terms), 0) + 1e-4).all()
+    assert not torch.allclose(rate + distortion, other.rate + other.distortion)
+
+
+@of_codes
+def test_samples_of_a_label_are_codes_that_the_prior_draws_for_it(name):
+    """The latents are noise, of which each quantile of a code is as likely: one hand in all rows of a grid."""
+    model = build(name, *TINY[name], "arena.condition=class").eval()
+    z = model.latents(30, torch.Generator().manual_seed(0))
+    assert torch.equal(z, torch.randn(30, 2, generator=torch.Generator().manual_seed(0)))
+    labels = torch.arange(30) % 3
+    with torch.no_grad():
+        uniform = torch.distributions.Normal(0, 1).cdf(z)
+        codes = model.alphabet[model.prior.draw(uniform, labels)].flatten(1)
+        expected = model.likelihood.image(model.decoder(codes, labels))
+        torch.testing.assert_close(model.sample(z, labels), expected)
+        images, labels = told(model)
+        codes = model.alphabet[model.tokens(images, labels)].flatten(1)
+        expected = model.likelihood.image(model.decoder(codes, labels))
+        torch.testing.assert_close(model.reconstruct(images, labels), expected)
+        noise = torch.rand(12, 1, SIZE, SIZE)
+        z = model.latents(12, torch.Generator().manual_seed(1))
+        assert model.draw(z, noise, labels).shape == images.shape
+
+
+def test_a_prior_over_codes_that_takes_no_context_is_refused():
+    condition = Condition("class", ("a", "b"), torch.arange(2))
+    prior = {"_target_": "torch.nn.Identity", "tokens": 2, "codes": 3}
+    with pytest.raises(UserMistake, match="prior has no argument context"):
+        conditional({"decoder": {"_target_": "x", "latent_dim": 2}, "prior": prior}, condition, 3)
 
 
 def test_the_share_of_labels_that_are_dropped_is_the_dropout():

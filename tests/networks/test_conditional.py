@@ -1,11 +1,15 @@
 """Networks that know labels, against the formulas; without labels nothing of them is there."""
 
+import itertools
+
 import pytest
 import torch
 
+from genbench.networks.autoregressive import MaskedPrior
 from genbench.networks.conditional import (
     NONE,
     ConditionalDecoder,
+    ConditionalPrior,
     ConditionalTrunk,
     Label,
     ProjectionTrunk,
@@ -120,3 +124,49 @@ def test_a_label_has_a_direction_of_its_own_in_a_sliced_discriminator(images):
 def test_a_discriminator_of_several_logits_has_no_projection():
     with pytest.raises(AssertionError, match="one logit"):
         ProjectionTrunk(trunk(), Label(CLASSES, WIDTH)).head(2)
+
+
+def test_a_prior_over_codes_is_one_of_each_label_and_its_draws_follow_it():
+    prior = ConditionalPrior(MaskedPrior(3, 4, 16, context=5), Label(2, 5))
+    every = torch.tensor([*itertools.product(range(4), repeat=3)])
+    shares = [prior(every, torch.full((64,), label)).exp() for label in (0, 1, NONE)]
+    for share in shares:
+        torch.testing.assert_close(share.sum(), torch.tensor(1.0))
+    torch.testing.assert_close(prior(every).exp(), shares[2])
+    first = [
+        share.view(4, 16).sum(1) for share in shares
+    ]  # of the first code, which knows no other
+    assert min((first[i] - first[j]).abs().max() for i, j in ((0, 1), (0, 2), (1, 2))) > 1e-3
+    labels = torch.arange(20_000) % 2
+    drawn = prior.draw(torch.rand(20_000, 3), labels)
+    number = (drawn * torch.tensor([16, 4, 1])).sum(1)
+    for label in (0, 1):
+        found = torch.bincount(number[labels == label], minlength=64) / 10_000
+        error = (shares[label] * (1 - shares[label]) / 10_000).sqrt()
+        assert ((found - shares[label]).abs() < 5 * error).all()
+
+
+def test_no_code_of_a_label_depends_on_those_behind_it():
+    prior, codes = MaskedPrior(4, 3, 16, context=2), torch.tensor([[0, 1, 2, 0]])
+    context = torch.randn(1, 2)
+    base = prior.logits(codes, context)[0]
+    for token in range(4):
+        changed = codes.clone()
+        changed[0, token] = (changed[0, token] + 1) % 3
+        moved = (prior.logits(changed, context)[0] - base).abs().sum(1) > 0
+        assert not moved[: token + 1].any()
+        assert moved[token + 1 :].all()
+    assert ((prior.logits(codes, -context)[0] - base).abs().sum(1) > 0).all()
+
+
+def test_a_prior_that_is_told_nothing_has_no_weights_for_it():
+    torch.manual_seed(3)
+    plain = MaskedPrior(3, 4, 16)
+    torch.manual_seed(3)
+    told = MaskedPrior(3, 4, 16, context=2)
+    assert {name.partition(".")[0] for name in plain.state_dict()} == {"layers"}
+    assert all(
+        torch.equal(value, told.state_dict()[name]) for name, value in plain.state_dict().items()
+    )
+    codes = torch.randint(4, (6, 3))
+    torch.testing.assert_close(told(codes, torch.zeros(6, 2)), plain(codes))

@@ -123,6 +123,8 @@ def test_what_has_no_tokens_has_no_such_prior():
         prior.alphabet = ALPHABET
         prior.fit(torch.zeros(1, 4), torch.Generator())
     check_priors([small()], build("fsq"), data)
+    with pytest.raises(UserMistake, match="fitted to the codes of all labels together"):
+        check_priors([small()], build("fsq", "arena.condition=class"), data)
     with pytest.raises(UserMistake, match=r"prior.autoregressive.steps=0"):
         Autoregressive(steps=0)
 

@@ -128,13 +128,15 @@ def test_two_halves_of_a_conditional_run_are_the_whole(tmp_path, cache):
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("model", ["fsq", "vq", "noise"])
+@pytest.mark.parametrize("model", ["ae-kl", "ladder-vae", "noise"])
 def test_models_that_take_no_labels_are_refused_before_training(tmp_path, cache, model):
     with pytest.raises(UserMistake, match=r"takes no labels: choose arena.condition=none"):
         loading.build(config(tmp_path, cache, 1, [f"model={model}", "arena.condition=class"]))
 
 
-@pytest.mark.parametrize("name", ["vae", "gan", pytest.param("vae-gan", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["vae", "gan", "fsq", pytest.param("vae-gan", marks=pytest.mark.slow)]
+)
 def test_the_checks_of_every_model_hold_for_its_conditional_form(tmp_path, cache, name):
     settings = [f"model={name}", "network.width=16", "arena.condition=class"]
     cfg = config(tmp_path, cache, 1, settings)
