@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from genbench.models.batch_statistics import recalibrated, uncompiled
 from genbench.models.contract import GenerativeModel, draws_standard_normal
 from genbench.models.drawing import evaluating
+from genbench.networks.conditional import NONE, ConditionalDecoder, given
 
 MOST_WEIGHTS = 1_000_000  # 2 MB in half precision
 MOST_WORK = 32_000_000  # multiply-adds of an image
@@ -34,16 +35,41 @@ class Layer(NamedTuple):
     tensors: Sequence[Tensor] = ()
 
 
+class PlainLabels(NamedTuple):
+    """What a conditional decoder reads beside z: the embedding of a label, and the card that says which labels.
+
+    `rows` (R, width), rounded to half precision: one for each class, or one for each attribute and then
+    the sum that they are added to (a set attribute adds its row, another subtracts it); last, where labels
+    were hidden in training, the row for none.
+    """
+
+    card: Mapping[str, Any]
+    rows: Tensor
+
+    def embedded(self, labels: Tensor) -> Tensor:
+        """Embeddings (N, width) of classes (N,), or of attributes (N, A) of 0 and 1; -1 stands for none."""
+        count = len(self.card["names"])
+        if self.card["kind"] == "class":
+            return self.rows[labels]  # -1 is the last row
+        embedded = (2.0 * labels.clamp_min(0) - 1) @ self.rows[:count] + self.rows[count]
+        return torch.where(labels[:, :1] >= 0, embedded, self.rows[-1])
+
+
 class PlainDecoder(NamedTuple):
-    """Layers in order, how their output becomes an image, and the worst error in grey levels of 255."""
+    """Layers in order, how their output becomes an image, and the worst error in grey levels of 255.
+
+    With `labels` the layers read [z, e(y)].
+    """
 
     layers: Sequence[Layer]
     output: str
     worst_error: float
+    labels: PlainLabels | None = None
 
     def flat(self) -> Tensor:
-        """All weights in the order in which they are read, (n,) float16."""
+        """All weights in the order in which they are read, (n,) float16; the rows of labels come last."""
         parts = [part.reshape(-1) for layer in self.layers for part in _in_order(layer)]
+        parts += [] if self.labels is None else [self.labels.rows.reshape(-1)]
         return torch.cat(parts).half()
 
 
@@ -56,11 +82,15 @@ def plain_decoder(model: GenerativeModel) -> PlainDecoder:
         raise CannotBeExported("it has no decoder")
     if not draws_standard_normal(model):
         raise CannotBeExported("its latents are no draws of N(0, I)")
-    _check_size(_layers(model.decoder))  # before its statistics are taken
+    labels = _labels(model)
+    # before its statistics are taken
+    _check_size(_layers(_network(model)), 0 if labels is None else labels.rows.numel())
     with recalibrated(model), evaluating(model), uncompiled():
-        layers = _layers(model.decoder)
-        z = torch.randn(TRIED, model.latent_dim, generator=torch.Generator().manual_seed(SEED))
-        expected = model.sample(z.to(model.device)).float().cpu()
+        layers = _layers(_network(model))
+        z, told = _tried(model, labels)
+        expected = model.sample(z.to(model.device), *given(told)).float().cpu()
+    if labels is not None and told is not None:
+        z = torch.cat([z, labels.embedded(told)], 1)
     try:
         raw = run(layers, z).reshape(expected.shape)
     except RuntimeError:  # shapes that do not fit: a network with layers beside these
@@ -71,7 +101,45 @@ def plain_decoder(model: GenerativeModel) -> PlainDecoder:
         raise CannotBeExported(
             f"in half precision its pictures are off by {errors[best]:.3g} grey levels"
         )
-    return PlainDecoder(layers, best, errors[best])
+    return PlainDecoder(layers, best, errors[best], labels)
+
+
+def _network(model: GenerativeModel) -> nn.Module:
+    """The decoder, without what tells it the label."""
+    decoder: Any = model.decoder
+    return decoder.network if isinstance(decoder, ConditionalDecoder) else decoder
+
+
+def _labels(model: GenerativeModel) -> PlainLabels | None:
+    decoder, condition = model.decoder, model.condition
+    if condition is None or not isinstance(decoder, ConditionalDecoder):
+        return None
+    label = decoder.label
+    rows = [label.table.weight]
+    card: dict[str, Any] = {"kind": condition.kind, "names": list(condition.names)}
+    if isinstance(label.table, nn.Linear):  # attributes
+        rows = [rows[0].T, label.table.bias[None]]
+        card["first"] = condition.rows()[0].tolist()  # the commonest in training
+    rows += [label.none[None]] if condition.dropout else []
+    card |= {"none": condition.dropout > 0, "width": label.width}
+    return PlainLabels(card, torch.cat([_cpu(row) for row in rows]).half().float())
+
+
+def _tried(model: GenerativeModel, labels: PlainLabels | None) -> tuple[Tensor, Tensor | None]:
+    """Latents, and every class in turn or random attributes; the first of them is none, where it is known."""
+    generator = torch.Generator().manual_seed(SEED)
+    tried = TRIED if labels is None else max(TRIED, len(labels.rows))
+    z = torch.randn(tried, model.latent_dim, generator=generator)
+    if labels is None:
+        return z, None
+    count = len(labels.card["names"])
+    if labels.card["kind"] == "class":
+        told = (torch.arange(tried) - 1) % count
+    else:
+        told = torch.randint(2, (tried, count), generator=generator)
+    if labels.card["none"]:
+        told[0] = NONE
+    return z, told
 
 
 def _image(output: str, raw: Tensor) -> Tensor:
@@ -90,8 +158,9 @@ def _error(images: Tensor, expected: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def _check_size(layers: Sequence[Layer]) -> None:
-    weights = sum(tensor.numel() for layer in layers for tensor in layer.tensors)
+def _check_size(layers: Sequence[Layer], beside: int) -> None:
+    """Refuse too many weights, those of labels `beside` included, or too much work."""
+    weights = beside + sum(tensor.numel() for layer in layers for tensor in layer.tensors)
     work = sum(_work(layer.card) for layer in layers)
     if weights > MOST_WEIGHTS or work > MOST_WORK:
         raise CannotBeExported(

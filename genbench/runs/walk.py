@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 from genbench.runs.files import atomic_write, write_json
 
 FOLDER, VERSION = "walk", 1
-CARD, WEIGHTS = "decoder.json", "decoder.f16"  # float16, little endian, in the order of the layers
+CARD, WEIGHTS = (
+    "decoder.json",
+    "decoder.f16",
+)  # float16, little endian, in the order of the layers, labels last
 LEFT_OUT = "left_out"  # key of a card without weights
 
 
 class KeptDecoder(NamedTuple):
-    """A decoder as plain layers: card with `layers`, `output`, `latent_dim`, the image's shape; weights."""
+    """A decoder as plain layers: card with `layers`, `output`, `latent_dim`, the image's shape; weights.
+
+    A conditional one has `labels` too: `kind`, `names`, `width`, whether it knows `none`.
+    """
 
     card: Mapping[str, Any]
     weights: bytes
@@ -44,7 +50,8 @@ def read_decoder(run: Path) -> KeptDecoder | str | None:
         if LEFT_OUT in card:
             return str(card[LEFT_OUT])
         weights = (folder / WEIGHTS).read_bytes()
-        fits = len(weights) == 2 * sum(_weights_of(layer) for layer in card["layers"])
+        numbers = sum(_weights_of(layer) for layer in card["layers"])
+        fits = len(weights) == 2 * (numbers + _weights_of_labels(card.get("labels")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return KeptDecoder(card, weights) if fits else None
@@ -59,3 +66,14 @@ def _weights_of(layer: Mapping[str, Any]) -> int:
         return 2 * int(layer["channels"])
     taps = {"linear": 1, "transposed": int(layer.get("kernel", 0)) ** 2}[kind]
     return (int(layer["inputs"]) * taps + 1) * int(layer["outputs"])
+
+
+def _weights_of_labels(labels: Mapping[str, Any] | None) -> int:
+    """How many weights the embedding of labels has: rows as `models.plain_layers.PlainLabels` lays them out."""
+    if labels is None:
+        return 0
+    names = labels["names"]
+    sums = {"class": 0, "attributes": 1}[labels["kind"]]
+    if sums and len(labels["first"]) != len(names):
+        raise ValueError("the attributes to begin with are not one for each name")
+    return (len(names) + sums + bool(labels["none"])) * int(labels["width"])

@@ -28,6 +28,7 @@ def keep_walk(run: Path, model: GenerativeModel, data: ImageData) -> str | None:
         "channels": data.channels,
         "layers": [dict(layer.card) for layer in found.layers],
         "output": found.output,
+        **({} if found.labels is None else {"labels": dict(found.labels.card)}),
         "weights": len(flat),
         "of": weights_hash(model),
         "worst_error": round(found.worst_error, 4),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fixtures.browser import in_node, needs_node
-from fixtures.decoders import DIMS, gan, made, vae
+from fixtures.decoders import DIMS, gan, made, made_conditional, vae
 from genbench.losses.likelihood import Gaussian
 from genbench.models import plain_layers
 from genbench.models.batch_statistics import recalibrated
@@ -18,16 +18,17 @@ from genbench.models.plain_layers import CannotBeExported, plain_decoder
 from genbench.networks.mlp import MLPDecoder
 from genbench.networks.resnet import ResnetDecoder
 
-MODELS = made()
+MODELS, CONDITIONAL = made(), made_conditional()
 DECODES = """
-function main({ spec, latents }) {
+function main({ spec, latents, labels }) {
   const decode = decoding.decoder(spec);
-  return latents.map((z) => Array.from(decode(z)));
+  return latents.map((z, i) => Array.from(decode(z, labels[i])));
 }
 """
 
 
 def spec_of(model) -> dict:
+    """What a page is given."""
     found = plain_decoder(model)
     side = model.sample(torch.zeros(2, DIMS)).shape
     data = base64.b64encode(found.flat().numpy().astype("<f2").tobytes()).decode()
@@ -38,13 +39,15 @@ def spec_of(model) -> dict:
         "data": data,
         "image_size": side[-1],
         "channels": side[1],
+        "latent_dim": DIMS,
+        **({"labels": found.labels.card} if found.labels else {}),
     }
 
 
-def pictures(model, latents) -> torch.Tensor:
+def pictures(model, latents, *labels) -> torch.Tensor:
     """PyTorch's, in grey levels, channels last."""
     with recalibrated(model), evaluating(model):
-        images = model.sample(latents)
+        images = model.sample(latents, *labels)
     return ((images.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).flatten(1)
 
 
@@ -56,8 +59,43 @@ def test_javascript_decodes_what_pytorch_does(name):
     expected = pictures(model, latents)
     assert expected.std() > 20  # grey levels: there is something to see
     code = files("genbench.comparison.page").joinpath("decoder.js").read_text() + DECODES
-    found = in_node(code, {"spec": spec_of(model), "latents": latents.tolist()})
+    found = in_node(code, {"spec": spec_of(model), "latents": latents.tolist(), "labels": []})
     assert (torch.tensor(found) - expected).abs().max() <= 2
+
+
+@needs_node
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_javascript_decodes_every_label_as_pytorch_does(name):
+    model, none = CONDITIONAL[name], "none" in name
+    if "classes" in name:
+        labels = torch.tensor([0, 1, 2, *[-1] * none])
+        given = [0, 1, 2, *[None] * none]
+    else:
+        labels = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], *[[-1, -1]] * none])
+        given = [[0, 0], [0, 1], [1, 0], [1, 1], *[None] * none]
+    latent = torch.randn(DIMS, generator=torch.Generator().manual_seed(5))
+    latents = latent.expand(len(labels), -1)
+    expected = pictures(model, latents, labels)
+    apart = torch.cdist(expected, expected, p=float("inf")) + 255 * torch.eye(len(labels))
+    assert apart.min() > 20  # grey levels between the pictures of any two labels
+    code = files("genbench.comparison.page").joinpath("decoder.js").read_text() + DECODES
+    found = in_node(code, {"spec": spec_of(model), "latents": latents.tolist(), "labels": given})
+    assert (torch.tensor(found) - expected).abs().max() <= 2
+
+
+def test_the_labels_of_a_decoder_count_among_its_weights(monkeypatch):
+    faces = plain_decoder(CONDITIONAL["attributes"]).labels
+    assert faces.card["first"] == [1, 1]  # the commonest of its training images
+    assert faces.rows.shape == (3, 3)  # two attributes and what they are added to
+    model = CONDITIONAL["classes or none"]
+    found = plain_decoder(model)
+    assert found.labels.rows.shape == (4, 3)  # three classes and none
+    assert torch.equal(found.flat()[-12:].view(4, 3)[3], model.decoder.label.none.half())
+    weights = len(found.flat())
+    assert weights == 12 + sum(p.numel() for p in model.decoder.network.parameters())
+    monkeypatch.setattr(plain_layers, "MOST_WEIGHTS", weights - 1)
+    with pytest.raises(CannotBeExported, match=f"its decoder has {weights:,} weights"):
+        plain_decoder(model)
 
 
 def test_what_makes_an_image_of_the_last_layer_is_found_out():

@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.comparison import elbo, fd
 from fixtures.places import environment
+from fixtures.sharing import check_that_all_is_there, machines
 from genbench.cli import main
 from genbench.errors import UserMistake
 from genbench.runs.files import write_json
@@ -289,35 +290,31 @@ def test_links_in_a_repository_are_no_links_here(home, capsys):
 
 
 # --- several at once ----------------------------------------------------------------------------
-def at_once(team: str, home: Path, count: int) -> None:
-    """Push one run each from processes that have caches, and so copies, of their own."""
-    command = [sys.executable, "-m", "genbench", "push", team, "--outputs", str(home)]
+def at_once(team: str, outputs: list[Path]) -> None:
+    """Push from processes that have outputs and caches, and so copies, of their own."""
+    command = [sys.executable, "-m", "genbench", "push", team, "--outputs"]
     started = [
         subprocess.Popen(
-            [*command, f"run-{number}"],
-            env=environment(GENBENCH_CACHE=str(home / f".cache-{number}")),
+            [*command, str(own)],
+            env=environment(GENBENCH_CACHE=str(own / ".cache")),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number in range(count)
+        for own in outputs
     ]
-    for process in started:
+    for number, process in enumerate(started):
         printed, _ = process.communicate()
         assert process.returncode == 0, printed
-        assert "1 of 1 runs pushed" in printed
+        assert ("2 of 2" if number else "1 of 1") in printed
 
 
 @pytest.mark.slow
 def test_sixteen_processes_that_push_at_once_lose_nothing(home, team, finished):
-    for seed in range(2, 16):
-        finished([fd(5.0 + seed)], f"run-{seed}", seed=seed)
-    at_once(team, home, 16)
+    at_once(team, machines(home, finished, 16))
     there = home / ".there"
     assert pull(team, there) == 0
-    assert {run.run_id: run.seed for run in load_results([], there)} == {
-        f"run-{seed}": seed for seed in range(16)
-    }
+    check_that_all_is_there(there, 16)
     assert push(team, there) == 0
 
 

@@ -101,15 +101,34 @@ const decoding = (() => {
     sigmoid: (value) => 2 / (1 + Math.exp(-value)) - 1,
   };
 
-  // A function from a latent to grey levels 0 .. 255, channels last: a Uint8ClampedArray that the next call fills again.
+  // A function that writes the embedding of a label into `to`, from a place on. A class is a number, attributes are an
+  // array of 0 and 1, which subtract and add their rows; null is none, whose row is the last.
+  function embedding({ kind, names, width, none }, take) {
+    const count = names.length, sums = kind === "attributes" ? 1 : 0;
+    const rows = take((count + sums + (none ? 1 : 0)) * width);
+    return (label, to, place) => {
+      const own = label === null ? count + sums : sums ? count : label;
+      for (let i = 0; i < width; i++) {
+        let sum = rows[own * width + i];
+        if (sums && label !== null) for (let a = 0; a < count; a++) sum += (2 * label[a] - 1) * rows[a * width + i];
+        to[place + i] = sum;
+      }
+    };
+  }
+
+  // A function from a latent, and a label where the decoder knows labels, to grey levels 0 .. 255, channels last: a
+  // Uint8ClampedArray that the next call fills again.
   function decoder(spec) {
     const weights = halves(spec.data);
     let read = 0;
     const take = (count) => weights.subarray(read, (read += count));
     const layers = spec.layers.map((layer) => makers[layer.kind](layer, take)), image = images[spec.output];
     const levels = new Uint8ClampedArray(spec.image_size ** 2 * spec.channels);
-    return (z) => {
+    const embed = spec.labels && embedding(spec.labels, take);
+    const input = embed && new Float32Array(spec.latent_dim + spec.labels.width); // [z, e(y)]
+    return (z, label) => {
       let hidden = z;
+      if (embed) { input.set(z); embed(label, input, z.length); hidden = input; }
       for (const layer of layers) hidden = layer(hidden);
       for (let i = 0; i < levels.length; i++) levels[i] = (image(hidden[i]) + 1) * 127.5; // rounded by the array
       return levels;

@@ -7,6 +7,7 @@
   function start(box, decoders) {
     const find = (name) => box.querySelector(`[data-part=${name}]`);
     const pad = find("pad"), dot = find("dot"), seed = find("seed"), truncation = find("truncation"), prior = find("prior");
+    const chosen = find("class"), hidden = find("hidden"), switches = [...box.querySelectorAll("[data-attribute]")];
     const methods = decoders.map((spec, place) => {
       const canvas = box.querySelector(`canvas[data-method="${place}"]`), size = spec.image_size;
       canvas.width = canvas.height = size;
@@ -24,12 +25,21 @@
       planes.clear();
       methods.forEach(({ latent_dim: dims }) => planes.has(dims) || planes.set(dims, decoding.plane(+seed.value || 0, dims)));
     }
+    // What a decoder is told: a class, an array of attributes, or null for none; undefined where it knows no labels.
+    function label({ labels }) {
+      if (!labels) return undefined;
+      if (labels.kind === "class") return chosen.value === "" ? null : +chosen.value;
+      return hidden && hidden.checked ? null : switches.map((one) => +one.checked);
+    }
     function decode(method) {
+      const told = label(method), blank = told === null && !method.labels.none; // it was never without a label
+      method.canvas.closest("figure").toggleAttribute("data-blank", blank);
+      if (blank) return method.canvas.getContext("2d").clearRect(0, 0, method.image_size, method.image_size);
       const { z, noise, draw, drawn, channels } = method, plane = planes.get(method.latent_dim), scale = +truncation.value;
       plane.at(x, y, noise);
       if (draw && prior && prior.value === "mixture") draw(noise, plane.uniform, scale, z);
       else for (let i = 0; i < z.length; i++) z[i] = scale * noise[i];
-      const levels = method.decode(z), pixels = drawn.data;
+      const levels = method.decode(z, told), pixels = drawn.data;
       for (let from = 0, to = 0; from < levels.length; from += channels, to += 4)
         for (let c = 0; c < 3; c++) pixels[to + c] = levels[from + (channels === 3 ? c : 0)];
       method.canvas.getContext("2d").putImageData(drawn, 0, 0);
@@ -69,6 +79,7 @@
     seed.addEventListener("input", () => { newPlane(); redraw(); });
     truncation.addEventListener("input", redraw);
     if (prior) prior.addEventListener("change", choose);
+    [chosen, hidden, ...switches].forEach((one) => one && one.addEventListener("change", redraw));
     newPlane();
     show();
   }

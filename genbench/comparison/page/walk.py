@@ -34,6 +34,19 @@ class Walk:
         """Whether one of them has a fitted mixture to draw from."""
         return any(decoder["mixture"] for decoder in self.decoders)
 
+    def told(self, kind: str) -> Mapping[str, Any]:
+        """The labels to choose from: those of the decoders that know a `class`, or `attributes`; empty without any.
+
+        With `none` where one of them knows it.
+        """
+        found = [d["labels"] for d in self.decoders if d["labels"] and d["labels"]["kind"] == kind]
+        return {**found[0], "none": any(one["none"] for one in found)} if found else {}
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a decoder knows labels."""
+        return any(decoder["labels"] for decoder in self.decoders)
+
 
 def walk_of(
     rows: Sequence[Row], directories: Mapping[str, Path], room: int = MOST_BYTES
@@ -46,7 +59,9 @@ def walk_of(
             continue
         run = directories[row.runs[0].run_id]
         kept = read_decoder(run)
-        if isinstance(kept, KeptDecoder) and len(kept.weights) <= room:
+        if isinstance(kept, KeptDecoder) and (other := _others(kept, found)):
+            absent.append(f"{row.label}: its labels are other ones than those of {other}")
+        elif isinstance(kept, KeptDecoder) and len(kept.weights) <= room:
             room -= len(kept.weights)
             found.append(_decoder(row.label, kept, run))
         else:
@@ -57,6 +72,16 @@ def walk_of(
 def size_of(walk: Walk | None) -> int:
     """Bytes of its decoders' weights."""
     return sum(2 * decoder["weights"] for decoder in walk.decoders) if walk else 0
+
+
+def _others(kept: KeptDecoder, found: Sequence[Mapping[str, Any]]) -> str | None:
+    """The method among those found whose classes, or attributes, are other ones; None without any."""
+    own = kept.card.get("labels")
+    for decoder in found:
+        known = decoder["labels"]
+        if own and known and known["kind"] == own["kind"] and known["names"] != own["names"]:
+            return str(decoder["label"])
+    return None
 
 
 def _why(kept: KeptDecoder | str | None, run: Path) -> str:
@@ -75,7 +100,8 @@ def _decoder(label: str, kept: KeptDecoder, run: Path) -> Mapping[str, Any]:
     data = base64.b64encode(kept.weights).decode()
     weights = len(kept.weights) // 2
     mixture = _mixture(run, str(card["of"]), int(card["latent_dim"]))
-    return {"label": label, **own, "weights": weights, "data": data, "mixture": mixture}
+    told = {"labels": card.get("labels"), "mixture": mixture}
+    return {"label": label, **own, "weights": weights, "data": data, **told}
 
 
 def _mixture(run: Path, weights: str, dims: int) -> Mapping[str, Any] | None:
