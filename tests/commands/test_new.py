@@ -180,8 +180,7 @@ def test_the_new_model_passes_its_own_tests_and_the_check_and_trains(
     assert done.returncode == 0, done.stdout
 
     monkeypatch.syspath_prepend(str(folder))
-    here = lambda arguments, *_: program.main(arguments)  # noqa: E731: no worker
-    monkeypatch.setattr(check_model, "run_verb", here)
+    monkeypatch.setattr(check_model, "run_verb", lambda arguments, *_: program.main(arguments))
     assert check_model.main(["my-flow"]) == 0
     assert "my-flow: all passed" in capsys.readouterr().out
     assert go(make(room, cache, "model=my-flow", "evaluation=none")) == 0

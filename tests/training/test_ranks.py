@@ -9,8 +9,9 @@ import torch
 
 from fixtures import two_ranks
 from fixtures.callbacks import stop_by_parent
+from fixtures.forks import fork_ranks
 from fixtures.processes import wait_for
-from fixtures.ranks import fork_ranks, run_on_ranks
+from fixtures.ranks import run_on_ranks
 from fixtures.trainers import BATCH, CASES, STEPS
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
 from genbench.runs.status import read_status
