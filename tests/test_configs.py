@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fixtures.composition import composed
 from fixtures.places import CONFIGS
 from fixtures.rows import QUICK
 from genbench.launch.task import resolve
@@ -18,11 +17,7 @@ def options(group: str) -> list[str]:
 
 
 def configure(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    del cfg.hydra
-    return cfg
+    return composed(*overrides)
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))

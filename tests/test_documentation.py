@@ -10,6 +10,7 @@ from importlib import import_module
 import pytest
 import yaml
 
+from fixtures.forks import genbench
 from fixtures.places import ROOT
 
 DOCS = ROOT / "docs"
@@ -112,7 +113,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tutorial_can_be_typed(room):
+def test_the_tutorial_can_be_typed(room, cache, monkeypatch):
     budgets = room / "genbench_configs" / "budget"  # one's own configs come before the shipped ones
     budgets.mkdir(parents=True)
     standard = (ROOT / "configs" / "budget" / "standard.yaml").read_text()
@@ -122,13 +123,12 @@ def test_the_tutorial_can_be_typed(room):
     (room / "genbench_configs" / "prior" / "mixture.yaml").write_text(
         mixture.replace("[1, 5, 10, 20, 40]", "2")
     )
-    environment = os.environ | {"GENBENCH_CACHE": str(room / "cache"), "WANDB_MODE": "disabled"}
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     page = (DOCS / "tutorial.md").read_text()
     lines = [words for words in commands(page) if not any("cats" in word for word in words)]
     assert len(lines) > 8
     for words in lines:
         words = ["seed=0" if word == "seed=0,1,2" else word for word in words]
-        command = [sys.executable, "-m", "genbench", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = genbench(*words, cwd=room, cache=cache)
         assert done.returncode == 0, f"{words}: {done.stderr}"
     assert (room / "tutorial.html").exists() and (room / "samples.png").exists()

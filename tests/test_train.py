@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import pytest
 
+from fixtures import forks
 from fixtures.callbacks import stop_by_parent
 from fixtures.places import environment
 from fixtures.training import SMOKE, genbench, go, make, scores
@@ -168,24 +169,26 @@ def test_untrained_weights_can_be_scored(start):
 def test_a_user_trains_scores_again_samples_and_compares(tmp_path, cache):
     done = genbench("train", *SMOKE, "study=first", cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
-    done = genbench(
-        "train", "-m", *SMOKE, "model=gan,vae-gan", "seed=0,1", cwd=tmp_path, cache=cache
-    )
+    done = forks.genbench("train", "-m", *SMOKE, "model=gan,vae-gan", cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
-    assert "4 of 4 runs finished" in done.stdout
+    assert "2 of 2 runs finished" in done.stdout
 
-    runs = json.loads(genbench("runs", "--format", "json", cwd=tmp_path, cache=cache).stdout)
-    assert sorted(run["model"] for run in runs) == ["gan", "gan", "vae", "vae-gan", "vae-gan"]
-    done = genbench("compare", "--format", "json", cwd=tmp_path, cache=cache)
+    runs = json.loads(forks.genbench("runs", "--format", "json", cwd=tmp_path, cache=cache).stdout)
+    assert sorted(run["model"] for run in runs) == ["gan", "vae", "vae-gan"]
+    done = forks.genbench("compare", "--format", "json", cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
 
-    done = genbench("evaluate", "latest", "evaluation.num_samples=300", cwd=tmp_path, cache=cache)
+    done = forks.genbench(
+        "evaluate", "latest", "evaluation.num_samples=300", cwd=tmp_path, cache=cache
+    )
     assert done.returncode == 0, done.stderr
-    done = genbench("sample", "latest", "--num", "9", "--out", "g.png", cwd=tmp_path, cache=cache)
+    done = forks.genbench(
+        "sample", "latest", "--num", "9", "--out", "g.png", cwd=tmp_path, cache=cache
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
-    done = genbench("show", "latest", cwd=tmp_path, cache=cache)
+    done = forks.genbench("show", "latest", cwd=tmp_path, cache=cache)
     assert "decoder" in done.stdout
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from fixtures.places import environment
+from fixtures.training import go, make
 from genbench.cli import main
 from genbench.commands import check_model, new
 from genbench.errors import UserMistake
@@ -166,26 +167,30 @@ def test_check_model_composes_what_it_is_given(room):
 
 
 @pytest.mark.slow
-def test_the_new_model_passes_its_own_tests_and_the_check_and_trains(room):
-    new.write(room / "my-flow", ["my", "flow"])
-    there = dict(cwd=room / "my-flow", capture_output=True, text=True)
-    own = environment(GENBENCH_CONFIG_PATH=str(room / "my-flow/my_flow/configs"))
+def test_the_new_model_passes_its_own_tests_and_the_check_and_trains(
+    room, cache, monkeypatch, capsys
+):
+    from genbench import check_model as program
+
+    folder = room / "my-flow"
+    new.write(folder, ["my", "flow"])
+    monkeypatch.setenv("GENBENCH_CONFIG_PATH", str(folder / "my_flow/configs"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, env=own, **there)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "genbench", "check-model", "my-flow"], env=own, **there
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "my-flow: all passed" in done.stdout
-    smoke = ["trainer=smoke", "budget=smoke", "evaluation=none", "logger=csv"]
-    train = [sys.executable, "-m", "genbench", "train", "model=my-flow", *smoke]
-    done = subprocess.run(train, env=own, **there)
-    assert done.returncode == 0, done.stderr
-    wrong = room / "my-flow/my_flow/model.py"
+
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(check_model, "run_verb", lambda arguments, *_: program.main(arguments))
+    assert check_model.main(["my-flow"]) == 0
+    assert "my-flow: all passed" in capsys.readouterr().out
+    assert go(make(room, cache, "model=my-flow", "evaluation=none")) == 0
+
+    wrong = folder / "my_flow/model.py"
     wrong.write_text(wrong.read_text().replace("(error + kl).mean()", "(error + kl).sum()"))
-    done = subprocess.run(
-        [sys.executable, "-m", "genbench", "check-model", "my-flow"], env=own, **there
-    )
-    assert done.returncode == 1
-    assert "return a mean over images" in done.stdout and "my-flow: 1 failed" in done.stdout
+    for name in ("my_flow.model", "my_flow"):
+        monkeypatch.delitem(sys.modules, name)
+    assert check_model.main(["my-flow"]) == 1
+    printed = capsys.readouterr().out
+    assert "return a mean over images" in printed and "my-flow: 1 failed" in printed
+    for name in ("my_flow.model", "my_flow"):
+        del sys.modules[name]

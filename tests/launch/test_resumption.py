@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.callbacks import stop, stop_by_parent
+from fixtures.forks import fork_ranks, genbench
 from fixtures.launching import FINISHES, runs, seen
 from fixtures.loggers import records
 from fixtures.places import environment
-from fixtures.training import SMOKE, genbench, go, make, scores
+from fixtures.training import SMOKE, go, make, scores
 from genbench import train as train_module
 from genbench.commands import resume as resume_module
 from genbench.errors import UserMistake
@@ -247,30 +248,28 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
 @pytest.mark.slow
 def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path, cache):
     settings = ["trainer.devices=2", "budget.images=1280", "trainer.steps_per_batch=1"]
-    settings += ["model=gan", "run_id=x", "trainer.checkpoint_minutes=0"]
+    settings += ["model=gan", "trainer.checkpoint_minutes=0"]
+    whole = make(tmp_path, cache, *settings)
+    fork_ranks(lambda: train_module.main([str(whole)]), tmp_path)
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    found = {}
-    for name, code in (("whole", ""), ("killed", DIES_ONCE)):
-        (folder := tmp_path / name).mkdir()
-        (folder / "sitecustomize.py").write_text(code)
-        path = f"{folder}:{environment()['PYTHONPATH']}"
-        done = subprocess.run(
-            [sys.executable, "-m", *torchrun, "-m", "genbench", "train", *SMOKE, *settings],
-            cwd=folder,
-            env=environment(GENBENCH_CACHE=str(cache), PYTHONPATH=path),
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert done.returncode == 0, done.stderr
-        found[name] = folder / "outputs" / "x"
-        assert ("failed (exitcode: 1) local_rank: 1" in done.stderr) == (name == "killed")
-    assert read_status(found["killed"]).status == "finished"
-    assert scores(found["killed"]) == scores(found["whole"])
-    assert (
-        train_module.read_history(found["killed"]).keys()
-        == train_module.read_history(found["whole"]).keys()
+    (tmp_path / "sitecustomize.py").write_text(DIES_ONCE)
+    path = f"{tmp_path}:{environment()['PYTHONPATH']}"
+    command = ["genbench", "train", *SMOKE, *settings, "run_id=x"]
+    done = subprocess.run(
+        [sys.executable, "-m", *torchrun, "-m", *command],
+        cwd=tmp_path,
+        env=environment(GENBENCH_CACHE=str(cache), PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
+    assert done.returncode == 0, done.stderr
+    assert "failed (exitcode: 1) local_rank: 1" in done.stderr
+    killed = tmp_path / "outputs" / "x"
+    assert read_status(killed).status == read_status(whole).status == "finished"
+    assert scores(killed) == scores(whole)
+    histories = [train_module.read_history(run).keys() for run in (killed, whole)]
+    assert histories[0] == histories[1]
 
 
 @pytest.mark.slow

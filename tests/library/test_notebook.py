@@ -2,9 +2,12 @@
 
 import ast
 import json
+from functools import partial
+from typing import Any
 
 import pytest
 
+import genbench
 from fixtures.places import ROOT
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
@@ -29,8 +32,18 @@ def shown(source: str, names: dict[str, object]) -> object:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_cell_by_cell(room):
-    names: dict[str, object] = {}
+def test_the_notebook_runs_cell_by_cell(room, monkeypatch):
+    """It trains a run and a sweep and scores again: what these return is looked at too."""
+    names: dict[str, Any] = {}
+    returned: list[Any] = []
+    for name, options in (("train", {"progress": False}), ("evaluate", {"device": "cpu"})):
+        command = partial(getattr(genbench, name), **options)
+
+        def recorded(*arguments: Any, command: Any = command) -> Any:
+            returned.append(command(*arguments))
+            return returned[-1]
+
+        monkeypatch.setattr(genbench, name, recorded)
     values = [value for value in (shown(cell, names) for cell in cells()) if value is not None]
     kinds = [type(value).__name__ for value in values]
     assert {"Run", "Image", "Comparison", "Figure", "Pictures"} <= set(kinds)
@@ -42,3 +55,12 @@ def test_the_notebook_runs_cell_by_cell(room):
                 if hasattr(value, show):
                     assert getattr(value, show)()
     assert "vae" in str(names["comparison"]) and "gan" in str(names["comparison"])
+
+    one, two, again = returned
+    assert one.status.status == "finished" and one.result.model == "vae"
+    assert one.path.parent == room / "outputs"
+    assert one.result.environment["command"].startswith("genbench train trainer=smoke")
+    assert sorted(run.result.seed for run in two) == [0, 1]
+    assert {one, *two} == {*genbench.runs("study=notebook")}
+    assert len(again.scores) > len(one.scores)
+    assert again.scores["fd_lenet-digits-v1"].card["fake"]["n"] == 300

@@ -59,18 +59,13 @@ def test_processes_with_uneven_batches_give_the_scores_of_training_to_the_bit(tm
     network = ["network=conv", "network.width=4", "budget.batch_size=256", "ema=standard"]
     run = make(tmp_path, cache, "model=gan", *network, *uneven)
     assert go(run) == 0
-    for devices in (1, 3):
-        protocol = read_config(run)["evaluation"]
-        protocol |= {"devices": devices, "cache": str(tmp_path / f"cache of {devices}")}
-        path = tmp_path / f"{devices}.yaml"
-        path.write_text(yaml.safe_dump({"evaluation": protocol}))
-        assert evaluate.main([str(run), str(path)]) == 0
+    protocol = read_config(run)["evaluation"]
+    protocol |= {"devices": 1, "cache": str(tmp_path / "cache of one")}
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"evaluation": protocol}))
+    assert evaluate.main([str(run), str(path)]) == 0
 
     shared = {score.protocol: score.value for score in read_result(run).scores}
-    files = sorted((run / "evaluations").glob("*.json"))
-    assert len(files) == 2
-    for file in files:
-        again = {
-            score["protocol"]: score["value"] for score in json.loads(file.read_text())["scores"]
-        }
-        assert again == shared
+    (file,) = (run / "evaluations").glob("*.json")
+    scores = json.loads(file.read_text())["scores"]
+    assert {score["protocol"]: score["value"] for score in scores} == shared

@@ -335,7 +335,7 @@ assert written == codes(readers) == {0}
 
 @pytest.mark.slow
 def test_many_processes_write_many_records_each_while_others_read(tmp_path):
-    outputs, writers, each = tmp_path / "outputs", 16, 200
+    outputs, writers, each = tmp_path / "outputs", 16, 60
     outputs.mkdir()
     numbers = [str(each), str(writers)]
     command = [sys.executable, "-c", CROWD, str(outputs), json.dumps(CONFIG), *numbers]
