@@ -124,9 +124,12 @@ def check_parts(model: GenerativeModel) -> None:
     """Refuse what sees more in a whole batch than in its parts, and networks that count forwards."""
     _check_whole(model, "trainer.accumulate", "trainer.accumulate=1")
     if name := normalises_over_batch(model):
+        own = isinstance(getattr(model, name), BATCH_NORMS)  # the model's, and of no network
+        who = type(model).__name__ if own else f"the {name}"
+        nets = "network.decoder_norm=group and network.trunk_norm=none"
         raise UserMistake(
-            f"the {name} normalises over its batch, which trainer.accumulate would split: choose "
-            f"{_remedy(model, name)}, or trainer.accumulate=1"
+            f"{who} normalises over its batch, which trainer.accumulate would split: choose "
+            f"{'model.batch_norm=false' if own else nets}, or trainer.accumulate=1"
         )
     for name, network in model.named_children():
         if _has(network, _SpectralNorm):
@@ -135,12 +138,6 @@ def check_parts(model: GenerativeModel) -> None:
                 "forward, and trainer.accumulate takes more forwards: choose network.trunk_norm=group or "
                 "none, or trainer.accumulate=1"
             )
-
-
-def _remedy(model: nn.Module, name: str) -> str:
-    if isinstance(getattr(model, name), BATCH_NORMS):  # no network's, but the model's own
-        return "model.batch_norm=false"
-    return "network.decoder_norm=group and network.trunk_norm=none"
 
 
 def check_variance(model: GenerativeModel, batch_size: int) -> None:

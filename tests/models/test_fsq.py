@@ -136,7 +136,8 @@ def test_evaluation_takes_the_running_statistics_of_training():
 
 def test_what_would_split_or_shrink_its_batch_is_refused():
     with pytest.raises(
-        UserMistake, match=r"choose model.batch_norm=false, or trainer.accumulate=1"
+        UserMistake,
+        match=r"^FSQ normalises .* choose model.batch_norm=false, or trainer.accumulate=1",
     ):
         check_parts(build("fsq"))
     with pytest.raises(UserMistake, match=r"budget.batch_size=1: FSQ normalises over its batch"):
