@@ -69,3 +69,34 @@ def test_what_lightning_does_not_need_is_imported_when_it_is_asked_for(asked):
 def test_a_worker_goes_without_signal_processing():
     code = WORKER.replace('states["torch"]', "'scipy.signal' in sys.modules, states[\"torch\"]")
     assert said(code).startswith("False ")
+
+
+END = """
+import atexit, os, sys
+from genbench.work import leak_reports_left_out
+atexit.register(leak_reports_left_out)
+atexit.register(os.write, 2, b"a last word")
+class Leak:
+    def __del__(self, write=os.write):
+        write(2, b", leaked")
+kept = Leak()  # until modules are torn down
+if "triton" in sys.argv:
+    sys.modules["triton"] = sys
+"""
+
+
+@pytest.mark.parametrize(
+    ("imported", "debug", "seen"),
+    [
+        ("triton", "", "a last word"),
+        ("triton", "1", "a last word, leaked"),
+        ("", "", "a last word, leaked"),
+    ],
+)
+def test_the_last_words_of_a_worker_are_those_of_its_exit_handlers(
+    imported, debug, seen, monkeypatch
+):
+    monkeypatch.setenv("GENBENCH_DEBUG", debug)
+    command = [sys.executable, "-c", END, imported]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == seen
