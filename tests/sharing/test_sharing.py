@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fixtures.comparison import elbo, fd
+from fixtures.forks import Fork, fork
 from fixtures.places import environment
 from genbench.cli import main
 from genbench.errors import UserMistake
@@ -291,21 +292,14 @@ def test_links_in_a_repository_are_no_links_here(home, capsys):
 # --- several at once ----------------------------------------------------------------------------
 def at_once(team: str, home: Path, count: int) -> None:
     """Push one run each from processes that have caches, and so copies, of their own."""
-    command = [sys.executable, "-m", "genbench", "push", team, "--outputs", str(home)]
-    started = [
-        subprocess.Popen(
-            [*command, f"run-{number}"],
-            env=environment(GENBENCH_CACHE=str(home / f".cache-{number}")),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(count)
-    ]
-    for process in started:
-        printed, _ = process.communicate()
-        assert process.returncode == 0, printed
-        assert "1 of 1 runs pushed" in printed
+    files, started = [home / f".printed-{number}" for number in range(count)], []
+    for number, path in enumerate(files):
+        command = partial(main, ["push", team, "--outputs", str(home), f"run-{number}"])
+        variables = environment(GENBENCH_CACHE=str(home / f".cache-{number}"))
+        with path.open("w") as file:
+            started.append(Fork(fork(command, file, file, variables)))
+    assert [process.wait() for process in started] == [0] * count, [p.read_text() for p in files]
+    assert all("1 of 1 runs pushed" in path.read_text() for path in files)
 
 
 @pytest.mark.slow
