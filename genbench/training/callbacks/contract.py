@@ -1,5 +1,6 @@
 """What all callbacks of a run share: Lightning's hooks, translated once."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -66,6 +67,13 @@ class RunCallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's name of `close`."""
         self.close()
+
+
+def close(callbacks: Iterable[Callback]) -> None:
+    """Close those of genbench, once more where they are closed already."""
+    for callback in callbacks:
+        if isinstance(callback, RunCallback):
+            callback.close()
 
 
 def passes(every: float, since: int, now: int) -> bool:
