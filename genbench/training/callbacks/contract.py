@@ -1,6 +1,7 @@
 """What all callbacks of a run share: Lightning's hooks, translated once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -69,11 +70,15 @@ class RunCallback(Callback):
         self.close()
 
 
-def close(callbacks: Iterable[Callback]) -> None:
-    """Close those of genbench, once more where they are closed already."""
-    for callback in callbacks:
-        if isinstance(callback, RunCallback):
-            callback.close()
+@contextmanager
+def closing(callbacks: Iterable[Callback]) -> Iterator[None]:
+    """Context after which those of genbench are closed: Lightning does not tell them after an exception."""
+    try:
+        yield
+    finally:
+        for callback in callbacks:
+            if isinstance(callback, RunCallback):
+                callback.close()
 
 
 def passes(every: float, since: int, now: int) -> bool:
