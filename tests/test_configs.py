@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from fixtures.composition import composed
-from fixtures.places import CONFIGS
+from fixtures.places import CONFIGS, slow_but
 from fixtures.rows import QUICK
 from genbench.launch.task import resolve
 
@@ -20,7 +21,7 @@ def configure(*overrides: str) -> DictConfig:
     return composed(*overrides)
 
 
-@pytest.mark.parametrize("dataset", options("dataset"))
+@pytest.mark.parametrize("dataset", slow_but(options("dataset"), "digits", "image-folder"))
 def test_every_dataset_resolves_with_every_group_default(dataset):
     cfg = configure(f"dataset={dataset}", *(["dataset.root=x"] if "folder" in dataset else []))
     OmegaConf.resolve(cfg)
@@ -67,7 +68,7 @@ def test_every_model_is_built_for_every_network_and_takes_a_step(model, network,
         assert all(optimizer.param_groups[0]["params"] for optimizer in optimizers)
 
 
-@pytest.mark.parametrize("network", options("network"))
+@pytest.mark.parametrize("network", slow_but(options("network"), "mlp", "conv"))
 def test_equal_seeds_give_equal_initial_decoders_in_all_models(network):
     decoders = []
     for model in ("vae", "gan", "vae-gan", "wgan-gp"):
@@ -116,16 +117,21 @@ def test_every_likelihood_is_built_in_a_vae(likelihood):
     assert torch.isfinite(module.elbo(images, torch.zeros(3, 16)).distortion).all()
 
 
-@pytest.mark.parametrize(
-    "group", ["trainer", "budget", "evaluation", "extractor", "logger", "prior"]
-)
-def test_every_option_of_every_other_group_composes(group):
-    for option in options(group):
-        OmegaConf.resolve(configure(f"{group}={option}"))
-    assert options(group)
+def test_every_option_of_every_other_group_composes():
+    """Several groups' at a time: as many compositions as the largest has options."""
+    groups = {
+        g: options(g) for g in ("trainer", "budget", "evaluation", "extractor", "logger", "prior")
+    }
+    assert all(groups.values())
+    for turn in range(max(map(len, groups.values()))):
+        chosen = {group: names[turn % len(names)] for group, names in groups.items()}
+        cfg = configure(*(f"{group}={name}" for group, name in chosen.items()))
+        OmegaConf.resolve(cfg)
+        found = HydraConfig.get().runtime.choices
+        assert {group: found[group] for group in chosen} == chosen
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize("experiment", slow_but(options("experiment"), "objectives", "tuned"))
 def test_every_experiment_composes_and_opens_with_its_command(experiment):
     OmegaConf.resolve(configure(f"experiment={experiment}"))
     text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()

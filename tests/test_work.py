@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from fixtures.places import slow_but
+
 WORKER = """
 import gc, runpy, sys
 states = {}
@@ -17,7 +19,8 @@ try:
     sys.argv[1:] = ["sample", "--help"]
     runpy.run_module("genbench.work", run_name="__main__", alter_sys=True)
 except SystemExit:
-    print(states["torch"], states["pytorch_lightning"], gc.isenabled(), gc.get_freeze_count() > 0)
+    print(states["torch"], states["pytorch_lightning"], gc.isenabled(), gc.get_freeze_count() > 0,
+          "scipy.signal" in sys.modules)
 """
 LIBRARY = "import gc, genbench.work, genbench.train; print(gc.isenabled(), gc.get_freeze_count())"
 
@@ -28,8 +31,8 @@ def said(code: str) -> str:
 
 
 @pytest.mark.slow
-def test_garbage_collection_is_off_during_imports_and_on_afterwards():
-    assert said(WORKER) == "False False True True"
+def test_a_worker_imports_without_garbage_collection_and_signal_processing():
+    assert said(WORKER) == "False False True True False"
 
 
 @pytest.mark.slow
@@ -57,18 +60,13 @@ print(scipy.signal.firwin.__module__, same, hasattr(scipy.signal, "hamming"))
 """
 
 
-@pytest.mark.parametrize(
-    "asked", ["pass", "from scipy.signal import firwin", "scipy.signal.lfilter"]
-)
+ASKED = ["pass", "from scipy.signal import firwin", "scipy.signal.lfilter"]
+
+
+@pytest.mark.parametrize("asked", slow_but(ASKED, "scipy.signal.lfilter"))
 def test_what_lightning_does_not_need_is_imported_when_it_is_asked_for(asked):
     found = said(LEFT_OUT.replace("ASKED", asked))
     assert found == "scipy.signal._fir_filter_design True False"
-
-
-@pytest.mark.slow
-def test_a_worker_goes_without_signal_processing():
-    code = WORKER.replace('states["torch"]', "'scipy.signal' in sys.modules, states[\"torch\"]")
-    assert said(code).startswith("False ")
 
 
 END = """

@@ -31,6 +31,7 @@ from genbench.training.acceleration import check_changes, check_compile, check_g
 from genbench.training.alarms import Alarms
 from genbench.training.callbacks.averaging import Averaging
 from genbench.training.callbacks.checkpoints import Checkpoints
+from genbench.training.callbacks.contract import closing
 from genbench.training.callbacks.data_wait import Waiting
 from genbench.training.callbacks.progress import ProgressBar
 from genbench.training.callbacks.samples import Samples
@@ -248,7 +249,9 @@ class Engine:
                 torch.cuda.reset_peak_memory_stats(self.device)
             networks = compiling(self.brief.model, self._compile)
             waiting = killable() if self.world_size > 1 else nullcontext()
-            with waiting, _watched(self.brief, self.trainer), self._computing(), networks:
+            callbacks = closing(self.trainer.callbacks)  # type: ignore[attr-defined]
+            watched = _watched(self.brief, self.trainer)
+            with waiting, watched, self._computing(), networks, callbacks:
                 self.trainer.fit(self.training, ckpt_path=ckpt_path)
             self.peak_memory = peak_memory(self.device)
             if self.device.type == "cuda":

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from fixtures.data import draw, make_folder, write_idx
+from fixtures.places import slow_but
 from genbench.commands.data import main
 from genbench.runs.paths import config_root
 
@@ -40,7 +41,9 @@ def test_the_list_names_every_dataset_with_its_shape_and_whether_it_is_there(cap
 EMBEDDED = {"digits", "shapes", "stacked-digits"}
 
 
-@pytest.mark.parametrize("dataset", sorted({*DATASETS} - {*EMBEDDED, "image-folder"}))
+@pytest.mark.parametrize(
+    "dataset", slow_but(sorted({*DATASETS} - {*EMBEDDED, "image-folder"}), "mnist", "celeba")
+)
 def test_a_dataset_that_is_missing_says_what_and_what_to_do(dataset, capsys):
     assert main(["check", dataset]) == 2
     said = capsys.readouterr().err

@@ -31,6 +31,7 @@ def test_a_run_s_scores_follow_from_its_weights_and_show_says_so(here, capsys):
     assert "verified     equal to the bit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_record_that_does_not_follow_is_found(here, capsys):
     path = here / "result.json"
     content = json.loads(path.read_text())

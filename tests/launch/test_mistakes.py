@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.launching import runs
+from fixtures.places import slow_but
 from genbench.cli import main
 from genbench.launch import settings
 
@@ -42,7 +43,12 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("argument", MISTAKES)
+# one of each kind of answer
+QUICK = ("model=gann", "beta=2", "seeed=1", "+seeed=1", "zzz=1", "gan", "tags=[a", "evaluation.metrics={}",
+         "model=vae,gan", "budget.images=lots", "~model")  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", slow_but(MISTAKES, *QUICK))
 def test_a_mistake_is_one_sentence_with_the_remedy(room, capfd, argument):
     assert main(["train", argument]) == 2
     error = capfd.readouterr().err

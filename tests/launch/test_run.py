@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from fixtures.launching import FINISHES, runs, seen
+from fixtures.places import slow_but
 from fixtures.processes import is_alive, wait_for
 from genbench.errors import UserMistake
 from genbench.launch import host, task, worker
@@ -94,7 +95,7 @@ def test_a_run_id_that_exists_is_refused(train, capfd):
     assert "exists, and no run is ever overwritten" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("code", [0, 1, 75])
+@pytest.mark.parametrize("code", slow_but([1, 75], 75))  # 0 is that of all others
 def test_the_workers_exit_code_is_the_commands(train, code):
     source = FINISHES.replace('"finished"', '"failed"') + f"sys.exit({code})"
     assert train(source=source) == code
@@ -156,7 +157,7 @@ def test_help_lists_groups_and_settings(room, capfd):
     assert "Hydra" not in printed
 
 
-@pytest.mark.parametrize("where", ["genbench_configs", "mine"])
+@pytest.mark.parametrize("where", slow_but(["genbench_configs", "mine"], "mine"))
 def test_configs_of_the_user_precede_shipped_ones(train, room, monkeypatch, where, capfd):
     (room / where / "model").mkdir(parents=True)
     (room / where / "model" / "vae.yaml").write_text("_target_: mine.VAE\n")

@@ -16,6 +16,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from fixtures.launching import STOPPABLE, runs
+from fixtures.places import slow_but
 from fixtures.processes import wait_for
 from fixtures.training import SMOKE
 from genbench.comparison.table import compare
@@ -241,7 +242,7 @@ def test_a_model_of_ones_own_joins_with_an_experiment_file(tune, room):
 
 
 @pytest.mark.slow
-def test_a_small_study_on_digits_from_the_search_to_the_table(room):
+def test_a_small_study_on_digits_from_the_search_to_the_table(room, forked_workers):
     cache = f"paths.cache={room / 'cache'}"
     argv = ("hydra.sweeper.n_trials=1", "model=vae", *SMALL[2:], *SMOKE, cache)
     assert task.train(["-m", "experiment=tuned", *argv]) == 0
@@ -260,24 +261,24 @@ def test_a_small_study_on_digits_from_the_search_to_the_table(room):
 # --- mistakes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("argv", "sentence"),
-    [
-        (["study=null"], "add study=NAME"),
-        (["seed=0"], "set hydra.sweeper.trial_seed and hydra.sweeper.seeds"),
-        (["evaluation.split=test"], "the fresh seeds on the test split"),
-        (["dataset=digits,mnist"], "start the command once for each"),
-        (["model=wgan-gp"], "model=wgan-gp has no ranges to be tuned in: there are vae, gan, vae-gan"),
-        (["hydra.sweeper.trial_seed=100"], "has the seed of the trials (100)"),
-        (["hydra.sweeper.seeds=[]"], "name seeds, each once"),
-        (["hydra.sweeper.sampler=grid"], "another number of trials for each model"),
-        (["hydra.sweeper.objective=[fd,elbo]"], "one winner needs one score"),
-        (["hydra.sweeper.n_trials=0"], "n_trials=0 is not a number above 0"),
-        (["+hydra.sweeper.nix=1"], "hydra.sweeper.nix is no setting of this sweeper"),
-        (["+hydra.sweeper.models.mine={own: {}}"], "hydra.sweeper.models.mine names `optimizer`"),
-        (["+hydra.sweeper.models.gan.own.model.nix=1"], "there is no setting model.nix"),
-    ],
-)  # fmt: skip
+MISTAKES = [
+    (["study=null"], "add study=NAME"),
+    (["seed=0"], "set hydra.sweeper.trial_seed and hydra.sweeper.seeds"),
+    (["evaluation.split=test"], "the fresh seeds on the test split"),
+    (["dataset=digits,mnist"], "start the command once for each"),
+    (["model=wgan-gp"], "model=wgan-gp has no ranges to be tuned in: there are vae, gan, vae-gan"),
+    (["hydra.sweeper.trial_seed=100"], "has the seed of the trials (100)"),
+    (["hydra.sweeper.seeds=[]"], "name seeds, each once"),
+    (["hydra.sweeper.sampler=grid"], "another number of trials for each model"),
+    (["hydra.sweeper.objective=[fd,elbo]"], "one winner needs one score"),
+    (["hydra.sweeper.n_trials=0"], "n_trials=0 is not a number above 0"),
+    (["+hydra.sweeper.nix=1"], "hydra.sweeper.nix is no setting of this sweeper"),
+    (["+hydra.sweeper.models.mine={own: {}}"], "hydra.sweeper.models.mine names `optimizer`"),
+    (["+hydra.sweeper.models.gan.own.model.nix=1"], "there is no setting model.nix"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "sentence"), slow_but(MISTAKES, *MISTAKES[1:4]))
 def test_mistakes_are_sentences_before_anything_runs(tune, argv, sentence):
     with pytest.raises(UserMistake) as mistake:
         tune(*argv)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import forks
+from fixtures.places import slow_but
 from fixtures.training import genbench as in_processes
 from fixtures.training import go, make, score_again
 from genbench import cli, sample
@@ -162,12 +164,7 @@ def _plain(score):
     return score.to_dict()
 
 
-def slow_but(names, *some):
-    """Parameters of which only some are of the quick part."""
-    return [pytest.param(n, marks=[] if n in some else [pytest.mark.slow]) for n in names]
-
-
-@pytest.mark.parametrize("name", slow_but(FINISHED, "vae", "gan", "vae-gan", "noise"))
+@pytest.mark.parametrize("name", slow_but(FINISHED, "vae-gan", "noise"))
 def test_an_old_run_scored_again_has_the_scores_that_it_had(outputs, name):
     stored = json.loads((outputs / name / "result.json").read_text())["scores"]
     assert score_again(outputs / name) == 0
@@ -204,7 +201,8 @@ def test_an_old_run_that_was_killed_is_resumed_to_the_scores_of_an_undisturbed_o
     ids=lambda argv: argv[0],
 )
 def test_a_command_hands_its_worker_an_old_run(outputs, cache, tmp_path, argv):
-    done = in_processes(*argv, cwd=tmp_path, cache=cache)
+    start = in_processes if argv[0] == "resume" else forks.genbench
+    done = start(*argv, cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stdout + done.stderr
     run = outputs / argv[1]
     if argv[0] == "resume":

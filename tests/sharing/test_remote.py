@@ -116,6 +116,7 @@ def test_runs_arrive_and_pushing_again_does_nothing(home, team, capsys):
     assert capsys.readouterr().out.count("0 of 2 runs pushed") == 2
 
 
+@pytest.mark.slow
 def test_two_that_push_between_each_other_s_writes_lose_nothing(home, team, finished, monkeypatch):
     """Before every write of one push another one, of a run of its own and of the same ones, is made."""
     others = [finished([fd(9.0)], f"other-{number}", seed=9) for number in range(20)]
@@ -139,6 +140,7 @@ def test_two_that_push_between_each_other_s_writes_lose_nothing(home, team, fini
     assert pushed and arrived == {"run-0", "run-1", *pushed}
 
 
+@pytest.mark.slow
 def test_a_place_that_breaks_off_in_the_middle_loses_nothing(home, team, capsys, monkeypatch):
     real, written = RemoteStore._put, []
 

@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fixtures.comparison import elbo, fd
+from fixtures.forks import Fork, fork
 from fixtures.places import environment
 from fixtures.sharing import check_that_all_is_there, machines
 from genbench.cli import main
@@ -292,21 +293,16 @@ def test_links_in_a_repository_are_no_links_here(home, capsys):
 # --- several at once ----------------------------------------------------------------------------
 def at_once(team: str, outputs: list[Path]) -> None:
     """Push from processes that have outputs and caches, and so copies, of their own."""
-    command = [sys.executable, "-m", "genbench", "push", team, "--outputs"]
-    started = [
-        subprocess.Popen(
-            [*command, str(own)],
-            env=environment(GENBENCH_CACHE=str(own / ".cache")),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for own in outputs
-    ]
-    for number, process in enumerate(started):
-        printed, _ = process.communicate()
-        assert process.returncode == 0, printed
-        assert ("2 of 2" if number else "1 of 1") in printed
+    files, started = [own / ".printed" for own in outputs], []
+    for own, path in zip(outputs, files, strict=True):
+        command = partial(main, ["push", team, "--outputs", str(own)])
+        variables = environment(GENBENCH_CACHE=str(own / ".cache"))
+        with path.open("w") as file:
+            started.append(Fork(fork(command, file, file, variables)))
+    ends = [process.wait() for process in started]
+    assert ends == [0] * len(outputs), [path.read_text() for path in files]
+    for number, path in enumerate(files):
+        assert ("2 of 2" if number else "1 of 1") in path.read_text()
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What all callbacks of a run share: Lightning's hooks, translated once."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -66,6 +68,17 @@ class RunCallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's name of `close`."""
         self.close()
+
+
+@contextmanager
+def closing(callbacks: Iterable[Callback]) -> Iterator[None]:
+    """Context after which those of genbench are closed: Lightning does not tell them after an exception."""
+    try:
+        yield
+    finally:
+        for callback in callbacks:
+            if isinstance(callback, RunCallback):
+                callback.close()
 
 
 def passes(every: float, since: int, now: int) -> bool:

@@ -4,6 +4,7 @@ import csv
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from fixtures.callbacks import stop
+from fixtures.processes import wait_for
 from fixtures.training import go, make, scores
 from genbench.runs import trust
 from genbench.runs.config import read_config, write_config
@@ -76,6 +78,8 @@ def test_a_run_stopped_in_every_batch_equals_an_uninterrupted_one(begin):
         write_config(parts, config)
         trust.remember(parts)
         assert go(parts, "--resume") == 75
+    # a thread that is left would warn of a missing batch, in a process that has long done with the run
+    wait_for(lambda: not any(t.name == "waiting for data" for t in threading.enumerate()))
     assert go(parts, "--resume") == 0
     assert scores(whole) == scores(parts)
     assert history(whole) == history(parts)
@@ -124,7 +128,10 @@ def test_a_resumed_run_that_was_trained_is_only_scored(begin):
     assert (whole / "checkpoints" / "final.ckpt").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize(("kind", "trained"), [("StopAtEnd", True), ("StopAtStart", False)])
+@pytest.mark.parametrize(
+    ("kind", "trained"),
+    [("StopAtEnd", True), pytest.param("StopAtStart", False, marks=pytest.mark.slow)],
+)
 def test_a_signal_before_or_after_the_steps_interrupts(begin, kind, trained):
     whole = begin("model=gan")
     assert go(whole) == 0
@@ -179,19 +186,19 @@ def killed(directory: Path, seconds: float, trained: bool) -> bool:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_no_score(begin):
-    settings = ["model=vae-gan", "budget.images=96000", "trainer.log_every_images=640"]
+def test_ten_kills_change_no_score(begin):
+    settings = ["model=vae-gan", "budget.images=48000", "trainer.log_every_images=640"]
     settings += ["trainer.checkpoint_minutes=0.0005", "trainer.steps_per_batch=2"]
     whole, parts = begin(*settings), begin(*settings)
     assert go(whole) == 0
     chance, positions = random.Random(0), []
     last = parts / "checkpoints" / "last.ckpt"
-    for kill in range(20):
+    for kill in range(10):
         assert killed(parts, chance.uniform(0, 0.05), trained=kill % 5 != 0)
         if last.exists():  # always a whole file
             positions.append(torch.load(last, weights_only=True)["genbench_steps"])
     assert positions == sorted(positions)
-    assert len(set(positions)) > 10
+    assert len(set(positions)) > 5
     assert go(parts, "--resume") == 0
     assert scores(whole) == scores(parts)
     assert history(whole) == history(parts)
