@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -11,30 +10,14 @@ import pytest
 import yaml
 
 from fixtures.forks import genbench
+from fixtures.pages import DOCS, PAGES, typed
 from fixtures.places import ROOT
 
-DOCS = ROOT / "docs"
-# the log tells what was typed at its time
-PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if page.stem != "log")]
-SHELL = re.compile(
-    r"```(?:sh|bash|console|)\n(.*?)```|((?:^ {4}.*\n)+)", flags=re.DOTALL | re.MULTILINE
-)
 
-
-def commands(text):
-    """The lines of a page that begin with `genbench`, as arguments, without comments and pipes."""
-    for fenced, indented in SHELL.findall(text):
-        for line in (fenced or indented).replace("\\\n", " ").splitlines():
-            if line.strip().startswith("genbench "):
-                words = shlex.split(line, comments=True)
-                yield words[1 : words.index("|") if "|" in words else None]
-
-
-def typed(verbs):
-    """Commands of all pages, each once."""
-    found = {tuple(words) for page in PAGES for words in commands(page.read_text())}
-    own = {words for words in found if any("my-model" in word for word in words)}  # tried elsewhere
-    return sorted(words for words in found - own if words[0] in verbs)
+def typed_once(verbs):
+    """Commands of all pages, each once, as words after `genbench`."""
+    found = {line.words[1:] for page in PAGES for line in typed(page) if line.verb in verbs}
+    return sorted(words for words in found if not any("my-model" in word for word in words))
 
 
 def single(settings):
@@ -54,7 +37,7 @@ def test_every_training_in_the_docs_can_be_composed():
     from genbench.cli import _with_home
     from genbench.launch.mistakes import compose_checked
 
-    lines = typed({"train"})
+    lines = typed_once({"train"})
     assert len(lines) > 30
     for words in lines:
         compose_checked([*single(_with_home(word) for word in words[1:] if "=" in word)])
@@ -64,7 +47,7 @@ def test_every_option_in_the_docs_is_one_of_its_verb(capsys):
     from genbench.commands import VERBS
 
     texts = {}
-    for verb, *words in typed(set(VERBS) - {"train"}):
+    for verb, *words in typed_once(set(VERBS) - {"train"}):
         options = [word for word in words if word.startswith("--")]
         if not options:
             continue
@@ -124,8 +107,7 @@ def test_the_tutorial_can_be_typed(room, cache, monkeypatch):
         mixture.replace("[1, 5, 10, 20, 40]", "2")
     )
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    page = (DOCS / "tutorial.md").read_text()
-    lines = [words for words in commands(page) if not any("cats" in word for word in words)]
+    lines = [line.words[1:] for line in typed(DOCS / "tutorial.md") if not line.needs]
     assert len(lines) > 8
     for words in lines:
         words = ["seed=0" if word == "seed=0,1,2" else word for word in words]
