@@ -18,6 +18,7 @@ pytest.register_assert_rewrite("fixtures")
 pytest_plugins = [
     "fixtures.browser",
     "fixtures.comparison",
+    "fixtures.composition",
     "fixtures.forks",
     "fixtures.launching",
     "fixtures.loggers",

@@ -39,6 +39,7 @@ def pictures(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (run / "samples").glob("*-000*.png")}
 
 
+@pytest.mark.slow
 def test_pictures_while_training_are_of_n01_whatever_priors_there_are(both):
     plain, under = both
     assert pictures(plain) == pictures(under)

@@ -5,28 +5,30 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from fixtures.places import slow_but
 from fixtures.settings import outcome
 from genbench.errors import GenbenchError, UserMistake
 from genbench.training.endings import explain
 
+OUT_OF_RANGE = [
+    ("seed=1.5", "seed=1.5: give a whole number from 0"),
+    ("seed=-1", "seed=-1: give a whole number from 0"),
+    ("model.optimizer.lr=-1", "autoencoder's optimizer cannot be made: Invalid learning rate"),
+    (
+        "model.optimizer.betas=[0.5]",
+        "autoencoder's optimizer cannot be made: list index out of range",
+    ),
+    ("network.width=0", "network.width=0: give a whole number from 1 on"),
+    ("arena.latent_dim=0", "arena.latent_dim=0: give a whole number from 1 on"),
+    ("arena.latent_dim=65", "arena.latent_dim=65 is above the 64 values of an image of digits"),
+    ("evaluation.batch_size=1.5", "evaluation.batch_size=1.5: give a whole number from 1 on"),
+    ("schedule.hold=1", "schedule.hold=1 is not a share of the budget"),
+    ("model.optimizer.betas=[0.9,1.5]", "Invalid beta parameter at index 1: 1.5"),
+]
+
 
 @pytest.mark.parametrize(
-    ("override", "sentence"),
-    [
-        ("seed=1.5", "seed=1.5: give a whole number from 0"),
-        ("seed=-1", "seed=-1: give a whole number from 0"),
-        ("model.optimizer.lr=-1", "autoencoder's optimizer cannot be made: Invalid learning rate"),
-        (
-            "model.optimizer.betas=[0.5]",
-            "autoencoder's optimizer cannot be made: list index out of range",
-        ),
-        ("network.width=0", "network.width=0: give a whole number from 1 on"),
-        ("arena.latent_dim=0", "arena.latent_dim=0: give a whole number from 1 on"),
-        ("arena.latent_dim=65", "arena.latent_dim=65 is above the 64 values of an image of digits"),
-        ("evaluation.batch_size=1.5", "evaluation.batch_size=1.5: give a whole number from 1 on"),
-        ("schedule.hold=1", "schedule.hold=1 is not a share of the budget"),
-        ("model.optimizer.betas=[0.9,1.5]", "Invalid beta parameter at index 1: 1.5"),
-    ],
+    ("override", "sentence"), slow_but(OUT_OF_RANGE, OUT_OF_RANGE[2], OUT_OF_RANGE[6])
 )
 def test_values_out_of_range_are_refused_before_training(tmp_path, override, sentence):
     overrides = ["model=vae", "schedule=cosine", override]

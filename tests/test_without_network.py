@@ -56,6 +56,7 @@ def test_a_folder_of_pictures_gets_to_its_table_and_says_by_which_features(
     assert "fd_random-conv-v1" in arena["rows"][0]
 
 
+@pytest.mark.slow
 def test_a_run_without_scores_is_a_blank_row_until_it_is_evaluated(tmp_path, cache, capsys):
     run = make(tmp_path, cache, "model=gan", "study=s", "ema=standard", "evaluation=none")
     assert go(run) == 0

@@ -1,9 +1,14 @@
 """Everything that genbench uses of Hydra beyond its documented API: a change of Hydra fails here."""
 
+from unittest import mock
+
 import pytest
 from hydra import compose
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
+from omegaconf import OmegaConf
 
+from fixtures import composition
 from genbench.launch import hydra_internals
 from genbench.launch.hydra_internals import complaint_of, group_options, options_of_groups
 from genbench.launch.settings import composing
@@ -61,3 +66,14 @@ def test_the_options_of_all_groups_are_those_of_each(tmp_path):
         for group, options in found.items():
             assert options == group_options(group, ObjectType.CONFIG, "train", path)
     assert "mine" in found["model"]
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=vae-gan", "dataset=celeba", "experiment=tuned"]])
+def test_what_tests_compose_of_files_in_memory_is_what_hydra_composes(overrides):
+    def written() -> str:
+        return OmegaConf.to_yaml(compose("train", overrides, return_hydra_config=True))
+
+    with composing():
+        here = written(), written()
+        with mock.patch.object(ConfigRepository, "load_config", composition.read):
+            assert here == (written(), written())

@@ -148,6 +148,7 @@ def test_cfg_job_prints_the_composition_and_trains_nothing(train, capfd):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_help_lists_groups_and_settings(room, capfd):
     with pytest.raises(SystemExit) as done:
         task.train(["--help"])

@@ -188,7 +188,7 @@ def check_resumed(run: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", slow_but(KILLED, "vae-killed"))
+@pytest.mark.parametrize("name", slow_but(KILLED))
 def test_an_old_run_that_was_killed_is_resumed_to_the_scores_of_an_undisturbed_one(outputs, name):
     assert go(outputs / name, "--resume") == 0
     check_resumed(outputs / name)

@@ -143,6 +143,7 @@ def test_a_run_that_was_made_here_is_resumed_scored_and_sampled_wherever_it_lies
         assert verb.main([str(run)], worker="stub_worker") == 0
 
 
+@pytest.mark.slow
 def test_what_a_resumed_run_is_given_by_its_user_is_known_too(train, room):
     train("run_id=run")
     run = room / "outputs" / "run"

@@ -93,6 +93,7 @@ def stopped(tmp_path, cache, *settings):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_a_fix_is_resumed_as_a_method_of_its_own(tmp_path, cache, monkeypatch):
     from genbench import train
 
@@ -125,6 +126,7 @@ def test_a_finished_run_that_is_scored_after_a_fix_stays_the_run_it_was(
     assert read_result(run).fingerprint == before == fingerprint(read_config(run))
 
 
+@pytest.mark.slow
 def test_an_old_convolutional_run_keeps_its_network_and_its_method(tmp_path, cache):
     from genbench import train
     from genbench.training.loading import load_run

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning import Callback
 
+from fixtures.places import slow_but
 from fixtures.trainers import FEW, change_pace, config, engine, trained
 from genbench import sample
 from genbench.errors import UserMistake
@@ -134,9 +135,7 @@ def test_models_that_take_no_labels_are_refused_before_training(tmp_path, cache,
         loading.build(config(tmp_path, cache, 1, [f"model={model}", "arena.condition=class"]))
 
 
-@pytest.mark.parametrize(
-    "name", ["vae", "gan", "fsq", pytest.param("vae-gan", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", slow_but(["vae", "gan", "fsq", "vae-gan"], "vae", "fsq"))
 def test_the_checks_of_every_model_hold_for_its_conditional_form(tmp_path, cache, name):
     settings = [f"model={name}", "network.width=16", "arena.condition=class"]
     cfg = config(tmp_path, cache, 1, settings)
