@@ -66,6 +66,8 @@ class Images(ImageData):
         whole("dataset.levels", levels, 2, 256)
         whole("dataset.workers", workers, 0)
         number("dataset.cache_gb", cache_gb)
+        for part, amount in (("validation", validation), ("test", test)):
+            number(f"dataset.{part}", 0 if amount is None else amount)
         binarisation.check(binarize, levels)
         self.name, self.image_size, self.channels, self.levels = name, image_size, channels, levels
         self.binarize = binarize

@@ -179,6 +179,7 @@ class Idx(Arrays):
 
     def __init__(self, torchvision_class: str, title: str, megabytes: int, **shared: Any) -> None:
         super().__init__(**shared)
+        _check_name(torchvision_class)
         self.torchvision_class, self.title, self.megabytes = torchvision_class, title, megabytes
 
     @property
@@ -253,6 +254,7 @@ class Cifar(Arrays):
 
     def __init__(self, torchvision_class: str, title: str, **shared: Any) -> None:
         super().__init__(**shared)
+        _check_name(torchvision_class)
         self.torchvision_class, self.title = torchvision_class, title
 
     @property
@@ -369,7 +371,20 @@ def _torchvision(name: str) -> Any:
     """A dataset class of torchvision, imported late: takes a second, needed if nothing is cached."""
     import torchvision
 
-    return getattr(torchvision.datasets, name)
+    found = getattr(torchvision.datasets, name, None)
+    if found is None:
+        raise UserMistake(
+            f"torchvision has no dataset {name}: see dataset.source.torchvision_class"
+        )
+    return found
+
+
+def _check_name(torchvision_class: Any) -> None:
+    if not isinstance(torchvision_class, str):
+        raise UserMistake(
+            f"dataset.source.torchvision_class={torchvision_class} is not the name of a dataset of "
+            "torchvision: MNIST, CIFAR10, ..."
+        )
 
 
 def _download(source: Arrays, torchvision_class: str, **arguments: Any) -> None:

@@ -23,6 +23,8 @@ from genbench.training.module import Pace, Training
         ({"channels": 2}, "grey .1. or colour .3."),
         ({"resize": "cubic"}, "is not one of nearest, box"),
         ({"device_resident": "yes"}, "is not one of auto, true, false"),
+        ({"validation": float("inf")}, "dataset.validation=inf: give a number from 0 on"),
+        ({"test": {}}, "dataset.test={}: give a number from 0 on"),
     ],
 )
 def test_an_impossible_setting_is_refused(tmp_path, changes, sentence):

@@ -170,3 +170,18 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
 
 def refuse(*args, **kwargs):
     raise OSError("no network here")
+
+
+@pytest.mark.parametrize("name", [0, None, 1.5])
+@pytest.mark.parametrize("source", [Idx, Cifar])
+def test_a_class_of_torchvision_is_a_name(tmp_path, source, name):
+    shared = {"root": tmp_path, "download": False, "validation": 2, "test": None}
+    shared |= {"megabytes": 1} if source is Idx else {}
+    with pytest.raises(UserMistake, match=f"torchvision_class={name} is not the name of a dataset"):
+        source(name, title="x", **shared)
+
+
+def test_a_class_that_torchvision_does_not_have_is_said(tmp_path):
+    source = Cifar("CIFAR1000", title="x", root=tmp_path, download=False, validation=2, test=None)
+    with pytest.raises(UserMistake, match="torchvision has no dataset CIFAR1000"):
+        source.prepare()
