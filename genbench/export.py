@@ -8,7 +8,7 @@ import argparse
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from genbench.training import loading, trainer
 OPSET = 18
 TRACED, TRIED = 4, 3  # images in the batch that is traced, and in the one that the file is tried on
 TOLERANCE = 1e-4  # of what onnxruntime computes, relative to the largest value, from 1 on
+Inputs = tuple[Tensor, ...]
+Names = tuple[list[str], list[str]]  # of inputs and of outputs
 REMEDY = "pip install 'genbench[onnx]'"
 
 
@@ -61,7 +63,7 @@ def main(argv: list[str]) -> int:
         )
     if not tensors(model):
         raise UserMistake(f"{config['choices']['model']} has no weights that could be exported")
-    facts = _facts(options, config, data)
+    facts = _facts(options, config, data, model)
     with recalibrated(model), evaluating(model):
         written = write(model, facts, options.onnx, options.safetensors)
     print("\n".join(written))
@@ -69,10 +71,12 @@ def main(argv: list[str]) -> int:
 
 
 def _facts(
-    options: argparse.Namespace, config: Mapping[str, Any], data: ImageData
+    options: argparse.Namespace, config: Mapping[str, Any], data: ImageData, model: GenerativeModel
 ) -> dict[str, str]:
     """What a reader of a file must know, as its metadata."""
-    return {
+    told = model.condition
+    labels = {} if told is None else {"condition": told.kind, "labels": ", ".join(told.names)}
+    return labels | {
         "genbench": __version__,
         "run": options.run.resolve().name,
         "model": str(config["choices"]["model"]),
@@ -98,31 +102,43 @@ def write(
                 lines.append(f"{safetensors}: {_save_tensors(model, temporary, facts)}")
         if onnx:
             z = model.latents(TRACED, torch.Generator().manual_seed(SEED)).to(model.device)
-            graphs: list[tuple[Path, nn.Module, Tensor, Sequence[str]]] = [
-                (onnx, Decoder(model), z, ("z", "images"))
+            labels, label = _example(model), ["labels"] if model.condition else []
+            graphs: list[tuple[Path, nn.Module, Inputs, Names]] = [
+                (onnx, Decoder(model), (z, *labels), (["z", *label], ["images"]))
             ]
             if isinstance(model, Reconstructs):
-                outputs = ("mean", "logvar") if isinstance(model, HasPosterior) else ("z",)
+                outputs = ["mean", "logvar"] if isinstance(model, HasPosterior) else ["z"]
                 place = onnx.with_name(f"{onnx.stem}-encoder{onnx.suffix}")
-                graphs.append((place, Encoder(model), model.sample(z), ("images", *outputs)))
-            for place, graph, example, names in graphs:
+                images = model.sample(z, *labels)
+                graphs.append(
+                    (place, Encoder(model), (images, *labels), (["images", *label], outputs))
+                )
+            for place, graph, inputs, names in graphs:
                 with _writing(place):
                     temporary = files.enter_context(_replacing(place))
-                    line = _save_graph(graph, example, names, temporary, facts)
+                    line = _save_graph(graph, inputs, names, temporary, facts)
                 lines.append(f"{place}: {line}")
     return lines
 
 
+def _example(model: GenerativeModel) -> tuple[Tensor, ...]:
+    """Labels of a batch, as a conditional model takes them; nothing without a condition."""
+    if model.condition is None:
+        return ()
+    rows = model.condition.rows()
+    return (rows[torch.arange(TRACED) % len(rows)].long().to(model.device),)
+
+
 class Decoder(nn.Module):
-    """Latents z (N, ...) to images (N, C, H, W) in [-1, 1]: `sample` of a model."""
+    """Latents z (N, ...), and labels of a conditional model, to images (N, C, H, W) in [-1, 1]: its `sample`."""
 
     def __init__(self, model: GenerativeModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
         """The mean images of latents."""
-        return self.model.sample(z)
+        return self.model.sample(z, *labels)
 
 
 class Encoder(nn.Module):
@@ -132,20 +148,20 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Mean and log variance, (N, latent_dim) each; without a posterior the latents that are decoded."""
         model = self.model
         if isinstance(model, HasPosterior):
-            return model.posterior(images)
+            return model.posterior(images, *labels)
         if isinstance(model, Encodes):
-            return model.encode(images)
+            return model.encode(images, *labels)
         if isinstance(model, HasTokens):
-            return model.alphabet[model.tokens(images)].flatten(1)
+            return model.alphabet[model.tokens(images, *labels)].flatten(1)
         assert isinstance(model, Reconstructs)
         # `reconstruct` is to encode and to `sample`: with a `sample` that does nothing it encodes
-        vars(model)["sample"] = lambda z: z
+        vars(model)["sample"] = lambda z, *labels: z
         try:
-            return model.reconstruct(images)
+            return model.reconstruct(images, *labels)
         finally:
             del vars(model)["sample"]
 
@@ -181,22 +197,22 @@ def _needs_onnx() -> None:
 
 
 def _save_graph(
-    graph: nn.Module, example: Tensor, names: Sequence[str], path: Path, facts: Mapping[str, str]
+    graph: nn.Module, example: Inputs, names: Names, path: Path, facts: Mapping[str, str]
 ) -> str:
     """Trace a graph, write it, and compute it again with onnxruntime; how far the two are apart.
 
     UserMistake if it cannot be traced, GenbenchError if onnxruntime computes something else.
     """
-    inputs, outputs = names[0], list(names[1:])
+    inputs, outputs = names
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of exporters about themselves
             program = torch.onnx.export(
                 graph,
-                (example,),
-                input_names=[inputs],
+                example,
+                input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=_free_batch(graph, len(example)),
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -209,22 +225,33 @@ def _save_graph(
     assert program is not None
     program.model.metadata_props.update(facts)
     program.save(path)
-    apart = _apart(graph, example[:TRIED], path)
+    apart = _apart(graph, tuple(one[:TRIED] for one in example), path)
     if not apart <= TOLERANCE:
         raise GenbenchError(
             f"onnxruntime computes other values of {_name(graph)} than PyTorch (by {apart:.1e}): nothing is written"
         )
-    return f"{inputs} -> {', '.join(outputs)}, opset {OPSET}; within {apart:.1e} of PyTorch"
+    return (
+        f"{', '.join(inputs)} -> {', '.join(outputs)}, opset {OPSET}; within {apart:.1e} of PyTorch"
+    )
 
 
-def _apart(graph: nn.Module, example: Tensor, path: Path) -> float:
+def _free_batch(graph: nn.Module, inputs: int) -> tuple[Any, ...]:
+    """How `torch.export` is told that all inputs have one batch of any size: labels are arguments with a star."""
+    batch = {0: torch.export.Dim("batch")}
+    return (batch, (batch,) * (inputs - 1))
+
+
+def _apart(graph: nn.Module, example: Inputs, path: Path) -> float:
     """The largest difference between onnxruntime and PyTorch, relative to values above 1."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    expected = graph(example)
+    expected = graph(*example)
+    given = {
+        i.name: one.cpu().numpy() for i, one in zip(session.get_inputs(), example, strict=True)
+    }
     try:
-        found = session.run(None, {session.get_inputs()[0].name: example.cpu().numpy()})
+        found = session.run(None, given)
     except Exception as error:
         raise UserMistake(
             f"the traced {_name(graph)} does not run on another batch ({first_line(error)}): a model that is to "

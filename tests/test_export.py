@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from fixtures.places import TESTS
+from fixtures.rows import build
 from genbench import cli, export
 from genbench.commands import export as command
 from genbench.errors import GenbenchError, UserMistake
@@ -117,6 +118,29 @@ def test_an_encoder_without_a_posterior_gives_the_latents_that_are_decoded(tmp_p
             model.sample(torch.from_numpy(z)), model.reconstruct(images), atol=1e-5
         )
     assert "sample" not in vars(model)
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"), [("vae", "class"), ("gan", "attributes"), ("vq", "class")]
+)
+def test_a_conditional_model_takes_labels_in_the_file_too(tmp_path, name, kind):
+    model = build(name, f"arena.condition={kind}", "arena.label_dropout=0.1").eval()
+    with evaluating(model):
+        export.write(model, {}, onnx=tmp_path / "model.onnx")
+        for n in (1, 6):
+            z = model.latents(n, torch.Generator().manual_seed(n))
+            labels = model.condition.training[:n].long()
+            images = model.sample(z, labels)
+            told = {"labels": labels.numpy()}
+            (found,) = session(tmp_path / "model.onnx").run(["images"], {"z": z.numpy()} | told)
+            assert np.abs(found - images.numpy()).max() <= 1e-5
+            if isinstance(model, HasPosterior):
+                encoder = session(tmp_path / "model-encoder.onnx")
+                (mean,) = encoder.run(["mean"], {"images": images.numpy()} | told)
+                expected = model.posterior(images, labels)[0].numpy()
+                assert np.allclose(mean, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vae-gan", "gan"])

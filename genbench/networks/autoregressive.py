@@ -56,7 +56,7 @@ class MaskedPrior(nn.Module):
         else:
             hidden = self.layers[0](one_hot) + self.to_hidden(context)
             logits = self.layers[1:](hidden).float() + self.to_logits(context).float()
-        return logits.view(len(codes), self.tokens, self.codes)
+        return logits.view(codes.shape[0], self.tokens, self.codes)
 
     def forward(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(codes) in nats, (N,), for codes (N, T) and a context (N, C)."""
