@@ -77,3 +77,5 @@ def test_what_tests_compose_of_files_in_memory_is_what_hydra_composes(overrides)
         here = written(), written()
         with mock.patch.object(ConfigRepository, "load_config", composition.read):
             assert here == (written(), written())
+    roots = {source for source, _ in composition._files}
+    assert roots == {*composition.SHIPPED}  # both were read from memory
