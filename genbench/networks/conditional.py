@@ -47,7 +47,9 @@ class Label(nn.Module):
     def forward(self, labels: Tensor | None, like: Tensor) -> Tensor:
         """Embeddings (N, width) of labels (N,) or (N, A); N and the device are those of the tensor `like`."""
         if labels is None:
-            return self.none.repeat(like.shape[0], 1)  # no view: `choose_threads` counts without gradients
+            return self.none.repeat(
+                like.shape[0], 1
+            )  # no view: `choose_threads` counts without gradients
         labels = labels.to(like.device)
         if self.attributes:
             known = labels[:, :1] >= 0
