@@ -55,3 +55,20 @@ def test_a_class_that_cannot_be_made_is_told_in_a_sentence(block, kind, sentence
     ended = explain(raised.value, OmegaConf.create({"paths": {"outputs": "here"}}))
     assert type(ended) is kind
     assert sentence in str(ended) and "\n" not in str(ended)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    slow_but(
+        [
+            (("model=vae-gan", "model.feature_stage=5"), "this discriminator has 2 stages"),
+            (("model=vae-gan", "model.feature_stage=0.5"), "give a whole number"),
+            (("model=vq", "model.prior.codes=128"), "are not the 64 of model.codebook"),
+            (("model=mode-drop", "model.seed=null"), "model.seed=None: give a whole number"),
+        ]
+    ),
+)
+def test_settings_of_models_that_do_not_fit_are_a_sentence(tmp_path, overrides, sentence):
+    ended = outcome([*overrides, "budget.images=64"], tmp_path, True)
+    assert isinstance(ended, UserMistake), ended
+    assert sentence in str(ended)

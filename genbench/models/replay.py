@@ -15,7 +15,7 @@ from genbench.data.contract import ImageData, Split
 from genbench.data.factors import Factors, matching
 from genbench.errors import UserMistake
 from genbench.models.contract import GenerativeModel, Move, Player
-from genbench.ranges import number
+from genbench.ranges import number, whole
 
 SIDE = 8  # of the images in which kinds are looked for
 ROUNDS = 25  # of k-means, which has settled by then
@@ -142,6 +142,7 @@ class ModeDrop(GenerativeModel):
             raise UserMistake(
                 f"model.dropped={dropped} of model.kinds={kinds}: at least one kind must go and one stay"
             )
+        whole("model.seed", seed, 0)
         self.kinds, self.dropped, self.kinds_seed = kinds, dropped, seed
         self.split = _known(split)
         self.album: Album | None = None

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from genbench.errors import UserMistake
 from genbench.losses.adversarial import AdversarialLoss
 from genbench.losses.likelihood import FeatureGaussian
 from genbench.losses.penalty import zero_centered
@@ -38,7 +39,7 @@ from genbench.models.contract import GenerativeModel, MakeOptimizer, Move, Playe
 from genbench.models.symptoms import Symptom, discriminator_has_won, latents_are_not_used
 from genbench.networks.conditional import given, knowing
 from genbench.networks.heads import Discriminator
-from genbench.ranges import number
+from genbench.ranges import number, whole
 
 
 def _mean(losses: Iterable[Tensor]) -> Tensor:
@@ -73,6 +74,7 @@ class VAEGAN(GenerativeModel):
         super().__init__()
         number("model.gamma", gamma)
         number("model.r1_gamma", r1_gamma)
+        whole("model.feature_stage", feature_stage, None)
         self.decoder, self.encoder, self.discriminator = decoder, encoder, discriminator
         self.adversarial_loss, self.latent_dim = adversarial_loss, latent_dim
         self.gamma, self.feature_stage, self.r1_gamma = gamma, feature_stage, r1_gamma
@@ -144,12 +146,22 @@ class VAEGAN(GenerativeModel):
     def feature_distance(self, images: Tensor, reconstructions: Tensor) -> Tensor:
         """L_llike, eq. 7: -log N(D_l(x) | D_l(x~), sigma^2 I), for sigma = 1 without its constant, (N,)."""
         with torch.no_grad():
-            target = self.discriminator.features(images)[self.feature_stage].float()
-        features = self.discriminator.features(reconstructions)[self.feature_stage].float()
+            target = self._features(images)
+        features = self._features(reconstructions)
         if self.feature_likelihood is None:
             return 0.5 * (features - target).square().flatten(1).sum(1)
         self.track("train/feature_sigma", self.feature_likelihood.log_sigma.exp())
         return -self.feature_likelihood.log_prob(target, features, images[0].numel())
+
+    def _features(self, images: Tensor) -> Tensor:
+        """D_l of images, in float32."""
+        stages = self.discriminator.features(images)
+        if not -len(stages) <= self.feature_stage < len(stages):
+            raise UserMistake(
+                f"model.feature_stage={self.feature_stage}: this discriminator has {len(stages)} stages, choose "
+                f"from {-len(stages)} to {len(stages) - 1}"
+            )
+        return stages[self.feature_stage].float()
 
     def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x), or of q(z|x, y) with labels."""

@@ -56,6 +56,11 @@ class VQVAE(GenerativeModel):
             )
         self.decoder, self.encoder, self.prior = decoder, encoder, prior
         self.codebook = codebook(dim=latent_dim // prior.tokens)
+        if prior.codes != self.codebook.codes:
+            raise UserMistake(
+                f"model.prior.codes={prior.codes} are not the {self.codebook.codes} of model.codebook: "
+                "set model.codebook.codes alone"
+            )
         self.likelihood = likelihood
         self.latent_dim, self.commitment = latent_dim, commitment
         self.prior_optimizer, self.autoencoder_optimizer = prior_optimizer, autoencoder_optimizer
