@@ -21,7 +21,7 @@ from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
 from genbench.metrics.held_apart import check_apart
-from genbench.metrics.under_priors import fits, scores_under
+from genbench.metrics.under_priors import fits, said_of, scores_under
 from genbench.metrics.while_training import ValidationScores
 from genbench.priors.contract import Prior
 from genbench.priors.fitting import check_priors
@@ -77,8 +77,7 @@ def run(
     if heartbeat:
         announce(config, engine, evaluation)
         if made.priors:
-            kinds = ", ".join(dict.fromkeys(prior.kind for prior in made.priors))
-            say(f"  scored under N(0, I) and {kinds}; pictures while training are of N(0, I)")
+            say(f"  {said_of(made.priors, engine.brief.model)}")
     accumulate = config["trainer"].get("accumulate", 1)
     with training_memory(engine.brief.budget.batch_size, accumulate):
         engine.fit(resume)

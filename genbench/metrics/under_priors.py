@@ -8,10 +8,17 @@ from typing import Any
 from genbench.data.contract import ImageData
 from genbench.errors import Notice
 from genbench.metrics.evaluation import Evaluation
-from genbench.models.contract import GenerativeModel
+from genbench.models.contract import GenerativeModel, draws_standard_normal
 from genbench.priors.contract import CannotBeFitted, Prior
 from genbench.priors.fitting import FittedPrior, kept_or_fitted
 from genbench.runs.score import Score
+
+
+def said_of(priors: Sequence[Prior], model: GenerativeModel) -> str:
+    """Under what a run is scored, before it is trained."""
+    own = "N(0, I)" if draws_standard_normal(model) else "the model's own prior"
+    kinds = ", ".join(dict.fromkeys(prior.kind for prior in priors))
+    return f"scored under {own} and {kinds}; pictures while training are of {own}"
 
 
 def fits(
