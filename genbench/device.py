@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from inspect import signature
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -126,10 +127,30 @@ def choose_threads(model: GenerativeModel, batch_size: int) -> None:
     decoder = getattr(model, "decoder", None)
     if decoder is None or torch.get_num_threads() == 1:
         return
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        decoder(torch.zeros(1, model.latent_dim))
-    if counter.get_total_flops() * batch_size < SHARED_WORK:
+    if _flops(model, decoder) * batch_size < SHARED_WORK:
         torch.set_num_threads(1)
+
+
+def _flops(model: GenerativeModel, decoder: torch.nn.Module) -> float:
+    """Of one call of the decoder for one image; its statistics and its mode stay."""
+    calls, training = [], decoder.training
+    hook = decoder.register_forward_hook(lambda *_: calls.append(1))
+    needed = [
+        p
+        for p in signature(decoder.forward).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    decoder.eval()  # one image has no variance
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            if len(needed) == 1:
+                decoder(torch.zeros(1, model.latent_dim))
+            else:  # it maps more than latents: (x, t) to a velocity, many times for an image
+                model.sample(model.latents(1, torch.Generator().manual_seed(0)))
+        return float(counter.get_total_flops()) / len(calls)
+    finally:
+        decoder.train(training)
+        hook.remove()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

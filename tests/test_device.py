@@ -5,6 +5,8 @@ import warnings
 import pytest
 import torch
 
+from fixtures.places import slow_but
+from fixtures.rows import TRAINED, build, takes_labels
 from genbench import device
 from genbench.errors import Notice, UserMistake
 
@@ -101,3 +103,40 @@ def test_an_evaluation_with_more_gpus_than_there_are_is_refused(gpus):
     device.check_extracting(8, CPU)  # processes
     with pytest.raises(UserMistake, match="evaluation.devices is above the 2 GPUs"):
         device.check_extracting(3, torch.device("cuda", 0))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+SEVERAL = [
+    (name, *rest)
+    for name in TRAINED
+    for rest in [[], *([["class"], ["attributes"]] if takes_labels(name) else [])]
+]
+
+
+@pytest.mark.parametrize(
+    "case", slow_but(map("-".join, SEVERAL), "gan", "gan-class", "flow-matching")
+)
+def test_the_work_of_every_model_is_counted_where_there_are_several_threads(case, two_threads):
+    name, kind = next((n, k) for n, *k in SEVERAL if "-".join([n, *k]) == case)
+    model = build(name, *(f"arena.condition={one}" for one in kind))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    device.choose_threads(model, 16)
+    assert torch.get_num_threads() == 1  # it is small
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("network", ["conv", "infogan"])
+def test_counting_leaves_batch_norm_as_it_is_and_threads_where_they_help(network, two_threads):
+    model = build("gan", "dataset=cifar10", f"network={network}", "network.width=4")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    device.choose_threads(model, 1_000_000)
+    assert torch.get_num_threads() == 2
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

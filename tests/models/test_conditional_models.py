@@ -23,7 +23,6 @@ from fixtures.rows import (
     train,
 )
 from genbench.data.contract import ImageData
-from genbench.device import choose_threads
 from genbench.errors import UserMistake
 from genbench.models.condition import NONE, Condition, dropped
 from genbench.models.contract import Draws, Reconstructs
@@ -40,14 +39,6 @@ def seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def told(model, seed=0):
     images = images_for(model, seed=seed)
     return images, labels_for(model, images, seed)
@@ -55,13 +46,6 @@ def told(model, seed=0):
 
 def test_the_quick_ones_and_all_gans_are_among_them():
     assert {*QUICK, "gan-sn", "gan-san", "r3gan", "iwae", "lsgan", "fsq", "vq"} <= set(TOLD)
-
-
-@pytest.mark.parametrize("condition", ["class", "attributes"])
-def test_its_work_is_counted_before_training_where_there_are_several_threads(condition, threads):
-    """Counting follows the modules' outputs, without gradients and without labels."""
-    choose_threads(build("gan", f"arena.condition={condition}"), 16)
-    assert torch.get_num_threads() == 1  # it is small
 
 
 @every_model
