@@ -212,7 +212,7 @@ def _save_graph(
                 example,
                 input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=_free_batch(graph, len(example)),
+                dynamic_shapes=_free_batch(len(example)),
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -235,10 +235,10 @@ def _save_graph(
     )
 
 
-def _free_batch(graph: nn.Module, inputs: int) -> tuple[Any, ...]:
+def _free_batch(inputs: int) -> tuple[Any, ...]:
     """How `torch.export` is told that all inputs have one batch of any size: labels are arguments with a star."""
     batch = {0: torch.export.Dim("batch")}
-    return (batch, (batch,) * (inputs - 1))
+    return (batch, (batch,) * (inputs - 1)) if inputs > 1 else (batch,)
 
 
 def _apart(graph: nn.Module, example: Inputs, path: Path) -> float:
