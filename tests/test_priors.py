@@ -77,6 +77,7 @@ def test_scored_later_it_gets_what_it_would_have_got_at_once(both):
     assert own == same
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_a_run_with_priors_keeps_them(both):
     config = read_config(both[1])
     again = protocol(config, ["evaluation.num_samples=50"])

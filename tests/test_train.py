@@ -14,7 +14,7 @@ import pytest
 
 from fixtures import forks
 from fixtures.callbacks import stop_by_parent
-from fixtures.places import environment
+from fixtures.places import environment, slow_but
 from fixtures.training import SMOKE, genbench, go, make, scores
 from genbench import train
 from genbench.runs.history import PSNR, read_history
@@ -36,7 +36,7 @@ def first_run(tmp_path_factory, cache):
     return first_run
 
 
-@pytest.mark.parametrize("model", ["vae", "gan", "vae-gan", "noise"])
+@pytest.mark.parametrize("model", slow_but(["vae", "gan", "vae-gan", "noise"], "vae", "noise"))
 def test_a_run_leaves_its_whole_record(first_run, model):
     directory, code = first_run(model)
     assert code == 0

@@ -25,6 +25,7 @@ def make_mnist(tmp_path):
     return raw
 
 
+@pytest.mark.slow
 def test_the_list_names_every_dataset_with_its_shape_and_whether_it_is_there(capsys, tmp_path):
     make_mnist(tmp_path)
     assert main(["list", "dataset.validation=5"]) == 0

@@ -10,6 +10,7 @@ from genbench.errors import UserMistake
 from genbench.runs.config import read_config
 
 
+@pytest.mark.slow
 def test_evaluate_hands_each_run_its_protocol(train, room):
     train("run_id=a", "evaluation.batch_size=32")
     train("run_id=b", "model=gan")

@@ -23,6 +23,7 @@ def here(start, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_s_scores_follow_from_its_weights_and_show_says_so(here, capsys):
     assert verify.main([str(here)]) == 0
     told = capsys.readouterr().out

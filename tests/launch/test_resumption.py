@@ -39,6 +39,7 @@ def resume(*argv):
     return resume_module.main(["x", *argv], worker="stub_worker")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_another_trainer_and_keeps_it(interrupted):
     before = read_config(interrupted)
     assert resume("trainer.checkpoint_minutes=3", "dataset.workers=7") == 0
@@ -158,6 +159,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_stopping_an_evaluation_prints_nothing_about_checkpoints(train, room):
     train("run_id=x")
     (room / "stub_worker.py").write_text(SLEEPS)

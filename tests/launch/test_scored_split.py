@@ -16,6 +16,7 @@ from genbench.runs.score import Score
 ON_TEST = ("evaluation.split=test", "hydra.sweeper.on_test=true")
 
 
+@pytest.mark.slow
 def test_trials_are_scored_on_validation_images_unless_the_user_asks_for_others(find, capfd):
     assert find(SPACE, "hydra.sweeper.n_trials=1") == 0
     (run,) = runs()

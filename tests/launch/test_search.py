@@ -98,6 +98,7 @@ def test_n_trials_is_the_total_of_all_commands(find, capfd):
     assert "3 trials are there: raise hydra.sweeper.n_trials" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_has_failed_and_the_search_continues(find, capfd):
     argv = ("model.beta=0.5,2.0", "hydra.sweeper.sampler=grid")
     assert find(*argv, source=FAILS_ABOVE_1 + ENDS) == 0

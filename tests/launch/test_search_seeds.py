@@ -38,7 +38,8 @@ def test_the_seeds_of_a_trial_follow_the_given_one():
     )
 
 
-@pytest.mark.parametrize("launcher", ["pool", pytest.param("basic", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["pool", "basic"])
 def test_the_mean_of_seeds_counts_and_not_the_best_seed(find, capfd, launcher):
     argv = ("model.beta=0.1,1.0", *GRID[:2], f"hydra/launcher={launcher}")
     assert find(*argv, source=NOISY + ENDS) == 0

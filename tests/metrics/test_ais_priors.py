@@ -71,6 +71,7 @@ def test_slope_and_energy_are_those_of_the_density():
     assert bool(latents.slope(far).isfinite().all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "scored"),
     [(Mixture(1, codes=40), True), (Truncated(scale=0.5), True), (Aggregated(codes=40), False)],

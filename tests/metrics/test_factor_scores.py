@@ -157,6 +157,7 @@ def test_a_world_of_one_factor_has_no_disentanglement(tmp_path):
     Disentanglement().prepare(make_digits(tmp_path))  # not asked for
 
 
+@pytest.mark.slow
 def test_the_configs_of_worlds_bring_their_scores_and_no_other_dataset_does():
     from test_configs import configure
 

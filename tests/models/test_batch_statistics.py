@@ -117,6 +117,7 @@ def test_no_score_depends_on_the_trained_statistics(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_compiled_decoder_is_not_compiled_for_it():
     model = make().eval()
     with recalibrated(model):

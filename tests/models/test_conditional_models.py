@@ -8,6 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from fixtures.places import slow_but
 from fixtures.rows import (
     QUICK,
     SIZE,
@@ -145,7 +146,7 @@ def test_residual_networks_have_one_too(network):
     assert model.discriminator(images, y).shape == (2,)
 
 
-@pytest.mark.parametrize("name", ["vae", "fsq", pytest.param("vq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", slow_but(["vae", "fsq", "vq"], "vae"))
 def test_the_learned_decoder_separates_the_classes_of_a_toy_set(name):
     """Three flat greys: a few steps suffice for the label to decide the grey of a sample."""
     model = build(name, "arena.condition=class", rate=None)

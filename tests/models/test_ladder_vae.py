@@ -98,6 +98,7 @@ def test_its_player_descends_the_bound_with_a_weight_that_rises(done, beta):
     assert_gradients(gradients, expected)
 
 
+@pytest.mark.slow
 def test_the_bounds_are_below_the_evidence_and_meet_it_as_ais_does():
     """Two latents, one a group: log p(x) by quadrature over their noise."""
     model = shaken("ladder-vae", *TINY)

@@ -81,7 +81,12 @@ def machine(keys, tmp_path, monkeypatch):
         yield f"ssh://me@127.0.0.1:{port}/team/runs", served, folder
 
 
-@pytest.fixture(params=[pytest.param("s3", marks=needs_s3), pytest.param("ssh", marks=needs_ssh)])
+@pytest.fixture(
+    params=[
+        pytest.param("s3", marks=[needs_s3, pytest.mark.slow]),
+        pytest.param("ssh", marks=needs_ssh),
+    ]
+)
 def team(request):
     if request.param == "s3":
         return request.getfixturevalue("bucket")
@@ -220,6 +225,7 @@ def test_a_git_repository_on_another_machine_is_no_folder_of_runs(home, machine,
     assert "is a git repository: write its address as user@host:path" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @needs_s3
 def test_a_bucket_that_cannot_be_used_is_a_sentence(home, bucket, capsys, monkeypatch):
     assert push("s3://nobody/runs", home) == 2

@@ -136,7 +136,7 @@ def test_nor_do_the_settings_of_a_training(tmp_path, cache, settings):
     assert not trained(tmp_path, cache, *settings)
 
 
-@pytest.mark.parametrize("model", ["gan", "vae-gan"])
+@pytest.mark.parametrize("model", [pytest.param("gan", marks=pytest.mark.slow), "vae-gan"])
 def test_nor_does_a_step_that_is_recorded(tmp_path, cache, model):
     settings = [f"model={model}", "gradient_clip=1.0"]
     assert not trained(tmp_path, cache, *settings, steps=WARM_UP + 2, graph=True)
@@ -146,7 +146,7 @@ BATCH_NORMS = ["network=conv", "network.decoder_norm=batch", "network.width=4"]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("model", ["gan", "vae-gan"])
+@pytest.mark.parametrize("model", [pytest.param("gan", marks=pytest.mark.slow), "vae-gan"])
 def test_nor_does_a_step_of_several_ranks(tmp_path, cache, model, precision):
     settings = [f"model={model}", *BATCH_NORMS, f"trainer.precision={precision}"]
     assert not trained(tmp_path, cache, *settings, ranks=True)
@@ -157,7 +157,7 @@ def test_an_optimizer_that_is_not_fused_is_waited_for(tmp_path, cache):
     assert {name.split(",")[0] for name in inside} == {"wait for a number"}
 
 
-@pytest.mark.parametrize("model", ["vae", "vae-gan"])
+@pytest.mark.parametrize("model", [pytest.param("vae", marks=pytest.mark.slow), "vae-gan"])
 def test_scores_are_computed_without_a_mix_of_devices(tmp_path, cache, model):
     few = ["evaluation.num_samples=256", "evaluation.metrics.frechet.bootstrap=2"]
     few += [f"evaluation.likelihoods.bounds.{n}" for n in ("importance_draws=8", "max_images=32")]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fixtures.callbacks import Watch
+from fixtures.places import slow_but
 from fixtures.training import go, make
 
 # moves of one step, in order
@@ -66,7 +67,7 @@ def test_no_mixture_of_real_and_fake_is_drawn_twice(watched):
     assert len(values.unique()) > 0.99 * len(values)  # torch.rand has 2 ** 24 values
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but(MOVES, "gan"))
 def test_equal_seeds_draw_equal_noise_and_another_seed_draws_none_of_it(watched, model):
     _, first, _ = watched(f"model={model}")
     _, again, _ = watched(f"model={model}", again=True)
@@ -75,7 +76,7 @@ def test_equal_seeds_draw_equal_noise_and_another_seed_draws_none_of_it(watched,
     assert not rows(first) & rows(other)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", slow_but(MOVES, "wgan-gp"))
 def test_the_parts_of_a_batch_draw_the_noise_of_the_whole_batch(watched, model):
     _, whole, _ = watched(f"model={model}")
     _, parts, _ = watched(f"model={model}", "trainer.accumulate=2")

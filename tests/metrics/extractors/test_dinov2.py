@@ -28,6 +28,7 @@ def published(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_the_network_is_that_of_an_independent_implementation():
     timm = pytest.importorskip("timm", reason="timm is a tool of the tests")
     own = randomly(Network(48, 3, 4, grid=16))

@@ -46,6 +46,7 @@ def network(published):
     return extractor
 
 
+@pytest.mark.slow
 def test_the_inception_graph_is_that_of_torch_fidelity(published, network, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(published, path)

@@ -48,6 +48,7 @@ def test_they_change_neither_the_training_nor_its_scores(runs):
     assert not [name for name in read_history(runs.plain) if name == "validation/fd"]
 
 
+@pytest.mark.slow
 def test_there_is_a_point_at_every_interval_and_at_the_end(runs):
     assert [images for images, _ in curve(runs.curves)] == POINTS
     names = {name for name in read_history(runs.curves) if name.startswith("validation/")}

@@ -130,7 +130,10 @@ def test_a_resumed_run_that_was_trained_is_only_scored(begin):
 
 @pytest.mark.parametrize(
     ("kind", "trained"),
-    [("StopAtEnd", True), pytest.param("StopAtStart", False, marks=pytest.mark.slow)],
+    [
+        pytest.param("StopAtEnd", True, marks=pytest.mark.slow),
+        pytest.param("StopAtStart", False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_before_or_after_the_steps_interrupts(begin, kind, trained):
     whole = begin("model=gan")
