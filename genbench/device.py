@@ -147,7 +147,7 @@ def _flops(model: GenerativeModel, decoder: torch.nn.Module) -> float:
                 decoder(torch.zeros(1, model.latent_dim))
             else:  # it maps more than latents: (x, t) to a velocity, many times for an image
                 model.sample(model.latents(1, torch.Generator().manual_seed(0)))
-        return float(counter.get_total_flops()) / len(calls)
+        return float(counter.get_total_flops()) / max(1, len(calls))
     finally:
         decoder.train(training)
         hook.remove()

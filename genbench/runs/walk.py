@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 from genbench.runs.files import atomic_write, write_json
 
 FOLDER, VERSION = "walk", 1
-CARD, WEIGHTS = (
-    "decoder.json",
-    "decoder.f16",
-)  # float16, little endian, in the order of the layers, labels last
+CARD = "decoder.json"
+WEIGHTS = "decoder.f16"  # float16, little endian, in the order of the layers, labels last
 LEFT_OUT = "left_out"  # key of a card without weights
 
 
