@@ -57,7 +57,7 @@ def lap(model: str, ranks: int, data: Path) -> float:
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    from benchmarks.training import CACHE, pictures
+    from benchmarks.sides import CACHE, pictures
 
     pictures("vae", None)
     data = CACHE / "idx"

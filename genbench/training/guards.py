@@ -1,6 +1,6 @@
 """Skips steps that would ruin a network: those whose loss or gradient is NaN or infinite.
 
-On a CPU the check costs nothing. On a GPU there is no host synchronisation: whether a step is skipped is
+On a CPU the host reads the answer at once. On a GPU there is no host synchronisation: whether a step is skipped is
 decided, obeyed and counted on the device, and read when the history is written. Only an optimizer that
 is not fused cannot be stopped there: for it the host waits.
 """
