@@ -26,7 +26,7 @@ TAKE_DATA = ("input", "training")
 # of five rounds on the two cores of docs/performance.md; index writes 100 000 runs, whatever the rounds
 LENGTHS = {
     "input": "20 s",
-    "training": "4 min",
+    "training": "9 min",
     "metrics": "4 min",
     "startup": "1 min",
     "index": "4 min",

@@ -12,7 +12,8 @@ T4  wall time of T3's step with two threads against one while two other processe
 
 Every side is a process of its own in every round, with one thread and batches of 64; they take turns, and
 the ratio is the median over the rounds of CPU times (T4: of wall times). Peak memory is the process's. The
-peers get batches that are ready to use; genbench reads, moves and scales its own.
+peers get batches that are ready to use; genbench reads, moves and scales its own. L1, whose demand is finer than what
+two processes differ by, is measured a second time with both sides in one process, a new one in every round.
 """
 
 import argparse
@@ -31,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.sides import SIDES, STEPS, pictures  # noqa: E402
 
-# row, what, genbench's side, its peer, the demand
-ROWS = [
+Times = tuple[float, float, int]  # seconds per step of CPU and of the wall, peak bytes
+Row = tuple[str, str, str, str, float]  # row, what, genbench's side, its peer, the demand
+ROWS: list[Row] = [
     ("L1", "MLP GAN", "gan/genbench", "gan/bare", 1.03),
     ("L1", "conv VAE", "vae/genbench", "vae/bare", 1.03),
     ("L2", "MLP GAN", "gan/genbench", "gan/naive", 0.80),
@@ -43,33 +45,34 @@ ROWS = [
     ("T3", "DCGAN 32 x 32", "dcgan/genbench", "dcgan/naive", 0.72),
     ("T3", "DCGAN 32 x 32, bf16", "dcgan/genbench-bf16", "dcgan/naive", 0.46),
 ]
+TOGETHER = ["L1"]
 
 
 # --- taking turns -------------------------------------------------------------------------------
 
 
-def serve(side: str, data: Path | None) -> None:
-    """Run a lap for every line on stdin; answer with its times and the peak memory so far."""
+def serve(names: list[str], data: Path | None) -> None:
+    """Run a lap of the side that each line on stdin names; answer with its times and the peak memory so far."""
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     warnings.simplefilter("ignore")
     answers, sys.stdout = sys.stdout, sys.stderr
-    lap = SIDES[side](data)
-    lap()  # warms up
+    laps = {name: SIDES[name](data) for name in names}
+    for lap in laps.values():
+        lap()  # warms up
     print("ready", file=answers, flush=True)
-    for _ in sys.stdin:
-        cpu, wall = lap()
+    for line in sys.stdin:
+        cpu, wall = laps[line.strip()]()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps([cpu, wall, memory]), file=answers, flush=True)
 
 
-class Side:
-    """A process that waits for its turn."""
+class Served:
+    """A process with some sides, of which each waits for its turn."""
 
-    def __init__(self, side: str, data: Path | None, threads: int = 1) -> None:
-        arguments = ["--serve", side, *(["--data", str(data)] if data else [])]
-        self.steps = STEPS[side.split("/")[0]]
+    def __init__(self, names: list[str], data: Path | None, threads: int = 1) -> None:
+        arguments = ["--serve", ",".join(names), *(["--data", str(data)] if data else [])]
         self.process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
@@ -84,15 +87,16 @@ class Side:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended: run it alone to see why")
+            raise RuntimeError(f"{self.process.args!r} ended: run it alone to see why")
         return line
 
-    def lap(self) -> tuple[float, float, int]:
-        """Seconds per step of CPU and of the wall, peak bytes."""
+    def lap(self, name: str) -> Times:
+        """A lap of one of its sides."""
         assert self.process.stdin
-        print("go", file=self.process.stdin, flush=True)
+        print(name, file=self.process.stdin, flush=True)
         cpu, wall, memory = json.loads(self._answer())
-        return cpu / self.steps, wall / self.steps, memory
+        steps = STEPS[name.split("/")[0]]
+        return cpu / steps, wall / steps, memory
 
     def close(self) -> None:
         assert self.process.stdin and self.process.stdout
@@ -101,15 +105,44 @@ class Side:
         self.process.stdout.close()
 
 
-def take_turns(names: list[str], data: Path | None) -> dict[str, tuple[float, float, int]]:
+def take_turns(names: list[str], data: Path | None) -> dict[str, Times]:
     """Two laps of every side, each in a new process: how memory falls out makes 5 % for its life."""
-    sides = {name: Side(name, data) for name in names}
-    laps = [{name: side.lap() for name, side in sides.items()} for _ in range(2)]
-    for side in sides.values():
-        side.close()
+    processes = {name: Served([name], data) for name in names}
+    laps = [{name: process.lap(name) for name, process in processes.items()} for _ in range(2)]
+    for process in processes.values():
+        process.close()
+    return {name: mean([lap[name] for lap in laps]) for name in names}
+
+
+def together(names: list[str], data: Path | None) -> dict[str, Times]:
+    """Four laps of every side, all in one new process."""
+    process = Served(names, data)
+    laps = [{name: process.lap(name) for name in names} for _ in range(4)]
+    process.close()
+    return {name: mean([lap[name] for lap in laps]) for name in names}
+
+
+def mean(laps: list[Times]) -> Times:
+    """Of times; the memory is the last one's."""
+    cpu, wall, memory = zip(*laps, strict=True)
+    return statistics.mean(cpu), statistics.mean(wall), memory[-1]
+
+
+def row_of(row: Row, laps: list[dict[str, Times]], how: str = "") -> dict[str, Any]:
+    """A row's figures from all rounds."""
+    identity, what, own, peer, demand = row
+    ratios = [lap[own][0] / lap[peer][0] for lap in laps]
     return {
-        name: ((one[0] + two[0]) / 2, (one[1] + two[1]) / 2, two[2])
-        for name, one, two in ((name, *(lap[name] for lap in laps)) for name in names)
+        "id": identity,
+        "what": f"{what}, {own.split('/')[1]} / {peer.split('/')[1]}{how}",
+        "peer_ms": 1e3 * statistics.median(lap[peer][0] for lap in laps),
+        "genbench_ms": 1e3 * statistics.median(lap[own][0] for lap in laps),
+        "ratio": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "demand": demand,
+        "peak_mb": laps[-1][own][2] / 1e6,
+        "peer_peak_mb": laps[-1][peer][2] / 1e6,
     }
 
 
@@ -120,22 +153,11 @@ def measure(wanted: list[str], data: Path | None, rounds: int) -> list[dict[str,
         here = [row for row in rows if row[2].startswith(kind)]
         names = dict.fromkeys(name for row in here for name in row[2:4])
         laps = [take_turns(list(names), data) for _ in range(rounds)]
-        for identity, what, own, peer, demand in here:
-            ratios = [lap[own][0] / lap[peer][0] for lap in laps]
-            found.append(
-                {
-                    "id": identity,
-                    "what": f"{what}, {own.split('/')[1]} / {peer.split('/')[1]}",
-                    "peer_ms": 1e3 * statistics.median(lap[peer][0] for lap in laps),
-                    "genbench_ms": 1e3 * statistics.median(lap[own][0] for lap in laps),
-                    "ratio": statistics.median(ratios),
-                    "low": min(ratios),
-                    "high": max(ratios),
-                    "demand": demand,
-                    "peak_mb": laps[-1][own][2] / 1e6,
-                    "peer_peak_mb": laps[-1][peer][2] / 1e6,
-                }
-            )
+        for row in here:
+            found.append(row_of(row, laps))
+            if row[0] in TOGETHER:
+                pairs = [together(list(row[2:4]), data) for _ in range(rounds)]
+                found.append(row_of(row, pairs, ", in one process"))
     if not wanted or "T4" in wanted:
         found.append(crowded(data, rounds))
     return found
@@ -143,10 +165,10 @@ def measure(wanted: list[str], data: Path | None, rounds: int) -> list[dict[str,
 
 def crowded(data: Path | None, rounds: int) -> dict[str, Any]:
     """T4: the step of T3 with two threads and with one, beside two busy processes."""
-    sides = [Side("dcgan/genbench", data, threads) for threads in (1, 2)]
+    sides = [Served(["dcgan/genbench"], data, threads) for threads in (1, 2)]
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        walls = [[side.lap() for side in sides] for _ in range(rounds)]
+        walls = [[side.lap("dcgan/genbench") for side in sides] for _ in range(rounds)]
     finally:
         for process in busy:
             process.kill()
@@ -178,7 +200,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.data)
+        serve(arguments.serve.split(","), arguments.data)
         return
     pictures_once(arguments.data)
     rows = measure(arguments.rows, arguments.data, arguments.rounds)
