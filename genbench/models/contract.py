@@ -6,7 +6,7 @@ Images are float tensors (N, C, H, W) with values in [-1, 1].
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -239,7 +239,9 @@ class DrawsPixels(Protocol):
 class HasBound(Protocol):
     """A model whose objective bounds log p(x), whatever its posterior is: Gaussian, or all on one code."""
 
-    likelihood: Likelihood
+    # for type checkers: from Python 3.12 on isinstance does not see what nn.Module keeps in a dict of its own
+    if TYPE_CHECKING:
+        likelihood: Likelihood
 
     def elbo(self, images: Tensor, noise: Tensor) -> Elbo:
         """Bound log p(images) at beta = 1, with posterior draws from `noise` (N, latent_dim)."""
