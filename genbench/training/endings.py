@@ -16,6 +16,7 @@ from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.runs.files import first_line
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.stops import STOPS, stop_name
+from genbench.training.ranks import tell_others
 
 log = logging.getLogger("genbench")
 
@@ -107,9 +108,13 @@ def _missing_module(error: BaseException | None) -> str:
 def record_failure(
     heartbeat: Heartbeat, status: str, error: GenbenchError, raised: BaseException
 ) -> None:
-    """Write why a run ended, even on a full disk: removing an unfinished file makes room for it."""
+    """Write why a run ended, even on a full disk: removing an unfinished file makes room for it.
+
+    Ranks of another launcher are told too.
+    """
     for unfinished in heartbeat.directory.rglob("*.partial"):
         unfinished.unlink(missing_ok=True)
     with suppress(OSError):  # if nothing can be written, the parent still has the exit code
         heartbeat.finish(status, str(error))
+    tell_others(heartbeat.directory, error)
     log.error(str(error), exc_info=raised)
