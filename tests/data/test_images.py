@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,20 @@ def test_batches_do_not_depend_on_where_the_pixels_are_stored(tmp_path, how):
     before = torch.random.get_rng_state()
     assert torch.equal(fit(make_digits(tmp_path, flip=True, **how), 4), expected)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.fixture
+def spawning():
+    """As on a Mac; on Linux from Python 3.14 on nothing is inherited either."""
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(None, force=True)
+
+
+def test_other_processes_decode_where_python_does_not_fork_by_itself(tmp_path, spawning):
+    data = make_digits(tmp_path, cache_gb=0, workers=1)
+    data.plan(seed=0, batch_size=8, pieces=1, steps=4, steps_per_batch=2)
+    assert [len(batch.content) for batch in data.train_dataloader()] == [16, 16]
 
 
 def test_a_split_above_the_limit_is_decoded_on_demand(tmp_path):
