@@ -12,6 +12,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from genbench.device import gpu_failure
 from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.runs.files import first_line
 from genbench.runs.heartbeat import Heartbeat
@@ -73,9 +74,14 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
             f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
             "recorded before is kept; make room or permit writing, then `genbench resume`"
         )
-    return GenbenchError(
-        f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
-    )
+    trace = "the trace is in log.txt; GENBENCH_DEBUG=1 prints it"
+    if failure := gpu_failure(error):
+        return GenbenchError(
+            f"the GPU reports {failure!r}: is it lost, or do others use it (nvidia-smi)? What was trained until "
+            "the last checkpoint is kept, and `genbench resume` goes on from there, on another GPU with "
+            f"CUDA_VISIBLE_DEVICES ({trace})"
+        )
+    return GenbenchError(f"{type(error).__name__}: {error} ({trace})")
 
 
 def _root(error: BaseException) -> BaseException:
