@@ -17,6 +17,7 @@ from fixtures.callbacks import stop_by_parent
 from fixtures.places import environment, slow_but
 from fixtures.training import SMOKE, genbench, go, make, scores
 from genbench import train
+from genbench.errors import UserMistake
 from genbench.runs.history import PSNR, read_history
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
@@ -231,3 +232,19 @@ def test_an_interrupted_run_keeps_its_checkpoint(tmp_path, cache):
     assert (directory / "checkpoints" / "last.ckpt").exists()
     assert not list((directory / "checkpoints").glob("*.partial"))
     assert read_status(directory).status == "interrupted"
+
+
+def test_an_evaluation_on_more_gpus_than_there_are_is_refused_before_training(
+    tmp_path, cache, monkeypatch
+):
+    asked = []
+
+    def check(devices, device):
+        asked.append(devices)
+        raise UserMistake("there are fewer")
+
+    monkeypatch.setattr(train, "check_extracting", check)
+    directory = make(tmp_path, cache, "evaluation.devices=8")
+    assert go(directory) == 2
+    assert asked == [8]
+    assert not (directory / "checkpoints").exists()
