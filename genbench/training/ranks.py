@@ -54,7 +54,8 @@ def check_launched(devices: int, num_nodes: int) -> None:
         raise UserMistake(
             f"{name} has started {count} processes for this run, and trainer.devices={devices} with "
             f"trainer.num_nodes={num_nodes} makes {devices * num_nodes}: choose trainer.devices and "
-            "trainer.num_nodes to fit, or start one process"
+            "trainer.num_nodes to fit (a task that srun has bound to its GPU sees no other: ask for "
+            "--gpus-per-node), or start one process"
         )
 
 

@@ -308,10 +308,13 @@ def test_ranks_that_have_chosen_differently_are_refused(monkeypatch):
 
 
 def test_while_ranks_meet_a_signal_ends_the_process_at_once():
-    before = signal.getsignal(signal.SIGTERM)
-    with ranks.killable():
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with ranks.killable():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "ddp_spawn", "deepspeed"])
