@@ -1,8 +1,15 @@
 """Running means over ranks, and where they go on after a stop."""
 
+import csv
+import os
+
 import pytest
 import torch
 
+from fixtures.callbacks import stop
+from fixtures.forks import fork_ranks
+from fixtures.training import make, scores
+from genbench import train
 from genbench.training.means import RunningMeans
 
 
@@ -50,3 +57,29 @@ def test_a_single_process_keeps_what_it_always_has():
     assert resumed.take(1) == {}
     resumed.take_up(checkpoint, 0, 1)
     assert resumed.take(1) == {"loss": 1.0}
+
+
+@pytest.mark.slow
+def test_two_ranks_that_were_stopped_end_with_the_history_of_undisturbed_ones(tmp_path, cache):
+    settings = ["model=gan", "trainer.devices=2", "trainer.steps_per_batch=1", "trainer.samples=0"]
+    settings += ["trainer.log_every_images=320"]
+    whole = make(tmp_path, cache, *settings, stop(10**9))
+    parts = make(tmp_path, cache, *settings, stop(64))  # two batches into a row
+
+    def both(directory, code, *more):
+        def work():
+            found = train.main([str(directory), *more])
+            assert found == (0 if os.environ["RANK"] == "1" else code), found
+
+        fork_ranks(work, tmp_path)
+
+    both(whole, 0)
+    both(parts, 75)
+    both(parts, 0, "--resume")
+
+    def history(run):
+        rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+        return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+    assert history(parts) == history(whole)
+    assert scores(parts) == scores(whole)
