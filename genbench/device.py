@@ -155,9 +155,19 @@ def _flops(model: GenerativeModel, decoder: torch.nn.Module) -> float:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of a GPU or of the machine."""
-    # PyTorch has no exception class for a failed allocation on the CPU
-    of_torch = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-    return of_torch or isinstance(error, MemoryError)
+    # PyTorch has no exception class for what it does not allocate itself
+    words = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)
+
+
+def gpu_failure(error: BaseException) -> str:
+    """The first line of an error of a GPU or its driver, lost, busy or full; empty for any other."""
+    text = str(error).strip().partition("\n")[0]
+    of_driver = isinstance(error, RuntimeError) and text.startswith(
+        ("CUDA error", "HIP error", "CUDA driver error")
+    )
+    return text if of_driver or isinstance(error, torch.OutOfMemoryError) else ""
 
 
 @contextmanager
@@ -173,10 +183,12 @@ def memory_for(doing: str, remedy: str) -> Iterator[None]:
 
 def training_memory(batch_size: int, parts: int) -> AbstractContextManager[None]:
     """`memory_for` training on batches of `batch_size` images in `parts` parts."""
+    beside = int(os.environ.get("GENBENCH_JOBS_PER_GPU", "1"))  # as the pool says to its runs
+    fewer = f", or hydra.launcher.jobs_per_gpu={beside - 1}" if beside > 1 else ""
     return memory_for(
         f"training on batches of {batch_size} images" + (f" in {parts} parts" if parts > 1 else ""),
         f"try trainer.accumulate={2 * parts}, which keeps the gradients of the whole batch, "
-        f"arena.batch_size={max(1, batch_size // 2)}, or trainer.precision=bf16-mixed",
+        f"arena.batch_size={max(1, batch_size // 2)}, or trainer.precision=bf16-mixed{fewer}",
     )
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from genbench.callable_module import make_callable
 from genbench.data.contract import ImageData
 from genbench.data.splits import SPLITS
-from genbench.device import choose_threads, device_of_run, gpu_of_rank
+from genbench.device import check_extracting, choose_threads, device_of_run, gpu_of_rank
 from genbench.errors import DONE, UserMistake, notices_to
 from genbench.metrics.evaluation import AVERAGED, PRIOR, Evaluation
 from genbench.metrics.feature_workers import FeatureWorkers
@@ -135,6 +135,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 2:
         run_feature_worker(directory, evaluation, model, data, device, argv[3:], priors)
         return DONE
+    check_extracting(evaluation.devices, device)  # before its helpers say it one by one
     scores = score(evaluation, model.to(device), data, directory, path, priors)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{digest(sorted(score.protocol for score in scores))}.json"

@@ -25,6 +25,7 @@ from genbench.metrics.under_priors import fits, said_of, scores_under
 from genbench.metrics.while_training import ValidationScores
 from genbench.priors.contract import Prior
 from genbench.priors.fitting import check_priors
+from genbench.runs import ended_ranks
 from genbench.runs.config import read_config
 from genbench.runs.dataset_name import dataset_name
 from genbench.runs.files import write_json
@@ -373,6 +374,7 @@ def main(argv: list[str]) -> int:
             directory, partial(run, directory, cfg, None, resume, []), partial(explain, cfg=cfg)
         )
     sinks: list[Logger] = []
+    ended_ranks.forget_words(directory)
     with stoppable(), open_log(directory), Heartbeat(directory) as heartbeat:
         try:
             run(directory, cfg, heartbeat, resume, sinks)

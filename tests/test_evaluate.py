@@ -63,6 +63,15 @@ def test_a_run_s_decoder_is_written_for_a_report_without_scoring_it(
     assert "a page takes 1 and" in read_decoder(directory)
 
 
+def test_scoring_on_more_gpus_than_there_are_is_refused_before_helpers_start(
+    finished_run, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "device_of_run", lambda *_: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserMistake, match="evaluation.devices is above the 0 GPUs"):
+        evaluate.main([*map(str, finished_run)])
+
+
 def test_a_run_without_a_checkpoint_is_a_mistake_with_a_sentence(finished_run):
     directory, protocol = finished_run
     (directory / "checkpoints" / "final.ckpt").unlink()

@@ -5,10 +5,25 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from fixtures.launching import runs
 from fixtures.places import ROOT, environment
+from genbench.launch import task
+from genbench.runs.config import read_config
 
-FEW = ["tf32", "penalties", "data_path", "graph"]
+WAITS_FOR_ALL = """
+import os, sys, time
+from pathlib import Path
+from genbench.runs.status import Status, write_status
+run, end = Path(sys.argv[1]), time.monotonic() + 20
+(run / "began").touch()
+while len(list(run.parent.glob("*/began"))) < int(os.environ["AT_ONCE"]):
+    assert time.monotonic() < end
+    time.sleep(0.02)
+write_status(run, Status("finished"))
+"""
+FEW = ["tf32", "penalties", "data_path", "graph", "one_rank_over_nccl"]
 
 
 @pytest.mark.slow
@@ -27,7 +42,7 @@ def test_the_checks_of_a_gpu_run_on_a_cpu(tmp_path):
     rows = json.loads(report.read_text())["checks"]
     states = {row["check"]: row["state"] for row in rows}
     assert states == dict.fromkeys(FEW, "ok") | {"graph": "skipped"}
-    assert "3 of 4 checks of `make gpu-check` hold" in done.stdout
+    assert "4 of 5 checks of `make gpu-check` hold" in done.stdout
 
 
 @pytest.mark.slow
@@ -79,3 +94,39 @@ def test_a_captured_run_that_leaves_out_a_step_would_be_found(tmp_path):
     equal, short = map(float, done.stdout.split())
     assert equal == 0
     assert 0.025 < short < 0.1
+
+
+@pytest.mark.slow
+def test_the_speeds_of_a_gpu_run_at_a_toy_size_and_their_rows_are_read(tmp_path):
+    """Whatever the peers draw on the terminal: the rows alone are on stdout."""
+    program = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "G1", "G2"]
+    done = subprocess.run(
+        [*program, "--rounds", "1", "--json"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [(row["id"], row["ratio"]) for row in rows] == [("G1", None), ("G2", None)]
+    assert "d_loss" in done.stderr  # the peer's progress bar
+
+
+@pytest.mark.parametrize("cuda", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_runs_that_share_a_gpu_are_ones_that_genbench_takes(room, monkeypatch, cuda):
+    """Of G3, with a worker that trains nothing; on an imagined GPU as many at once as it says."""
+    from benchmarks import gpu
+
+    (room / "stub_worker.py").write_text(WAITS_FOR_ALL)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if cuda else "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    verb, *arguments = gpu.packed_arguments(4, "640")
+    assert verb == "train"
+    monkeypatch.setenv("AT_ONCE", "4" if cuda else "2")
+    assert task.train(arguments, worker="stub_worker") == 0
+    configs = [read_config(run) for run in runs()]
+    assert [c["seed"] for c in sorted(configs, key=lambda c: c["seed"])] == [
+        *range(4 if cuda else 2)
+    ]
+    assert {c["trainer"]["accelerator"] for c in configs} == {"gpu" if cuda else "cpu"}

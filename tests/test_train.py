@@ -15,8 +15,10 @@ import pytest
 from fixtures import forks
 from fixtures.callbacks import stop_by_parent
 from fixtures.places import environment, slow_but
+from fixtures.trainers import RARELY
 from fixtures.training import SMOKE, genbench, go, make, scores
 from genbench import train
+from genbench.errors import UserMistake
 from genbench.runs.history import PSNR, read_history
 from genbench.runs.result import read_result
 from genbench.runs.status import read_status
@@ -90,7 +92,7 @@ def test_the_history_of_a_model_with_an_encoder_has_the_psnr_of_validation_image
 @pytest.mark.parametrize("model", ["vae-gan", "vae", "gan"])
 def test_equal_seeds_give_equal_scores_bit_for_bit_and_other_seeds_others(start, first_run, model):
     first, _ = first_run(model)
-    again, _ = start(f"model={model}", "trainer.steps_per_batch=3", "trainer.samples=0")
+    again, _ = start(f"model={model}", "trainer.steps_per_batch=3", *RARELY)
     other, _ = start(f"model={model}", "seed=1")
     assert scores(first) == scores(again)
     assert scores(first) != scores(other)
@@ -231,3 +233,19 @@ def test_an_interrupted_run_keeps_its_checkpoint(tmp_path, cache):
     assert (directory / "checkpoints" / "last.ckpt").exists()
     assert not list((directory / "checkpoints").glob("*.partial"))
     assert read_status(directory).status == "interrupted"
+
+
+def test_an_evaluation_on_more_gpus_than_there_are_is_refused_before_training(
+    tmp_path, cache, monkeypatch
+):
+    asked = []
+
+    def check(devices, device):
+        asked.append(devices)
+        raise UserMistake("there are fewer")
+
+    monkeypatch.setattr(train, "check_extracting", check)
+    directory = make(tmp_path, cache, "evaluation.devices=8")
+    assert go(directory) == 2
+    assert asked == [8]
+    assert not (directory / "checkpoints").exists()

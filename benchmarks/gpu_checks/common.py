@@ -1,8 +1,10 @@
 """What the checks of a GPU share: how one is declared, trainings in this process, commands in others."""
 
+import atexit
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,7 +100,9 @@ class Fitted(NamedTuple):
 @cache
 def scratch() -> Path:
     """A folder of this process, with the cache of all its trainings."""
-    return Path(tempfile.mkdtemp(prefix="genbench-gpu-check-"))
+    folder = tempfile.mkdtemp(prefix="genbench-gpu-check-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @cache

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import torch
 
+from benchmarks.gpu_checks import common
 from benchmarks.gpu_checks.common import (
     EXACT,
     NETWORKS,
@@ -30,6 +32,8 @@ from benchmarks.gpu_checks.common import (
     plain_descent,
 )
 
+FEW = 4  # of one rank with collectives, for the same reason
+BF16 = "trainer.precision=bf16-mixed"
 STEPS = 10  # of two ranks and of one: few, because the conv VAE-GAN amplifies rounding
 
 
@@ -150,6 +154,42 @@ def _ranks(folder: Path) -> None:
 
 
 @check(aside=True)
+def one_rank_over_nccl(folder: Path) -> str:
+    """The collectives of a training, of a single rank: the weights of one without, within 5e-5."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    work("one-rank", folder, *torchrun)
+    return (folder / "found.txt").read_text()
+
+
+def _one_rank(folder: Path) -> None:
+    from genbench.training import module, seat, trainer
+    from genbench.training.exchange import Exchange, Ranks, Votes
+
+    cases = {name: _cases()[name] for name in ("wgan-gp", "vae-gan-conv")}
+    cases |= {"vae-gan-conv bf16": [*cases["vae-gan-conv"], BF16]}
+    plain = {
+        name: fit(folder / "plain", *EXACT, *what, steps=FEW).state for name, what in cases.items()
+    }
+    torch.distributed.init_process_group("nccl" if on_gpu() else "gloo")
+    votes, plugins = Votes(common.DEVICE), trainer._precision_and_plugins
+    answers = [[*votes.ask(number == 1, True)] for number in range(3)]
+    demand(answers == [[False, False], [False, True], [True, True]], f"votes: {answers}")
+    said = []
+    with (
+        mock.patch.object(trainer, "_strategy", lambda *_: Ranks()),
+        mock.patch.object(trainer, "_precision_and_plugins", lambda p, d, _: plugins(p, d, 2)),
+        mock.patch.object(module, "take_seats", lambda *a, together: seat.take_seats(*a, True)),
+        mock.patch.object(seat, "Exchange", partial(Exchange, size=20_000)),  # in portions
+    ):
+        for name, what in cases.items():
+            off = apart(plain[name], fit(folder / "ranks", *EXACT, *what, steps=FEW).state)
+            demand(off < (1e-3 if BF16 in what else 5e-5), f"{name}: {off:.1e}")
+            said.append(f"{name} {off:.0e}")
+    torch.distributed.destroy_process_group()
+    (folder / "found.txt").write_text(", ".join(said))
+
+
+@check(aside=True)
 def several_gpus(folder: Path) -> str:
     """NCCL: `trainer=ddp` trains, agrees with one GPU, and scores with two."""
     if not on_gpu() or torch.cuda.device_count() < 2:
@@ -170,6 +210,7 @@ WORKS: dict[str, Callable[[Path], None]] = {
     "compiled": _compiled,
     "alone": _alone,
     "ranks": _ranks,
+    "one-rank": _one_rank,
 }
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from genbench import __version__
 from genbench.errors import DONE, FAILED
 from genbench.launch import wandb_access
-from genbench.launch.host import physical_cores
+from genbench.launch.host import physical_cores, visible_gpus
 from genbench.runs.files import explain_os_error, first_line
 from genbench.runs.paths import cache_folder, default_outputs
 
@@ -124,7 +124,15 @@ def _torch() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     torch = importlib.import_module("torch")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
+    if not count and (gpus := visible_gpus()):
+        built = torch.version.cuda or torch.version.hip or "CPUs alone"
+        yield Finding(
+            "devices",
+            "missing",
+            f"cpu; PyTorch {torch.__version__}, built for {built}, sees none of the GPUs {', '.join(gpus)}",
+            "install the PyTorch for this driver (https://pytorch.org), or set CUDA_VISIBLE_DEVICES",
+        )
+    elif not count:
         yield Finding("devices", "ok", "cpu; no CUDA device, trainer=auto uses the CPU")
     for index in range(count):
         properties = torch.cuda.get_device_properties(index)

@@ -9,6 +9,7 @@ depend on workers, ranks, resuming or the number of steps per batch.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from multiprocessing import get_all_start_methods
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -173,6 +174,9 @@ class ImageStream:
             sampler=starts,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
+            # open archives and what decodes pictures are inherited: macOS, and Linux from Python 3.14 on,
+            # would pickle them, and cannot
+            multiprocessing_context="fork" if "fork" in get_all_start_methods() else None,
             generator=torch.Generator(),  # its own, so that the global generator is left as it is
         )
         return iter(loader)

@@ -4,22 +4,39 @@ import math
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
+
+CUDA, HIP, ROCR = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; may be empty.
+    """Ids of the GPUs that this process may use, for `only_gpus`; may be empty.
 
-    NVIDIA's by nvidia-smi, or by the driver's files where a container lacks it; AMD's by the kernel's.
+    Numbers, or UUIDs of GPUs and of their MIG slices, if the environment names them so. Without it NVIDIA's
+    by nvidia-smi, or by the driver's files where that is missing or fails; AMD's by the kernel's.
     """
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-        allowed = os.environ.get(name)
-        if allowed is not None:
-            names = [name.strip() for name in allowed.split(",")]
-            return [name for name in names if name and name != "-1"]
+    for name in (HIP, CUDA):  # of both AMD's runtime takes the first
+        if name in os.environ:
+            return _listed(os.environ[name])
+    if ROCR in os.environ:  # HIP counts anew among those: https://rocm.docs.amd.com (GPU isolation)
+        return [str(number) for number in range(len(_listed(os.environ[ROCR])))]
     program = shutil.which("nvidia-smi")
-    return _gpus_of_driver() if program is None else _gpus_of(program)
+    return (_gpus_of(program) if program else []) or _gpus_of_driver()
+
+
+def only_gpus(ids: Sequence[str]) -> dict[str, str]:
+    """Environment in which a process sees these of `visible_gpus` alone."""
+    names = [CUDA, *([HIP] if HIP in os.environ or ROCR in os.environ else [])]
+    return dict.fromkeys(names, ",".join(ids))
+
+
+def _listed(text: str) -> list[str]:
+    """Entries of a list of GPUs up to the first that names none, as CUDA reads it: -1, SLURM's NoDevFiles."""
+    names = (name.strip() for name in text.split(","))
+    return [*takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names)]
 
 
 def _gpus_of_driver(root: Path = Path("/")) -> list[str]:

@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -19,7 +21,7 @@ from typing import IO, Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from genbench.errors import DONE, GenbenchError, UserMistake
-from genbench.launch.host import available_memory, physical_cores, visible_gpus
+from genbench.launch.host import available_memory, only_gpus, physical_cores, visible_gpus
 from genbench.launch.hydra_internals import run_in_this_process
 from genbench.launch.live_table import LiveTable
 from genbench.launch.run import (
@@ -92,7 +94,7 @@ def make_slots(settings: PoolSettings, config: Any, jobs: int) -> list[Slot]:
     devices = processes(config)
     gpus = [] if config["trainer"]["accelerator"] == "cpu" else visible_gpus()
     if gpus:
-        slots = _gpu_slots(settings, gpus, config["trainer"].get("devices", 1))
+        slots = _gpu_slots(settings, gpus, devices)
     else:
         if settings.gpus_per_job != "auto":
             raise UserMistake(
@@ -107,10 +109,8 @@ def make_slots(settings: PoolSettings, config: Any, jobs: int) -> list[Slot]:
     return slots[: max(1, jobs)]
 
 
-def _gpu_slots(settings: PoolSettings, gpus: Sequence[str], devices: Any) -> list[Slot]:
-    each = settings.gpus_per_job
-    if not isinstance(each, int):
-        each = len(gpus) if devices == -1 else int(devices)
+def _gpu_slots(settings: PoolSettings, gpus: Sequence[str], devices: int) -> list[Slot]:
+    each = settings.gpus_per_job if isinstance(settings.gpus_per_job, int) else devices
     if each > len(gpus):
         raise UserMistake(
             f"a run is to have {each} GPUs, but this machine has {len(gpus)}: "
@@ -120,6 +120,24 @@ def _gpu_slots(settings: PoolSettings, gpus: Sequence[str], devices: Any) -> lis
         raise UserMistake("several GPUs per job and several jobs per GPU exclude each other")
     groups = [tuple(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
     return [Slot(group) for _ in range(settings.jobs_per_gpu) for group in groups]
+
+
+def fits(slot: Slot, at_work: Sequence[Slot], settings: PoolSettings) -> bool:
+    """Whether a slot has room beside those at work, which may have its GPUs among more or fewer."""
+    alike = [other for other in at_work if bool(other.gpus) == bool(slot.gpus)]
+    if slot.busy or len(alike) == settings.slots:
+        return False
+    runs = Counter(gpu for other in alike for gpu in other.gpus)
+    return all(runs[gpu] < settings.jobs_per_gpu for gpu in slot.gpus)
+
+
+def at_once(slot: Slot, lists: Iterable[Sequence[Slot]]) -> int:
+    """Runs that may share the cores with one in this slot, itself included: of its list, and elsewhere."""
+    return sum(
+        len(own)
+        for own in lists
+        if len(own[0].gpus) == len(slot.gpus) or bool(own[0].gpus) != bool(slot.gpus)
+    )
 
 
 # --- the loop -----------------------------------------------------------------------------------
@@ -144,8 +162,10 @@ class Pool:
     ) -> None:
         self.worker, self.settings, self.total = worker, settings, total
         self.on_end, self.tick = on_end, tick
-        self.slots: dict[str, list[Slot]] = {}  # by kind of machine: cpu or gpu
-        self.kinds: dict[str, str] = {}  # of slots, by what a run asks for: cpu or any
+        self.slots: dict[int, list[Slot]] = {}  # by the number of GPUs in each; 0 on the CPU
+        self.kinds: dict[
+            tuple[bool, str], int
+        ] = {}  # keys of `slots`, by (on the CPU?, trainer.devices)
         self._waiting: tuple[Any, RunPlan] | None = None  # the next one, if its kind has no room
         self.running: list[Running] = []
         self.signals = 0
@@ -199,21 +219,25 @@ class Pool:
 
     def _has_room(self) -> bool:
         """Whether some kind has a free slot; which kind the next run needs, its plan tells."""
-        return not self.slots or any(not slot.busy for own in self.slots.values() for slot in own)
+        return not self.slots or any(map(self._is_free, chain(*self.slots.values())))
 
     def _slots_for(self, config: Any) -> list[Slot]:
-        """Those for runs like this one; the first of its kind decides how many there are."""
-        asked = "cpu" if config["trainer"]["accelerator"] == "cpu" else "any"
+        """Those for runs on as many GPUs as this one; on a CPU its first run decides how many there are."""
+        trainer = config["trainer"]
+        asked = trainer["accelerator"] == "cpu", str(trainer.get("devices"))
         if asked not in self.kinds:
             made = make_slots(self.settings, config, self.total)
-            self.kinds[asked] = "gpu" if any(slot.gpus for slot in made) else "cpu"
+            self.kinds[asked] = len(made[0].gpus)
             self.slots.setdefault(self.kinds[asked], made)
         return self.slots[self.kinds[asked]]
+
+    def _is_free(self, slot: Slot) -> bool:
+        return fits(slot, [run.slot for run in self.running], self.settings)
 
     def _start_or_wait(self, key: Any, plan: RunPlan) -> None:
         """Start a run, or keep it until its kind has room."""
         try:
-            free = next((slot for slot in self._slots_for(plan.config) if not slot.busy), None)
+            free = next(filter(self._is_free, self._slots_for(plan.config)), None)
             if free is None:
                 self._waiting = key, plan
             else:
@@ -241,10 +265,10 @@ class Pool:
     def _start(self, key: Any, plan: RunPlan, slot: Slot) -> None:
         directory = make_directory(plan)
         environment = run_environment(
-            plan.config, plan.command, runs=sum(map(len, self.slots.values()))
+            plan.config, plan.command, runs=at_once(slot, self.slots.values())
         )
         if slot.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+            environment |= only_gpus(slot.gpus)
             environment["GENBENCH_JOBS_PER_GPU"] = str(self.settings.jobs_per_gpu)
         console = (directory / CONSOLE).open("ab")
         arguments = run_arguments(directory, plan.earlier is not None)

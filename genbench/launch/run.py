@@ -28,7 +28,7 @@ from genbench.launch import wandb_access
 from genbench.launch.host import physical_cores, visible_gpus
 from genbench.launch.resumption import restarted, restarted_config
 from genbench.launch.worker import external_launch, run_worker, worker_environment
-from genbench.runs import trust
+from genbench.runs import ended_ranks, trust
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import new_run_directory
 from genbench.runs.files import explain_os_error
@@ -156,6 +156,8 @@ def execute_worker(
         warn_of_cores(config)
     environment = run_environment(config, command, external=external is not None)
     code, asked = run_worker(worker, run_arguments(directory, resume), environment)
+    if external and external["name"] == "srun" and code < 0 and not asked:  # others may wait for it
+        ended_ranks.leave_word(directory, external["rank"], explain_exit("its worker", code))
     if external and external["rank"] != 0:
         return (code if code >= 0 else FAILED), asked
     return finish_status(directory, code, asked, resume), asked

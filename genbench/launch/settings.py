@@ -21,6 +21,7 @@ from genbench.runs.paths import config_root
 
 NUMBERS_OF_IMAGES = ("budget.images", "arena.images", "schedule.warmup")  # accept 500k or 1.5M too
 OPTIONAL_GROUPS = ("logger", "experiment")
+HINTS = {"trainer.devices": "; CUDA_VISIBLE_DEVICES=1,3 before the command says which GPUs"}
 
 
 @contextmanager
@@ -219,7 +220,7 @@ def _check_kind(override: Override, settings: Settings) -> None:
             kind,
             f"write a value like {str(shown).lower() if kind != 'a mapping' else '{key: value}'}",
         )
-        raise UserMistake(f"{key}={written} is not {kind}: {example}")
+        raise UserMistake(f"{key}={written} is not {kind}: {example}{HINTS.get(key, '')}")
 
 
 def _kind(value: Any) -> str | None:

@@ -12,10 +12,12 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from genbench.device import gpu_failure
 from genbench.errors import GenbenchError, Interrupted, UserMistake
 from genbench.runs.files import first_line
 from genbench.runs.heartbeat import Heartbeat
 from genbench.runs.stops import STOPS, stop_name
+from genbench.training.ranks import tell_others
 
 log = logging.getLogger("genbench")
 
@@ -72,9 +74,14 @@ def explain(error: BaseException, cfg: DictConfig) -> GenbenchError:
             f"{os.strerror(error.errno).lower()} while writing to {cfg.paths.outputs}. What was "
             "recorded before is kept; make room or permit writing, then `genbench resume`"
         )
-    return GenbenchError(
-        f"{type(error).__name__}: {error} (the trace is in log.txt; GENBENCH_DEBUG=1 prints it)"
-    )
+    trace = "the trace is in log.txt; GENBENCH_DEBUG=1 prints it"
+    if failure := gpu_failure(error):
+        return GenbenchError(
+            f"the GPU reports {failure!r}: is it lost, or do others use it (nvidia-smi)? What was trained until "
+            "the last checkpoint is kept, and `genbench resume` goes on from there, on another GPU with "
+            f"CUDA_VISIBLE_DEVICES ({trace})"
+        )
+    return GenbenchError(f"{type(error).__name__}: {error} ({trace})")
 
 
 def _root(error: BaseException) -> BaseException:
@@ -107,9 +114,13 @@ def _missing_module(error: BaseException | None) -> str:
 def record_failure(
     heartbeat: Heartbeat, status: str, error: GenbenchError, raised: BaseException
 ) -> None:
-    """Write why a run ended, even on a full disk: removing an unfinished file makes room for it."""
+    """Write why a run ended, even on a full disk: removing an unfinished file makes room for it.
+
+    Ranks of another launcher are told too.
+    """
     for unfinished in heartbeat.directory.rglob("*.partial"):
         unfinished.unlink(missing_ok=True)
     with suppress(OSError):  # if nothing can be written, the parent still has the exit code
         heartbeat.finish(status, str(error))
+    tell_others(heartbeat.directory, error)
     log.error(str(error), exc_info=raised)

@@ -33,6 +33,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": describe_device(device),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "rocm": torch.version.hip if device.type == "cuda" else None,  # instead of CUDA, on AMD's
         "gpu": numerics_card(device),
         "threads": {
             "torch": torch.get_num_threads(),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,23 @@ class RunningMeans:
         """Everything added since the last `take`."""
         waiting = {k: torch.stack(values).cpu() for k, values in self._waiting.items() if values}
         return {"waiting": waiting, "sums": {name: s.cpu() for name, s in self._sums.items()}}
+
+    def for_checkpoint(self) -> dict[str, Any]:
+        """The state under its names in a checkpoint, with those of all DDP ranks, which must all call it."""
+        own = {"genbench_means": self.state_dict()}
+        if not torch.distributed.is_initialized():
+            return own
+        every: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(every, own["genbench_means"])
+        return {**own, "genbench_means_of_ranks": every}
+
+    def take_up(self, checkpoint: Mapping[str, Any], rank: int, world_size: int) -> None:
+        """Continue from a checkpoint; as the first rank did where there were not as many, or it is older."""
+        every = checkpoint.get("genbench_means_of_ranks", [])
+        if len(every) == world_size:
+            self.load_state_dict(every[rank])
+        elif "genbench_means" in checkpoint:
+            self.load_state_dict(checkpoint["genbench_means"])
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore what `state_dict` returned."""

@@ -219,7 +219,7 @@ class Training(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the position of the run, and what was tracked since the last row of the history."""
         checkpoint["genbench_steps"] = self.steps
-        checkpoint["genbench_means"] = self._means.state_dict()
+        checkpoint.update(self._means.for_checkpoint())
         checkpoint["genbench_skipped"] = {name: tuple(s) for name, s in self.skipped().items()}
         checkpoint["genbench_tally"] = self.tally.state_dict()
         scalers = {n: s.scaler.state_dict() for n, s in self.seats.items() if s.scaler is not None}
@@ -238,8 +238,10 @@ class Training(LightningModule):
             "real_images": self.images_shown * model.discriminator_steps,
         }
         self.tally.load_state_dict(checkpoint.get("genbench_tally", before))
-        if "genbench_means" in checkpoint:
-            self._means.load_state_dict(checkpoint["genbench_means"])
+        trainer = self._trainer  # None where a trained run is only scored
+        self._means.take_up(
+            checkpoint, *((trainer.global_rank, trainer.world_size) if trainer else (0, 1))
+        )
         self._loaded = {
             "skipped": checkpoint.get("genbench_skipped", {}),
             "scalers": checkpoint.get("genbench_scalers") or checkpoint.get("PlayerScaling", {}),

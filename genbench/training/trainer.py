@@ -52,7 +52,14 @@ from genbench.training.exchange import BatchNormAcrossRanks, Ranks
 from genbench.training.module import Pace, Training
 from genbench.training.numerics import check_tf32, computing, prepare_determinism
 from genbench.training.precision import HalfPrecision, resolve_for_ranks
-from genbench.training.ranks import Watch, check_nodes, killable, meet_again
+from genbench.training.ranks import (
+    Watch,
+    check_launched,
+    check_nodes,
+    killable,
+    meet_again,
+    of_srun,
+)
 from genbench.training.schedule import Schedule
 from genbench.training.workload import Work
 
@@ -127,6 +134,7 @@ class Engine:
         self.peak_memory: int | None = None  # bytes, of the training; see `peak_memory`
         check_nodes(num_nodes)
         devices = resolve_devices(devices, self.device)
+        check_launched(devices, num_nodes)
         self.world_size = devices * num_nodes
         self.training = Training(
             brief.model, brief.data, self._pace(accumulate, compile, cuda_graph)
@@ -329,7 +337,7 @@ def _precision_and_plugins(precision: str, device: torch.device, world_size: int
     """Say it to a Trainer: 16-mixed without a loss scale, for each player has its own."""
     half = precision == "16-mixed"
     plugins: list[Any] = [HalfPrecision(device.type)] if half else []
-    plugins += [BatchNormAcrossRanks()] if world_size > 1 else []
+    plugins += [BatchNormAcrossRanks(), *of_srun()] if world_size > 1 else []
     return ({} if half else {"precision": precision}) | ({"plugins": plugins} if plugins else {})
 
 

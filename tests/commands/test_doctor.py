@@ -4,6 +4,7 @@ import json
 import socket
 
 import pytest
+import torch
 
 from genbench.cli import main
 from genbench.commands import doctor
@@ -21,6 +22,16 @@ def test_doctor_says_that_digits_can_be_trained_here(room, capsys):
     assert findings["dataset digits"]["state"] == "ok"
     assert all(finding["state"] != "broken" for finding in findings.values())
     assert not list(room.iterdir())
+
+
+def test_doctor_says_so_if_there_are_gpus_that_pytorch_does_not_see(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    first = next(iter(doctor._devices()))
+    assert first.state == "missing"
+    assert "sees none of the GPUs 0, 1" in first.found
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert next(iter(doctor._devices())).state == "ok"
 
 
 def test_doctor_fails_where_nothing_can_be_written(room, monkeypatch, capsys):

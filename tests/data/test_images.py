@@ -1,3 +1,6 @@
+import multiprocessing
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ from PIL import Image
 from pytorch_lightning import Callback, Trainer
 
 from fixtures.data import draw, make_digits, make_folder, make_images
+from genbench.data import images
 from genbench.data.folders import Folder
 from genbench.data.split_pixels import DecodedOnDemand
 from genbench.data.stream import Batch, Order
@@ -162,6 +166,20 @@ def test_batches_do_not_depend_on_where_the_pixels_are_stored(tmp_path, how):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.fixture
+def spawning():
+    """As on a Mac; on Linux from Python 3.14 on nothing is inherited either."""
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(None, force=True)
+
+
+def test_other_processes_decode_where_python_does_not_fork_by_itself(tmp_path, spawning):
+    data = make_digits(tmp_path, cache_gb=0, workers=1)
+    data.plan(seed=0, batch_size=8, pieces=1, steps=4, steps_per_batch=2)
+    assert [len(batch.content) for batch in data.train_dataloader()] == [16, 16]
+
+
 def test_a_split_above_the_limit_is_decoded_on_demand(tmp_path):
     cached, lazy = make_digits(tmp_path), make_digits(tmp_path, cache_gb=1e-5)
     pixels = lazy.pixels("train")
@@ -170,6 +188,19 @@ def test_a_split_above_the_limit_is_decoded_on_demand(tmp_path):
     assert pixels.shape == cached.pixels("train").shape
     for which in (slice(5, 9), slice(1250, None), np.array([3, 1]), slice(0, 0), 7):
         assert np.array_equal(pixels[which], cached.pixels("train")[which])
+
+
+def test_runs_that_share_a_gpu_share_the_room_for_images(monkeypatch):
+    pixels = np.zeros((100, 1, 1, 1), np.uint8)
+    placed = SimpleNamespace(from_numpy=lambda _: SimpleNamespace(to=str), device=torch.device)
+    placed.cuda = SimpleNamespace(mem_get_info=lambda device: (1000, 2000))
+    monkeypatch.setattr(images, "torch", placed)
+    gpu = torch.device("cuda", 1)
+    monkeypatch.delenv("GENBENCH_JOBS_PER_GPU", raising=False)
+    assert images._on_device(pixels, gpu, "auto") == "cuda:1"
+    monkeypatch.setenv("GENBENCH_JOBS_PER_GPU", "4")
+    assert images._on_device(pixels, gpu, "auto") is None
+    assert images._on_device(pixels, gpu, True) == "cuda:1"
 
 
 def test_images_on_the_device_are_gathered_there(tmp_path):

@@ -106,3 +106,14 @@ def test_flips_are_balanced_and_uncorrelated():
     assert abs(flips.mean() - 0.5) < 0.01
     assert abs((flips[1:] == flips[:-1]).mean() - 0.5) < 0.01
     assert abs((flips == Order(10, 6).flips(np.arange(100_000))).mean() - 0.5) < 0.01
+
+
+def test_all_that_goes_to_a_gpu_is_pinned(monkeypatch):
+    """What is not pinned is copied while the host waits."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 100)
+    plan = StreamPlan(0, batch_size=2, pieces=1, steps=2, steps_per_batch=2)
+    labels = torch.arange(10)
+    stream = ImageStream(
+        plan, 10, torch.from_numpy, flip=True, numbered=True, labels=labels, pin_memory=True
+    )
+    assert all((part >= 100).all() for part in stream.batch(0))

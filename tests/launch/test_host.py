@@ -1,5 +1,7 @@
 """GPUs and cores of machines that these tests imagine."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from genbench.errors import Notice
@@ -30,6 +32,36 @@ def test_amd_gpus_that_are_allowed_are_those_that_are_seen(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1,3")
     assert host.visible_gpus() == ["1", "3"]
+    assert host.only_gpus(["3"]) == {"CUDA_VISIBLE_DEVICES": "3", "HIP_VISIBLE_DEVICES": "3"}
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES")
+    monkeypatch.setenv(
+        "ROCR_VISIBLE_DEVICES", "4,6"
+    )  # as SLURM sets it: what follows counts from 0
+    assert host.visible_gpus() == ["0", "1"]
+    assert host.only_gpus(["1"]) == {"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "1"}
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("2, 5", ["2", "5"]),
+        ("GPU-8f1c,GPU-03ab", ["GPU-8f1c", "GPU-03ab"]),
+        (
+            "MIG-1b2c,MIG-4d5e",
+            ["MIG-1b2c", "MIG-4d5e"],
+        ),  # a run each, since a process sees one alone
+        ("", []),
+        ("-1", []),
+        ("0,-1,2", ["0"]),  # CUDA reads no further
+        ("NoDevFiles", []),  # SLURM's word for a job without GPUs
+    ],
+)
+def test_gpus_are_those_that_cuda_would_see(monkeypatch, named, expected):
+    for name in ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert host.visible_gpus() == expected
+    assert host.only_gpus(expected[:1]) == {"CUDA_VISIBLE_DEVICES": ",".join(expected[:1])}
 
 
 @pytest.mark.parametrize(
@@ -65,3 +97,38 @@ def test_a_sweep_over_trainers_has_slots_for_each_kind(monkeypatch):
 
     assert kinds("4,6") == [[("4",), ("6",)], [(), (), ()]]
     assert kinds("") == [[(), (), ()]] * 2
+
+
+@pytest.mark.parametrize("devices", [0, -3, "auto", [1, 3], 1.5])
+def test_devices_that_are_no_number_of_gpus_are_left_to_the_run_to_refuse(monkeypatch, devices):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    config = {"trainer": {"accelerator": "gpu", "devices": devices}}
+    made = pool.make_slots(pool.PoolSettings(), config, 10)
+    assert [slot.gpus for slot in made] == [("0",), ("1",)]
+
+
+def test_a_sweep_over_devices_gives_each_run_its_number_of_gpus(monkeypatch):
+    """A GPU has no run too many, whatever the sizes of the runs on it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+
+    def free(made, devices):
+        own = made._slots_for({"trainer": {"accelerator": "auto", "devices": devices}})
+        return [slot for slot in own if made._is_free(slot)]
+
+    def begin(made, slot):
+        slot.busy = True
+        made.running.append(SimpleNamespace(slot=slot))
+
+    made = pool.Pool("worker", pool.PoolSettings(), 10, lambda *_: None)
+    assert [slot.gpus for slot in free(made, 1)] == [("0",), ("1",), ("2",), ("3",)]
+    begin(made, free(made, 1)[0])
+    assert [slot.gpus for slot in free(made, 2)] == [("2", "3")]
+    assert free(made, 4) == free(made, -1) == []
+    begin(made, free(made, 2)[0])
+    assert [slot.gpus for slot in free(made, 1)] == [("1",)]
+    assert made._has_room()
+    assert [pool.at_once(run.slot, made.slots.values()) for run in made.running] == [4, 2]
+    packed = pool.Pool("worker", pool.PoolSettings(slots=2, jobs_per_gpu=2), 10, lambda *_: None)
+    for _ in range(2):
+        begin(packed, free(packed, 1)[0])
+    assert free(packed, 1) == []

@@ -32,6 +32,7 @@ MISTAKES = {
     "evaluation.metrics={}": "evaluation.metrics={} removes nothing, because a mapping is merged with the "
     "default: leave out what you do not want, as in ~evaluation.metrics.frechet (there are frechet,",
     "logger={}": "choose another one with logger=... (there are auto, csv,",
+    "trainer.devices=[1,3]": "write a value like 1; CUDA_VISIBLE_DEVICES=1,3 before the command says",
     "tags=a": "tags=a is not a list: write tags=[a]",
     "model=vae,gan": "names several values: add -m",
     "model.optimizer.lr=fast": "model.optimizer.lr=fast is not a number: write a value like 0.0034",

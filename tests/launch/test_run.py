@@ -358,3 +358,15 @@ def test_a_step_of_srun_names_the_run(train, monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert train() == 0
     assert runs()[0].name == "slurm-5-0"
+
+
+def test_a_task_of_srun_leaves_word_for_the_others_if_its_worker_is_killed(train, monkeypatch):
+    """They may wait in a collective for ever; srun ends none because another has failed."""
+    for name, value in {"JOB_ID": "5", "STEP_ID": "0", "NTASKS": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    dies = "import os; os.kill(os.getpid(), 9)"
+    for rank in ("0", "1"):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        assert train(source=dies) == 1
+        word = (runs()[0] / "ranks" / f"{rank}.txt").read_text()
+        assert word.startswith("its worker was killed by signal 9")

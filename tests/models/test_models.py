@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fixtures.rows import assert_gradients, gradients_of, input_gradient_square, parameters, train
+from fixtures.rows import (
+    assert_gradients,
+    build,
+    gradients_of,
+    input_gradient_square,
+    parameters,
+    train,
+)
 from genbench.losses.adversarial import NonSaturating
 from genbench.losses.likelihood import DiscretizedLogistic, FeatureGaussian
 from genbench.models import contract
@@ -265,3 +272,11 @@ def test_the_elbo_is_at_beta_one_whatever_was_trained(images):
     noise = torch.randn(len(images), LATENT)
     for one, other in zip(plain.elbo(images, noise), heavy.elbo(images, noise), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_fakes_that_the_discriminator_alone_sees_are_made_without_a_graph():
+    model, graphs = build("wgan-gp"), []
+    model.decoder.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
+    model.draws.begin(0)
+    list(model.step(torch.zeros(5 * 4, 1, 8, 8)))
+    assert graphs == [False] * 4 + [True]

@@ -28,6 +28,8 @@ def test_a_replayed_step_computes_what_an_eager_step_does(tmp_path, cache, model
     assert all(torch.equal(value, replayed[0][name]) for name, value in plain[0].items())
     assert plain[1:] == replayed[1:]
     assert len(plain[1]) >= 4 and plain[2] == FEW
+    assert made.training.pace.capture is None  # its memory is free for the scores
+    assert all(parameter.grad is None for parameter in made.training.model.parameters())
 
 
 @pytest.mark.gpu
@@ -55,15 +57,47 @@ def test_a_step_is_captured_on_the_stream_of_the_steps_before(monkeypatch):
     made._aside = "the stream of eleven steps"
 
     @contextlib.contextmanager
-    def capturing(graph, stream, **_):
-        streams.append(stream)
+    def capturing(graph, stream, capture_error_mode):
+        # another thread may pin memory for a loader meanwhile
+        streams.append((stream, capture_error_mode))
         yield
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.MagicMock())
     monkeypatch.setattr(torch.cuda, "graph", capturing)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     made._record(lambda: None, torch.Generator())
-    assert streams == ["the stream of eleven steps"]
+    assert streams == [("the stream of eleven steps", "thread_local")]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("full"), torch.OutOfMemoryError),  # is told with trainer.accumulate
+        (RuntimeError("operation not permitted"), UserMistake),
+    ],
+)
+def test_memory_that_runs_out_while_a_step_is_captured_is_no_step_that_cannot_be(
+    monkeypatch, error, told
+):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    with pytest.raises(told):
+        Capture()._record(mock.Mock(side_effect=error), torch.Generator())
+
+
+def test_all_steps_before_a_capture_are_on_one_stream(monkeypatch):
+    """PyTorch keeps memory for each stream."""
+    made, streams = Capture(), []
+    for name in ("current_stream", "Stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: mock.Mock(kind=name))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "stream", lambda stream: streams.append(stream) or contextlib.nullcontext()
+    )
+    for _ in range(3):
+        made.step([torch.ones(1)], lambda batch: None, torch.Generator(), lambda *_: None)
+    assert len({*streams}) == 1 and streams[0].kind == "Stream"
 
 
 @pytest.mark.parametrize(

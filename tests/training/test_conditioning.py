@@ -10,7 +10,7 @@ from PIL import Image
 from pytorch_lightning import Callback
 
 from fixtures.places import slow_but
-from fixtures.trainers import FEW, change_pace, config, engine, trained
+from fixtures.trainers import FEW, RARELY, change_pace, config, engine, trained
 from genbench import sample
 from genbench.errors import UserMistake
 from genbench.launch.settings import composing
@@ -48,9 +48,9 @@ def test_a_run_without_a_condition_is_the_method_that_it_always_was(tmp_path, ca
 
 
 def test_steps_in_one_batch_replayed_or_in_parts_are_the_same_with_labels(tmp_path, cache):
-    plain = trained(made(tmp_path / "a", cache))
-    several = trained(made(tmp_path / "b", cache, "trainer.steps_per_batch=7"))
-    again = made(tmp_path / "c", cache)
+    plain = trained(made(tmp_path / "a", cache, *RARELY))
+    several = trained(made(tmp_path / "b", cache, *RARELY, "trainer.steps_per_batch=7"))
+    again = made(tmp_path / "c", cache, *RARELY)
     change_pace(again, capture=Capture(record=lambda work, generator: work))
     replayed = trained(again)
     for other in (several, replayed):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genbench.training import exchange
-from genbench.training.exchange import Exchange
+from genbench.training.exchange import Exchange, Votes
 from genbench.training.guards import HostGuard
 from genbench.training.seat import Seat
 
@@ -118,3 +118,17 @@ def test_portions_have_one_type():
         torch.nn.Parameter(torch.ones(3)),
     ]
     assert [len(part) for part in exchange._portions(halves, 100)] == [1, 1]
+
+
+def test_votes_are_answered_a_batch_late_and_one_yes_is_enough(monkeypatch):
+    """So nobody waits for the batch that is on its way."""
+    others = [[0, 1], [0, 0], [0, 0]]
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda votes: votes.add_(torch.tensor(others.pop(0)))
+    )
+    votes = Votes(torch.device("cpu"))
+    assert [[*votes.ask(own, False)] for own in (False, True, False)] == [
+        [False, False],
+        [False, True],
+        [True, False],
+    ]

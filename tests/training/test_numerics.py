@@ -5,6 +5,7 @@ import torch
 
 from fixtures.trainers import engine
 from genbench.errors import UserMistake
+from genbench.models.undisturbed import undisturbed
 from genbench.runs.method import fingerprint
 from genbench.training.callbacks.contract import RunCallback
 from genbench.training.numerics import check_tf32, computing
@@ -65,3 +66,10 @@ def test_tf32_is_part_of_the_method_where_it_is_chosen():
     assert chosen("auto") == older
     assert len({older, chosen(True), chosen(False)}) == 3
     assert chosen(True) == chosen("true")
+
+
+def test_scores_are_computed_in_float32_however_a_run_trains():
+    model, before = torch.nn.Linear(2, 2), flags()
+    with computing("true", False), undisturbed(model, torch.device("cpu"), 0):
+        assert flags() == ("highest", False, True)
+    assert flags() == before

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from fixtures.trainers import config, engine, engine_for, trained
+from fixtures.trainers import RARELY, config, engine, engine_for, trained
 from genbench.errors import UserMistake
 from genbench.losses.penalty import one_centered, zero_centered
 from genbench.losses.variational import kl_to_standard_normal
@@ -274,7 +274,7 @@ def test_automatic_precision_on_a_gpu_is_half():
 @pytest.mark.parametrize("model", ["gan", "vae-gan"])
 def test_bf16_steps_are_the_same_one_by_one_and_ten_at_a_time(tmp_path, cache, model):
     """An autocast that kept its casts over steps would compute with weights of before the last one."""
-    half = [f"model={model}", "trainer.precision=bf16-mixed"]
+    half = [f"model={model}", "trainer.precision=bf16-mixed", *RARELY]
     one, ten = (
         trained(engine(tmp_path / str(number), cache, *half, f"trainer.steps_per_batch={number}"))
         for number in (1, 10)

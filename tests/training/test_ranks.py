@@ -1,7 +1,10 @@
 """Several devices: the same numbers as one, and a failure of one rank ends all. Two CPU ranks, gloo."""
 
+import contextlib
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from fixtures.processes import wait_for
 from fixtures.ranks import run_on_ranks
 from fixtures.trainers import BATCH, CASES, STEPS
 from genbench.errors import Diverged, GenbenchError, Interrupted, UserMistake
+from genbench.runs import ended_ranks
 from genbench.runs.status import read_status
 from genbench.training import checks, ranks
 
@@ -123,6 +127,8 @@ def test_a_later_rank_writes_its_error_to_a_file(tmp_path, monkeypatch):
 
     assert ranks.follow(tmp_path, work, lambda error: GenbenchError(str(error))) == 1
     assert (tmp_path / "ranks" / "3.txt").read_text() == "broken"
+    log = (tmp_path / "log.txt").read_text()
+    assert log.startswith("rank 3: Traceback") and log.endswith("ValueError: broken\n")
 
 
 @pytest.mark.parametrize("end", [Interrupted("asked"), Diverged("nan")])
@@ -176,6 +182,116 @@ def test_several_nodes_need_somebody_who_starts_the_others(monkeypatch):
         ranks.check_nodes(0)
 
 
+SRUN = {
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_JOB_ID": "9004",
+    "SLURM_STEP_ID": "1",
+}
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """Be a task of srun, with further variables."""
+    for name in ("MASTER_PORT", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "")  # and back afterwards
+        monkeypatch.delenv(name)
+
+    def begin(**more):
+        for name, value in (SRUN | more).items():
+            monkeypatch.setenv(name, value)
+
+    return begin
+
+
+def test_processes_that_are_no_ranks_of_the_run_are_refused(tasks, monkeypatch):
+    """They would all train it, into one directory."""
+    ranks.check_launched(1, 1)
+    tasks()
+    ranks.check_launched(2, 2)
+    with pytest.raises(
+        UserMistake, match="srun has started 4 processes .*devices=1 .*makes 1: choose"
+    ):
+        ranks.check_launched(1, 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ranks.check_launched(2, 1)
+    with pytest.raises(UserMistake, match="torchrun has started 2 processes"):
+        ranks.check_launched(4, 1)
+
+
+def test_tasks_of_srun_are_ranks_whatever_the_job_is_called(tasks, monkeypatch):
+    assert ranks.of_srun() == []
+    tasks(SLURM_JOB_NAME="interactive", SLURM_STEP_NODELIST="node[7-8]", SLURM_PROCID="3")
+    (found,) = ranks.of_srun()
+    assert found.creates_processes_externally
+    assert (found.world_size(), found.global_rank(), found.main_address) == (4, 3, "node7")
+    port = found.main_port
+    monkeypatch.delenv("MASTER_PORT")
+    tasks(SLURM_STEP_ID="2")
+    assert ranks.of_srun()[0].main_port != port  # another run in the same job
+    monkeypatch.setenv("MASTER_PORT", "2345")
+    assert ranks.of_srun()[0].main_port == 2345
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    with pytest.raises(UserMistake, match="without --ntasks-per-node"):
+        ranks.of_srun()
+
+
+class Exit(BaseException):
+    pass
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """Codes with which this process would have ended."""
+    codes = []
+
+    def exit(code):
+        codes.append(code)
+        raise Exit
+
+    monkeypatch.setattr(ranks.os, "_exit", exit)
+    monkeypatch.setattr(ranks, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(ranks, "GRACE_SECONDS", 0.01)
+    return codes
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_first_rank_ends_with_one_of_srun_while_it_waits_in_a_collective(
+    tmp_path, ended, capsys, tasks
+):
+    tasks()
+    told = []
+    with ranks.Watch(tmp_path, lambda: [], told.append):
+        ended_ranks.leave_word(tmp_path, 3, "out of memory")
+        wait_for(lambda: ended, 5)
+    assert (ended, told) == ([1], ["rank 3: out of memory"])
+    assert "genbench: rank 3: out of memory" in capsys.readouterr().err
+
+
+def test_other_ranks_of_srun_end_with_the_first(tmp_path, ended, tasks):
+    ended_ranks.leave_word(tmp_path, 2, "of an earlier attempt")
+    waiting = threading.Thread(target=suppressed, args=[tmp_path])
+    waiting.start()
+    time.sleep(0.05)
+    ranks.tell_others(tmp_path, GenbenchError("of a rank that this process has started itself"))
+    assert not ended
+    tasks()
+    ranks.tell_others(tmp_path, Interrupted("all of them are"))
+    assert not ended
+    ranks.tell_others(tmp_path, GenbenchError("no room"))
+    waiting.join(5)
+    assert ended == [1]
+    assert "rank 0: no room" in ended_ranks.words(tmp_path)
+    ended_ranks.forget_words(tmp_path)
+    assert ended_ranks.words(tmp_path) == ""
+
+
+def suppressed(directory):
+    with contextlib.suppress(Exit):
+        ranks.end_with_others(directory)
+
+
 def test_ranks_that_have_chosen_differently_are_refused(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
@@ -192,10 +308,13 @@ def test_ranks_that_have_chosen_differently_are_refused(monkeypatch):
 
 
 def test_while_ranks_meet_a_signal_ends_the_process_at_once():
-    before = signal.getsignal(signal.SIGTERM)
-    with ranks.killable():
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with ranks.killable():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "ddp_spawn", "deepspeed"])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from fixtures.strangers import Forgery, Trio
-from fixtures.trainers import BATCH, FEW, change_pace, engine
+from fixtures.trainers import BATCH, FEW, RARELY, change_pace, engine
 from fixtures.training import go, make
 from genbench.losses.adversarial import NonSaturating
 from genbench.losses.likelihood import Gaussian
@@ -75,7 +75,7 @@ def test_how_steps_are_taken_changes_no_count(tmp_path, cache, model):
     ways = {
         "plain": ["trainer.steps_per_batch=1"],
         "in parts": ["trainer.accumulate=2"],
-        "several steps": ["trainer.steps_per_batch=7"],
+        "several steps": ["trainer.steps_per_batch=7", *RARELY],
         "replayed": [],
     }
     cards = []

@@ -46,6 +46,16 @@ def test_a_training_that_mostly_waits_for_data_ends_with_a_warning(waiting, wait
     assert [("waited for its data 60 of 100 seconds" in one) for one in said] == [True] * warned
 
 
+def test_a_gpu_that_has_not_finished_the_batch_before_has_not_waited(waiting):
+    made, _ = waiting
+    works = [True, False]
+    made._done = SimpleNamespace(query=lambda: not works.pop(0), record=lambda: None)
+    made.on_start(None)
+    batch(made, 3.0, 1.0)  # the host waited while the GPU worked
+    batch(made, 5.0, 1.0)
+    assert made.seconds == 5.0
+
+
 def test_a_short_training_gets_no_warning(waiting):
     made, said = waiting
     made.telemetry.seconds_so_far = 5.0
