@@ -27,7 +27,7 @@ def sentence(gap: Gap) -> str:
     seeds = len(gap.steps[-1].values)
     sampled, floor = gap.steps[-1], gap.step(FLOOR)
     text = f"{gap.label} ({seeds} seed{'s' if seeds != 1 else ''}): FD {spread(sampled.values.values())}"
-    text += f" of {gap.num_samples:,} samples from N(0, I)"
+    text += f" of {gap.num_samples:,} samples from {gap.source}"
     if floor:
         at = f"{spread(floor.values.values())} {floor.detail}".rstrip()
         text += f", where new images have {at}"
@@ -120,7 +120,7 @@ def gap_table(gaps: Sequence[Gap], title: str) -> Table:
 
 
 def _named(name: str, detail: str) -> str:
-    return f" ({detail})" if name == FITTED else ""
+    return f" ({detail})" if detail and name in (FITTED, SAMPLED) else ""
 
 
 def _cell(values: Values, signed: bool = False, detail: str = "") -> Cell:
