@@ -147,6 +147,34 @@ def test_a_frechet_distance_by_class_is_that_of_each_class_by_itself(digits, tmp
     assert scores["fd_by_class_worst"].value == pytest.approx(max(each), rel=1e-4)
 
 
+@pytest.mark.parametrize("turn", [0, 3])
+def test_images_that_are_no_numbers_lose_the_scores_that_others_have(turn, digits, tmp_path):
+    """Under the same names, so that such a run counts as lost beside them; by a classifier and by a probe."""
+    turned = copy.copy(digits)
+    turned.labels = lambda split: (digits.labels(split) + turn) % 10
+    model = Told(turned, condition_of("class", 0.0, turned))
+    few = make_evaluation(tmp_path).extractor  # of 8 dimensions: Frechet distances by class
+
+    def all_scores():
+        made = make_evaluation(
+            tmp_path,
+            num_samples=1000,
+            metrics={},
+            likelihoods={},
+            extractor=few,
+            labels=LabelScores(),
+        )
+        return {score.name: score for score in made(model, turned, CPU)}
+
+    there = all_scores()
+    model.images[:] = torch.nan
+    lost = all_scores()
+    assert lost.keys() == there.keys()
+    assert any(name.startswith("fd_by_class") for name in lost)
+    for score in lost.values():
+        assert (score.value is None) == (score.status == "nonfinite") == ("fake" in score.card)
+
+
 def test_a_probe_of_linear_features_is_exact_and_attributes_are_read_one_by_one():
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(*shape, generator=generator) for shape in ((500, 6), (6, 3)))
