@@ -9,10 +9,12 @@ import torch
 from fixtures.data import make_digits
 from fixtures.evaluation import make_evaluation
 from genbench.errors import Notice, UserMistake
+from genbench.metrics import classification
 from genbench.metrics.bounds import DrawnObserver, Observer
 from genbench.metrics.classification import ClassificationAccuracy
 from genbench.metrics.extractors.lenet import LeNet
 from genbench.metrics.extractors.random_conv import RandomConv
+from genbench.metrics.extractors.training import Labelled
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.labels import LabelScores, probe, targets
 from genbench.models.condition import Condition, condition_of
@@ -215,6 +217,20 @@ def test_the_classification_accuracy_score_of_copies_is_near_its_ceiling(digits,
     assert one["cas"].value < own["cas"].value - 0.1  # although each image has its label
     assert one["cas_real"].value == own["cas_real"].value
     assert own["cas"].card["estimator"]["n"] == own["cas"].card["fake"]["n"] == 400
+
+
+def test_its_classifier_is_tested_on_other_images_than_it_is_trained_on():
+    """Held-out images whose labels are the other way round: what it has learned is wrong of all."""
+    pixels = (
+        torch.arange(128)
+        .remainder(2)
+        .mul(16)
+        .to(torch.uint8)[:, None, None, None]
+        .expand(-1, 1, 8, 8)
+    )
+    shown = Labelled(pixels, torch.arange(128) % 2, 17)
+    assert classification._tested(shown, shown, 2, 4).value == 1
+    assert classification._tested(shown, shown._replace(labels=1 - shown.labels), 2, 4).value == 0
 
 
 def test_a_bound_gives_the_model_the_labels_of_every_draw():
