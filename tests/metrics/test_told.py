@@ -121,3 +121,13 @@ def test_statistics_of_samples_are_of_labels_as_training_images_have_them(data):
     with recalibrated(model):
         told = torch.cat(model.told)
     assert torch.equal(told, model.condition.draw(BATCHES * BATCH_SIZE, SEED))
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_samples_have_labels_by_the_seed_of_their_card(split, data, tmp_path):
+    """Validation scores have latents, and so labels, of their own."""
+    model, evaluation = Codes(data).eval(), make_evaluation(tmp_path, seed=5, split=split)
+    card = evaluation.generated.card(model, data, None)
+    assert card["labels"]["seed"] == card["seed"] == evaluation.seed
+    own = model.condition.draw(evaluation.num_samples, evaluation.seed)
+    assert torch.equal(evaluation.generated.labels(model), own)
