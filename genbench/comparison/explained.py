@@ -43,12 +43,13 @@ def _words(gap: Gap, part: Part) -> str:
     step = gap.step(next(name for name, own in PARTS.items() if own == last))
     at = {
         DECODED: "reconstructions at {}",
-        FITTED: "samples from a {detail} prior at {}",
+        FITTED: "samples from {article} {detail} prior at {}",
         SAMPLED: "",
     }
+    article = "an" if step is not None and step.detail[:1] in (*"aeiou",) else "a"
     place = ""
     if step is not None and at[step.name]:
-        place = f" ({at[step.name].format(spread(step.values.values()), detail=step.detail)})"
+        place = f" ({at[step.name].format(spread(step.values.values()), detail=step.detail, article=article)})"
     few = len(part.values) < len(gap.steps[-1].values)
     count = f" of {len(part.values)} seed{'s' * (len(part.values) > 1)}" if few else ""
     return f"{_owners(part)} {spread(part.values.values(), signed=True)}{count}{place}"
