@@ -36,7 +36,7 @@ from genbench.runs.per_image import FILENAME as PER_IMAGE
 from genbench.runs.per_image import write_per_image
 from genbench.runs.priors import prior_label, prior_of
 from genbench.runs.result import FILENAME, Result, write_result
-from genbench.runs.score import Score
+from genbench.runs.score import OF_WEIGHTS, Score
 from genbench.runs.versions import versions, with_versions
 from genbench.training import loading, loggers, ranks, targets, trainer
 from genbench.training.callbacks.averaging import Averaging
@@ -50,14 +50,6 @@ from genbench.training.walk import keep_walk
 from genbench.training.workload import forward_multiply_adds, measure
 
 log = logging.getLogger("genbench")
-
-_OF_WEIGHTS = {
-    "fake",
-    "reconstructed",
-    "encoded",
-    "inverted",
-    "likelihood",
-}  # in the cards of scores of a model's weights
 
 
 def run(
@@ -212,7 +204,9 @@ def score(evaluation: Evaluation | None, engine: Engine, made: Prepared) -> list
             best = evaluation(model, data, device)  # no directory: not the final weights
             fitted = fits(evaluation, made.priors, model, data, run)
             best += scores_under(evaluation, fitted, model, data, None)
-        scores += [replace(one, checkpoint="best") for one in best if _OF_WEIGHTS & one.card.keys()]
+        scores += [
+            replace(one, checkpoint="best") for one in best if {*OF_WEIGHTS} & one.card.keys()
+        ]
     return scores
 
 

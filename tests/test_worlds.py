@@ -2,6 +2,7 @@
 
 import pytest
 
+from genbench.comparison.family import depends_on_model
 from genbench.runs.result import read_result
 
 
@@ -33,4 +34,6 @@ def test_a_run_on_shapes_has_scores_of_factors_and_of_its_encoder(start):
     assert found["factor_tv_position"].higher_is_better is False
     assert 0 <= found["mig"].value <= 1
     assert 0 <= found["dci_informativeness"].value <= 1
+    directed = [score for score in result.scores if score.higher_is_better is not None]
+    assert all(depends_on_model(score) for score in directed)
     assert {"mig", "dci"} <= result.cost["scoring_seconds"].keys()

@@ -24,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
         parents=[runs_arguments("runs, or selections: study=demo model=vae,gan")],
         description="Take each method's Frechet distance apart: what new images have (the floor), what "
         "reconstructions add (the decoder's part), samples from the best fitted prior (the latents' part), and "
-        "samples from N(0, I) (the prior's part). What is not known is named with the command that fills it.",
+        "samples as in training, from N(0, I) or a learned prior (the prior's part). What is not known is named with "
+        "the command that fills it.",
         epilog="examples: genbench explain study=demo · genbench explain latest · genbench explain study=demo "
         "--format md --out GAP.md · docs/metrics.md",
     )

@@ -27,7 +27,7 @@ def sentence(gap: Gap) -> str:
     seeds = len(gap.steps[-1].values)
     sampled, floor = gap.steps[-1], gap.step(FLOOR)
     text = f"{gap.label} ({seeds} seed{'s' if seeds != 1 else ''}): FD {spread(sampled.values.values())}"
-    text += f" of {gap.num_samples:,} samples from N(0, I)"
+    text += f" of {gap.num_samples:,} samples from {gap.source}"
     if floor:
         at = f"{spread(floor.values.values())} {floor.detail}".rstrip()
         text += f", where new images have {at}"
@@ -43,12 +43,13 @@ def _words(gap: Gap, part: Part) -> str:
     step = gap.step(next(name for name, own in PARTS.items() if own == last))
     at = {
         DECODED: "reconstructions at {}",
-        FITTED: "samples from a {detail} prior at {}",
+        FITTED: "samples from {article} {detail} prior at {}",
         SAMPLED: "",
     }
+    article = "an" if step is not None and step.detail[:1] in (*"aeiou",) else "a"
     place = ""
     if step is not None and at[step.name]:
-        place = f" ({at[step.name].format(spread(step.values.values()), detail=step.detail)})"
+        place = f" ({at[step.name].format(spread(step.values.values()), detail=step.detail, article=article)})"
     few = len(part.values) < len(gap.steps[-1].values)
     count = f" of {len(part.values)} seed{'s' * (len(part.values) > 1)}" if few else ""
     return f"{_owners(part)} {spread(part.values.values(), signed=True)}{count}{place}"
@@ -120,7 +121,7 @@ def gap_table(gaps: Sequence[Gap], title: str) -> Table:
 
 
 def _named(name: str, detail: str) -> str:
-    return f" ({detail})" if name == FITTED else ""
+    return f" ({detail})" if detail and name in (FITTED, SAMPLED) else ""
 
 
 def _cell(values: Values, signed: bool = False, detail: str = "") -> Cell:

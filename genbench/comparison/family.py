@@ -9,23 +9,17 @@ from collections.abc import Sequence
 
 from genbench.comparison.rows import Row, ScoreKey
 from genbench.comparison.significance import Pair, Samples
-from genbench.runs.score import Score
+from genbench.runs.score import OF_WEIGHTS, Score
 
 IMAGE_SETS = ("real", "heldout", "validation")  # roles in a card that are no generated images
-OF_MODEL = (
-    "fake",
-    "reconstructed",
-    "encoded",
-    "inverted",
-    "likelihood",
-    "curve",
-)  # in cards of a model's scores
+OF_MODEL = (*OF_WEIGHTS, "curve")  # in cards of a model's scores
 DIAGNOSTICS = (
     "_gap",
     "_variance",
     "_error",
     "_floor",
-)  # ends of quantities that judge the measuring
+    "milliseconds_evaluations",
+)  # ends of quantities that judge the measuring, or the machine
 
 
 def family(rows: Sequence[Row]) -> dict[ScoreKey, Score]:

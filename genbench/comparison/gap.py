@@ -1,8 +1,8 @@
 """Where a model's Frechet distance comes from: from what is real to what it samples, step by step.
 
 The distance to the training images of as many new ones (the floor), of reconstructions, of samples from
-the best fitted prior, and of samples from N(0, I). What is added from one to the next is called the
-decoder's, the latents' and the prior's part. Distances do not add up by nature: a part says how much
+the best fitted prior, and of samples as in training: from N(0, I), or of a model of tokens from the prior
+that it has learned. What is added from one to the next is called the decoder's, the latents' and the prior's part. Distances do not add up by nature: a part says how much
 higher the distance stands, not how much of it would go if its cause went. Imports no torch.
 """
 
@@ -19,11 +19,16 @@ from genbench.runs.result import Result
 from genbench.runs.score import Score, digest
 
 FLOOR, DECODED, FITTED, SAMPLED = "floor", "reconstructions", "best prior", "N(0, I)"
+OWN = "its own prior"  # what a model of tokens is sampled from in place of N(0, I)
 PARTS = {DECODED: "decoder", FITTED: "latents", SAMPLED: "prior"}  # what ends at each step
 NOT_CHOSEN = ("truncated", "aggregated")  # one narrows on purpose, the other copies training images
 NOT_ADDITIVE = (
     "differences of Frechet distances are not additive: a part says how much higher the distance stands "
     "after a step, not how much of it would go with its cause"
+)
+TOLD = (
+    "told labels, each with codes of its own: no prior is fitted to these, so that the latents' and the prior's "
+    "part are not told apart"
 )
 Values = Mapping[str, float]  # by run
 
@@ -60,7 +65,8 @@ class Part:
 class Gap:
     """The steps of one method under one protocol, those that are known, in order.
 
-    `missing` says which step is not known and what fills it; `notes` what else must be known to read them.
+    `missing` says which step is not known and what fills it; `notes` what else must be known to read them;
+    `source` what samples are drawn from in training.
     """
 
     label: str
@@ -71,6 +77,7 @@ class Gap:
     steps: Sequence[Step]
     missing: Sequence[str]
     notes: Sequence[str]
+    source: str = SAMPLED
 
     @cached_property
     def parts(self) -> Sequence[Part]:
@@ -202,15 +209,18 @@ def _of_base(entry: _Entry, scores: _Scores, row: Row, encoder: bool) -> Gap:
             missing.append(f"reconstructions: {_command(row, 'reconstruction')}")
         best = _best_prior(base, scores, notes)
         steps += [best] if best else []
-        if best is None:
+        if best is None and _told(row):
+            notes.append(TOLD)
+        elif best is None:
             missing.append(f"the best prior: {_command(row, 'prior')}")
     else:
         notes.append(_without_encoder(row, scores))
-    steps.append(Step(SAMPLED, entry.values))
+    source = OWN if _has_tokens(row) else SAMPLED
+    steps.append(Step(SAMPLED, entry.values, source if source == OWN else ""))
     notes += _of_latents(scores) if encoder else []
     extractor = str(base.card.get("extractor", {}).get("name", ""))
     label = row.training or row.label
-    return Gap(label, row.dataset, extractor, count, encoder, steps, missing, notes)
+    return Gap(label, row.dataset, extractor, count, encoder, steps, missing, notes, source)
 
 
 def _floor(base: Score, scores: _Scores, notes: list[str]) -> Step | None:
@@ -306,12 +316,26 @@ def _command(row: Row, what: str) -> str:
     """What fills a step for the runs of a row."""
     runs = " ".join(run.run_id for run in row.runs)
     if what == "prior":
-        return f"genbench evaluate {runs} prior=mixture"
+        return (
+            f"genbench evaluate {runs} prior={'autoregressive' if _has_tokens(row) else 'mixture'}"
+        )
     config = row.runs[0].config
     known = (config.get("evaluation") or {}).get("reconstruction")
     chosen = (config.get("choices") or {}).get("evaluation")
     protocol = chosen if chosen in ("quick", "standard", "full") else "quick"
     return f"genbench evaluate {runs}" + ("" if known else f" evaluation={protocol}")
+
+
+def _has_tokens(row: Row) -> bool:
+    """Whether its model is one of tokens (vq, fsq), which is sampled from a prior of its own over them."""
+    prior = (row.runs[0].config.get("model") or {}).get("prior")
+    return isinstance(prior, Mapping) and "tokens" in prior
+
+
+def _told(row: Row) -> bool:
+    """Whether its model is told labels."""
+    arena = row.runs[0].config.get("arena") or {}
+    return str(arena.get("condition", "none")) != "none"
 
 
 def _of_latents(scores: _Scores) -> list[str]:

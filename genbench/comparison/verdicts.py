@@ -12,7 +12,7 @@ from genbench.comparison.settings import images_text
 from genbench.comparison.significance import SEEDS_FOR_VERDICT, Difference, Pair, differences
 from genbench.comparison.table import Arena
 from genbench.comparison.tables import Cell, Column, Table, number
-from genbench.comparison.winners import equal_budgets, equal_cost, images_shown
+from genbench.comparison.winners import equal_budgets, equal_cost, images_shown, more_real_images
 from genbench.errors import UserMistake
 
 _HEADS = (
@@ -210,7 +210,8 @@ def _budgets(standing: Standing) -> list[str]:
     if own is None or other is None:
         return []
     if equal_budgets([standing.row, standing.versus]):
-        return [f"at equal images ({images_text(round(own))})"]
+        more = more_real_images([standing.row, standing.versus])
+        return [f"at equal images ({images_text(round(own))})", *([more] if more else [])]
     return [
         f"at UNEQUAL images ({images_text(round(own))} against {images_text(round(other))}), which is "
         "not the method alone"

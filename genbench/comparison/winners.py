@@ -6,6 +6,7 @@ from statistics import mean
 from genbench.comparison.columns import ScoreColumn, bare
 from genbench.comparison.family import compared_values, family, lost_runs
 from genbench.comparison.rows import Row, ScoreKey
+from genbench.comparison.settings import images_text
 from genbench.comparison.significance import LEVEL, SEEDS_FOR_VERDICT, Leader, holm, leader
 from genbench.runs.score import Score
 
@@ -24,6 +25,25 @@ def equal_cost(rows: Sequence[Row]) -> str | None:
     """Where all runs are read at an equal cost other than images: what it is, `seconds (60)`."""
     costs = {run.budget.get("at") for row in rows for run in row.runs}
     return costs.pop() if len(costs) == 1 else None
+
+
+def more_real_images(rows: Sequence[Row]) -> str:
+    """Which of these rows were shown more real images than another, as steps x batch does not tell; else empty.
+
+    A model with several discriminator steps takes as many batches in a step.
+    """
+    found = {row.label: count for row in rows if (count := _real_images(row))}
+    least = min(found.values(), default=0.0)
+    more = {label: count for label, count in found.items() if count > NEAR * least}
+    if not more:
+        return ""
+    shown = ", ".join(f"{label} saw {images_text(round(count))}" for label, count in more.items())
+    return f"{shown} real images, others as few as {images_text(round(least))}"
+
+
+def _real_images(row: Row) -> float | None:
+    counts = [run.budget["real_images"] for run in row.runs if run.budget.get("real_images")]
+    return mean(counts) if counts else None
 
 
 def images_shown(row: Row) -> float | None:
@@ -64,6 +84,9 @@ def best_rows(
     else:
         notes = [f"no best is marked: none is beyond the chance of seeds ({test})"]
     refused = {key: row for key, row in of_finished.items() if key not in best}
+    more = more_real_images(trained)
+    if more and not equal_cost(trained):
+        notes.append(f"budgets are equal in steps x batch; {more}")
     return best, [*notes, *_refused(refused, columns)]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from genbench.data.contract import ImageData
 from genbench.errors import UserMistake
 from genbench.metrics.classification import ClassificationAccuracy
-from genbench.metrics.contract import Estimate, Extractor, Features, Quantity
+from genbench.metrics.contract import Estimate, Extractor, Features, Quantity, Role
 from genbench.metrics.extractors import SHIPPED, fitting, read_card
 from genbench.metrics.extractors.convnet import ConvNet
 from genbench.metrics.extractors.lenet import LeNet
@@ -38,9 +38,12 @@ OVER_IMAGES = "95 % over images"
 
 
 class Reading(NamedTuple):
-    """Whether each image's label was read rightly: of generated ones, (N,) or (N, A), and held-out ones."""
+    """Whether each image's label was read rightly: of generated ones, (N,) or (N, A), and held-out ones.
 
-    fake: Tensor
+    `fake` is None where a generated image is NaN.
+    """
+
+    fake: Tensor | None
     heldout: Tensor
     reader: str
     card: Mapping[str, Any]
@@ -103,23 +106,21 @@ class LabelScores(TruthMetric):
     def _accuracy(self, request: TruthRequest, condition: Condition, labels: Tensor) -> list[Score]:
         heldout = condition.of(request.data, request.split)
         found = self._read(request, condition, labels, heldout)
-        if found is None:
-            return []
         own = {"estimator": {"name": "LabelScores", "version": 1}, "extractor": dict(found.card)}
         cards = request.cards
         both = {**own, "fake": dict(cards["fake"]), "heldout": dict(cards["heldout"])}
         real = {**own, "heldout": dict(cards["heldout"])}
         return [
-            truth_score(ACCURACY, found.reader, _share(found.fake), both),
+            truth_score(
+                ACCURACY, found.reader, LOST if found.fake is None else _share(found.fake), both
+            ),
             truth_score(REAL, found.reader, _share(found.heldout), real),
         ]
 
     def _read(
         self, request: TruthRequest, condition: Condition, labels: Tensor, heldout: Tensor
-    ) -> Reading | None:
-        """By the first reader that knows these labels; None without generated images."""
-        if "fake" not in request.sets:
-            return None
+    ) -> Reading:
+        """By the first reader that knows these labels."""
         if condition.kind == "class":
             for reader, there, made in self._classifiers(request):
                 if there.logits.shape[1] != len(condition.names):
@@ -128,12 +129,12 @@ class LabelScores(TruthMetric):
                 if float(right.double().mean()) < KNOWS:
                     continue
                 features = made()
-                if features is not None:
-                    which = "the extractor of the distances"
-                    if reader.name != request.store.extractor.name:
-                        which = "another network than that of the distances"
-                    card = {**reader.card, "role": which}
-                    return Reading(features.logits.argmax(1) == labels, right, reader.name, card)
+                which = "the extractor of the distances"
+                if reader.name != request.store.extractor.name:
+                    which = "another network than that of the distances"
+                card = {**reader.card, "role": which}
+                read = None if features is None else features.logits.argmax(1) == labels
+                return Reading(read, right, reader.name, card)
         return _probed(request, condition, labels, heldout)
 
     def _classifiers(
@@ -148,13 +149,16 @@ class LabelScores(TruthMetric):
             reader = ConvNet(name) if kind == "convnet" else LeNet(name)
             seen, _ = request.store_of(reader).of(data, request.split)
             yield reader, seen, partial(_generated, request, reader)
-        yield own, request.sets["heldout"], lambda: request.sets["fake"]
+        yield own, request.sets["heldout"], lambda: request.sets.get("fake")
 
     # --- label by label ---------------------------------------------------------------------------
     def _by_label(self, request: TruthRequest, condition: Condition, labels: Tensor) -> list[Score]:
-        pairs = [*self._pairs(request, condition, labels)]
-        real = request.sets["real"].features
-        smallest = min((min(len(one), len(other)) for one, other in pairs), default=0)
+        groups, real = self._groups(condition, labels), request.sets["real"].features
+        smallest = min((int(one.sum()) for pair in groups for one in pair), default=0)
+        pairs = []
+        if "fake" in request.sets:
+            fake = request.sets["fake"].features
+            pairs = [(real[of_real], fake[own]) for of_real, own in groups]
         frechet = smallest >= IMAGES_A_DIMENSION * real.shape[1]
         name, better = ("fd", False) if frechet else ("kid", False)
         few = {"max_images": self.max_images, "seed": self.seed}
@@ -185,18 +189,10 @@ class LabelScores(TruthMetric):
                 scores.append(truth_score(one, request.store.extractor.name, estimate, card))
         return scores
 
-    def _pairs(
-        self, request: TruthRequest, condition: Condition, labels: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features of the training and of the generated images of each label that has enough of both."""
-        if "fake" not in request.sets:
-            return
-        fake, real = request.sets["fake"].features, request.sets["real"].features
-        for own, of_real in zip(
-            _groups(labels, condition), _groups(condition.training, condition), strict=True
-        ):
-            if min(int(own.sum()), int(of_real.sum())) > self.k:
-                yield real[of_real], fake[own]
+    def _groups(self, condition: Condition, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Which training and which generated images have each label, of those that have enough of both."""
+        every = zip(_groups(condition.training, condition), _groups(labels, condition), strict=True)
+        return [pair for pair in every if min(int(one.sum()) for one in pair) > self.k]
 
     def _frechet(self, real: Tensor, fake: Tensor) -> float:
         return distance(moments(real), moments(fake))
@@ -225,15 +221,20 @@ def _probed(
 ) -> Reading:
     """Read by a linear probe of the extractor's features."""
     sets = request.sets
-    asked = (sets["fake"].features, sets["heldout"].features)
-    found = probe(sets["real"].features, targets(condition.training, condition), asked)
-    if condition.kind == "class":
-        right = [one.argmax(1) == own for one, own in zip(found, (labels, heldout), strict=True)]
-    else:
-        right = [(one > 0) == (own > 0) for one, own in zip(found, (labels, heldout), strict=True)]
+    asked: dict[Role, Tensor] = {"heldout": heldout}
+    if "fake" in sets:
+        asked["fake"] = labels
+    seen = tuple(sets[role].features for role in asked)
+    found = probe(sets["real"].features, targets(condition.training, condition), seen)
+    right = {
+        role: one.argmax(1) == own if condition.kind == "class" else (one > 0) == (own > 0)
+        for one, (role, own) in zip(found, asked.items(), strict=True)
+    }
     own = request.store.extractor
     how = {"probe": "ridge regression to +1 and -1", "ridge": RIDGE, "version": 1}
-    return Reading(right[0], right[1], f"probe-{own.name}", {**own.card, "role": how})
+    return Reading(
+        right.get("fake"), right["heldout"], f"probe-{own.name}", {**own.card, "role": how}
+    )
 
 
 def targets(labels: Tensor, condition: Condition) -> Tensor:

@@ -98,6 +98,11 @@ def check_priors(priors: Sequence[Prior], model: GenerativeModel, data: ImageDat
                 "model=vq or model=fsq, or prior=mixture for a model with an encoder"
             )
         continuous = prior.needs_codes and not prior.needs_tokens
+        if continuous and isinstance(model, HasTokens):
+            raise UserMistake(
+                f"prior={prior.kind} is fitted to continuous codes, and those of {name} are tokens: choose "
+                "prior=autoregressive or prior=normal"
+            )
         if continuous and not isinstance(model, HasPosterior | DrawsPosterior | Encodes):
             raise UserMistake(
                 f"prior={prior.kind} is fitted to codes, and {name} has no encoder that gives any: choose "

@@ -25,6 +25,10 @@ LOWER = (
 )  # fmt: skip
 
 
+# in cards of scores of a model's weights, and in no others: what it generates, encodes, gives back or bounds
+OF_WEIGHTS = ("fake", "reconstructed", "encoded", "inverted", "likelihood", "codes")
+
+
 def higher_is_better(name: str) -> bool | None:
     """Whether more of the quantity `name` is better, for values without a card; None if unknown."""
     word = name.split("_")[0]

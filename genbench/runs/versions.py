@@ -24,9 +24,18 @@ def _binarised_dynamically(config: Mapping[str, Any]) -> bool:
     return bool(config["dataset"].get("binarize") == "dynamic")
 
 
+def _bounds_codes_under_batch_norm(config: Mapping[str, Any]) -> bool:
+    model = config["model"] or {}
+    quantised = str(model.get("_target_")).rpartition(".")[2] in ("VQVAE", "FSQ")
+    return quantised and (model.get("decoder") or {}).get("norm") == "batch"
+
+
 FIXES = {
     # 2: no two seeds share their draws; before, seed 1 had those of seed 0 one position later
     "dynamic-binarisation": Fix(2, _binarised_dynamically),
+    # 2: ELBO, distortion and bits are of the decoder under the statistics of images' codes, as their card
+    # has it; before, under those of draws from the prior
+    "bound-of-codes": Fix(2, _bounds_codes_under_batch_norm),
 }
 
 

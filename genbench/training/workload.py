@@ -18,7 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import (
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from genbench.data.contract import ImageData
 from genbench.device import is_out_of_memory
@@ -29,6 +33,16 @@ from genbench.training.checks import check_counted, check_move, check_moves, mis
 from genbench.training.seat import frozen
 
 IMAGES = 2  # in each batch of the trial step
+
+# fused attention on a CPU, where the trial step is made: PyTorch's registry has that of GPUs alone
+_ATTENTION: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: (
+        sdpa_flop_count(q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(g.shape, q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
+    ),
+}
 
 
 @dataclass
@@ -124,7 +138,7 @@ def _take(work: MoveWork, rows: "_Rows", flops: "Flops", before: int) -> int:
 
 
 class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts by PyTorch's own formulas, as its FlopCounterMode does.
+    """Counts by PyTorch's own formulas, as its FlopCounterMode does; fused attention on a CPU too.
 
     That one also follows modules by hooks on gradients, with which no penalty can be differentiated.
     """
@@ -138,7 +152,8 @@ class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:  # PyTorch's name
         """Run an operation, and add what it takes."""
         done = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        packet = func.overloadpacket
+        formula = flop_registry.get(packet, _ATTENTION.get(packet))
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=done)
         return done

@@ -185,3 +185,21 @@ def test_runs_without_an_fd_are_refused(tmp_path, finished):
     finished([])
     with pytest.raises(UserMistake, match="has an FD to explain"):
         main(["--outputs", str(tmp_path)])
+
+
+def test_a_model_of_tokens_is_sampled_from_its_own_prior_and_gets_one_over_tokens(
+    tmp_path, finished
+):
+    prior = {"model.prior": {"tokens": 4}}
+    run = finished([floor(2.5), *decoded(9.0, 5.0), sampled(17.0)], model="fsq", **prior)
+    gap = only(tmp_path)
+    assert sentence(gap).startswith("fsq (1 seed): FD 17 of 2,000 samples from its own prior")
+    assert gap.missing == [f"the best prior: genbench evaluate {run.name} prior=autoregressive"]
+    assert gap_table([gap], "t").rows[0][3].text == "17 (its own prior)"
+
+
+def test_a_model_that_is_told_labels_is_sent_to_no_prior_that_it_cannot_have(tmp_path, finished):
+    finished([floor(2.5), *decoded(9.0, 5.0), sampled(17.0)], arena={"condition": "class"})
+    gap = only(tmp_path)
+    assert not gap.missing
+    assert any("no prior is fitted to these" in note for note in gap.notes)

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.comparison import copies, elbo, fd, run, score, seeds_of
 from genbench.comparison.significance import holm, welch
-from genbench.comparison.table import arenas
+from genbench.comparison.table import arenas, compare
 from genbench.comparison.verdicts import find_versus, standings
 from genbench.errors import UserMistake
 from genbench.runs.records import load_results
@@ -43,6 +43,21 @@ def test_a_verdict_names_scores_sizes_budgets_seeds_and_failures(tmp_path, finis
         "at equal images (128k); 5 seeds each; "
         "1 of 6 runs of vae-gan interrupted (can be resumed: does not count as lost)"
     )
+
+
+def test_a_verdict_and_a_mark_say_who_saw_more_real_images(tmp_path, finished):
+    """Steps x batch are equal, and a step of several moves takes several batches."""
+    for seed in range(5):
+        off = 0.1 * seed
+        finished([fd(10.0 + off)], model="wgan-gp", seed=seed, counted={"real_images": 640_000})
+        finished([fd(16.0 + off)], model="gan", seed=seed, counted={"real_images": 128_000})
+        finished([fd(17.0 + off)], model="vae", seed=seed, counted={"real_images": 128_000})
+    more = "wgan-gp saw 640k real images, others as few as 128k"
+    said = sentences(tmp_path)
+    assert f"; at equal images (128k); {more}; 5 seeds each" in said["wgan-gp"]
+    assert "real images" not in said["vae"]
+    (shown,) = compare(load_results((), tmp_path))
+    assert f"budgets are equal in steps x batch; {more}" in shown.notes
 
 
 def test_lost_runs_are_counted_against_the_row_that_would_be_better(tmp_path, finished, unfinished):

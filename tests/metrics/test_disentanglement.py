@@ -1,11 +1,23 @@
 """MIG and DCI where their values are known."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from genbench.metrics.disentanglement import dci, mig, mutual_information, of_importance
+from fixtures.priors import Clusters, Linear
+from genbench.comparison.family import depends_on_model
+from genbench.data.factors import Factors
+from genbench.metrics.disentanglement import (
+    Disentanglement,
+    dci,
+    mig,
+    mutual_information,
+    of_importance,
+)
+from genbench.metrics.stopwatch import Stopwatch
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +79,22 @@ def test_mutual_information_is_that_of_scikit_learn(labels):
     assert mutual_information(one, labels[:, 2]) == pytest.approx(
         mutual_info_score(one, labels[:, 2])
     )
+
+
+class Known(Clusters):
+    """Two factors of no meaning for each image."""
+
+    def factors(self, split):
+        numbers = np.arange(len(self.pixels(split)))
+        labels = np.stack([numbers % 2, numbers % 3], 1)
+        return Factors(("a", "b"), (("0", "1"), ("0", "1", "2")), labels)
+
+
+def test_its_scores_are_of_a_model_and_are_tested_as_others_are():
+    """Their card names held-out images and nothing generated, as that of a floor does."""
+    store = SimpleNamespace(watch=Stopwatch(), batch_size=32, device=torch.device("cpu"))
+    request = SimpleNamespace(model=Linear(), data=Known(), split="test", store=store)
+    with torch.no_grad():
+        scores = Disentanglement(enabled=True)(request)
+    assert [score.quantity for score in scores][:2] == ["mig", "dci_disentanglement"]
+    assert all(score.higher_is_better and depends_on_model(score) for score in scores)

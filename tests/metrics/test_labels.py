@@ -9,10 +9,12 @@ import torch
 from fixtures.data import make_digits
 from fixtures.evaluation import make_evaluation
 from genbench.errors import Notice, UserMistake
+from genbench.metrics import classification
 from genbench.metrics.bounds import DrawnObserver, Observer
 from genbench.metrics.classification import ClassificationAccuracy
 from genbench.metrics.extractors.lenet import LeNet
 from genbench.metrics.extractors.random_conv import RandomConv
+from genbench.metrics.extractors.training import Labelled
 from genbench.metrics.frechet import distance, moments
 from genbench.metrics.labels import LabelScores, probe, targets
 from genbench.models.condition import Condition, condition_of
@@ -147,6 +149,34 @@ def test_a_frechet_distance_by_class_is_that_of_each_class_by_itself(digits, tmp
     assert scores["fd_by_class_worst"].value == pytest.approx(max(each), rel=1e-4)
 
 
+@pytest.mark.parametrize("turn", [0, 3])
+def test_images_that_are_no_numbers_lose_the_scores_that_others_have(turn, digits, tmp_path):
+    """Under the same names, so that such a run counts as lost beside them; by a classifier and by a probe."""
+    turned = copy.copy(digits)
+    turned.labels = lambda split: (digits.labels(split) + turn) % 10
+    model = Told(turned, condition_of("class", 0.0, turned))
+    few = make_evaluation(tmp_path).extractor  # of 8 dimensions: Frechet distances by class
+
+    def all_scores():
+        made = make_evaluation(
+            tmp_path,
+            num_samples=1000,
+            metrics={},
+            likelihoods={},
+            extractor=few,
+            labels=LabelScores(),
+        )
+        return {score.name: score for score in made(model, turned, CPU)}
+
+    there = all_scores()
+    model.images[:] = torch.nan
+    lost = all_scores()
+    assert lost.keys() == there.keys()
+    assert any(name.startswith("fd_by_class") for name in lost)
+    for score in lost.values():
+        assert (score.value is None) == (score.status == "nonfinite") == ("fake" in score.card)
+
+
 def test_a_probe_of_linear_features_is_exact_and_attributes_are_read_one_by_one():
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(*shape, generator=generator) for shape in ((500, 6), (6, 3)))
@@ -187,6 +217,20 @@ def test_the_classification_accuracy_score_of_copies_is_near_its_ceiling(digits,
     assert one["cas"].value < own["cas"].value - 0.1  # although each image has its label
     assert one["cas_real"].value == own["cas_real"].value
     assert own["cas"].card["estimator"]["n"] == own["cas"].card["fake"]["n"] == 400
+
+
+def test_its_classifier_is_tested_on_other_images_than_it_is_trained_on():
+    """Held-out images whose labels are the other way round: what it has learned is wrong of all."""
+    pixels = (
+        torch.arange(128)
+        .remainder(2)
+        .mul(16)
+        .to(torch.uint8)[:, None, None, None]
+        .expand(-1, 1, 8, 8)
+    )
+    shown = Labelled(pixels, torch.arange(128) % 2, 17)
+    assert classification._tested(shown, shown, 2, 4).value == 1
+    assert classification._tested(shown, shown._replace(labels=1 - shown.labels), 2, 4).value == 0
 
 
 def test_a_bound_gives_the_model_the_labels_of_every_draw():

@@ -307,6 +307,18 @@ def test_a_mean_over_images_stands_within_its_standard_errors():
     assert ratio == pytest.approx(2, rel=0.25)
 
 
+def test_bits_are_of_a_dimension_of_all_channels():
+    """A bound of as many bits as all three channels have levels, whatever the pixels are."""
+    data, tag = Given(), "discretized-logistic-256"
+    data.channels = 3
+    data.splits = {split: pixels.repeat(3, 1) for split, pixels in data.splits.items()}
+    model = make_vae(DiscretizedLogistic(256), Blind())
+    model.log_prob = lambda images, z: torch.full((len(images),), -3 * D * math.log(256))
+    model.sample = lambda z: torch.zeros(len(z), 3, 8, 8)
+    found = score(model, data, importance_draws=0)
+    assert found[f"bits_per_dim_{tag}"].value == pytest.approx(8.0, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "change", [{"posterior_draws": 0}, {"importance_draws": -1}, {"max_images": 0}]
 )

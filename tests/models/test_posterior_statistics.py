@@ -1,14 +1,16 @@
 """BatchNorm where a model decodes what its encoder gives: the statistics of posterior draws."""
 
+import pytest
 import torch
 from torch import nn
 
 from fixtures.evaluation import CPU, Squares, make_evaluation, values
+from fixtures.rows import build
 from genbench.losses.likelihood import DiscretizedLogistic
 from genbench.losses.variational import reparameterize
 from genbench.metrics.likelihood import Bounds
 from genbench.models.batch_statistics import BATCH_SIZE, recalibrated
-from genbench.models.reconstruction import decoding_posterior
+from genbench.models.reconstruction import decoding_posterior, reconstructing
 from genbench.models.vae import VAE
 from genbench.networks.heads import GaussianEncoder
 from genbench.networks.mlp import MLPTrunk
@@ -52,3 +54,23 @@ def test_a_bound_decodes_by_them_and_its_card_says_so(tmp_path):
         expected = float(-model.log_prob(images, z).mean())
     found = next(v for n, v in values(scores).items() if n.startswith("distortion_discretized"))
     assert abs(found - expected) < 1e-4 * abs(expected)
+
+
+@pytest.mark.parametrize("name", ["vq", "fsq"])
+def test_a_bound_of_codes_decodes_by_those_of_images_codes(name, tmp_path):
+    model = build(name, "network=conv", "network.width=4").eval()
+    bounds = {"bounds": Bounds(posterior_draws=1, importance_draws=0, max_images=None)}
+    data = Squares()
+    scores = make_evaluation(tmp_path, metrics={}, likelihoods=bounds)(model, data, CPU)
+    found = next(v for n, v in values(scores).items() if n.startswith("distortion"))
+    images = data.to_images(torch.from_numpy(data.pixels("test")))
+
+    def distortion():
+        with torch.no_grad():
+            return float(model.elbo(images, images.new_zeros(())).distortion.mean())
+
+    with reconstructing(model, data):
+        expected = distortion()
+    assert found == pytest.approx(expected, rel=1e-5)
+    with recalibrated(model):
+        assert abs(distortion() - expected) > 1e-3 * expected

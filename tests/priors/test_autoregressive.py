@@ -116,7 +116,7 @@ def test_what_has_no_tokens_has_no_such_prior():
         UserMistake, match="over the tokens of a quantised autoencoder, and VAE has"
     ):
         check_priors([small()], build("vae"), data)
-    with pytest.raises(UserMistake, match="VQVAE has no encoder that gives any"):
+    with pytest.raises(UserMistake, match="those of VQVAE are tokens: choose prior=autoregressive"):
         check_priors([Mixture([1], codes=60)], build("vq"), data)
     with pytest.raises(CannotBeFitted, match="single code"):
         prior = small()

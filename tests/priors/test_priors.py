@@ -62,6 +62,14 @@ def test_a_mixture_has_the_density_of_the_aggregate_posterior_and_finds_its_two_
     )  # KL of the aggregate posterior to the fit, which has 19 parameters
 
 
+def test_codes_that_it_was_not_fitted_to_choose_the_number_of_components():
+    """Of one Gaussian: more components are always likelier for the codes that they were fitted to."""
+    mixture = Mixture([1, 12])
+    mixture.fit(torch.randn(150, 2, generator=torch.Generator().manual_seed(0)), torch.Generator())
+    held_out = mixture.found["held_out_nats"]
+    assert mixture.found["components"] == 1 and held_out["1"] > held_out["12"]
+
+
 def test_the_density_of_a_mixture_is_that_of_torch_and_its_draws_are_of_it():
     prior = Mixture(2)
     scales = torch.tensor([[[1.0, 0], [0.5, 0.3]], [[0.2, 0], [-0.1, 2.0]]], dtype=torch.float64)

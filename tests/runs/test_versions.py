@@ -48,6 +48,9 @@ def test_old_runs_are_of_the_method_that_they_were(run):
         (["model=gan", "network=conv", "network.decoder_norm=group"], True),
         (["model=vae", "dataset=mnist-static"], False),
         (["model=vae", "dataset=mnist-dynamic"], True),
+        (["model=fsq"], False),
+        (["model=vq", "network=infogan", "network.decoder_norm=none"], False),
+        (["model=vq", "network=infogan"], True),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

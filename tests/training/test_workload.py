@@ -327,3 +327,14 @@ def test_operations_are_counted_as_pytorch_counts_them():
             network(images).sum().backward()
         totals.append(counter.total if isinstance(counter, Flops) else counter.get_total_flops())
     assert totals[0] == totals[1] > 0
+
+
+def test_fused_attention_is_counted_on_a_cpu_as_its_products_are():
+    """The trial step is made there, whatever the run trains on; the way back computes the weights again."""
+    one = torch.randn(
+        3, 2, 4, 5, 6, requires_grad=True
+    )  # query, key, value of 2 images, 4 heads, 5 tokens
+    with Flops() as flops:
+        nn.functional.scaled_dot_product_attention(*one).sum().backward()
+    product = 2 * (2 * 4) * 5 * 5 * 6  # flops of one, such as q k^T
+    assert flops.total == (2 + 5) * product

@@ -30,7 +30,8 @@ from genbench.runs.priors import grid_name
 from genbench.runs.result import Result
 
 CAPTIONS = {
-    "samples": "Samples of the final weights, from N(0, I). Every method decodes the same 64 latents.",
+    "samples": "Samples of the final weights, from the prior of training: N(0, I), or one over tokens that a "
+    "model has learned. Methods that draw equal latents decode the same 64.",
     "priors": "Samples of the final weights under the other priors, each fitted to these weights.",
     "interpolations": "From one latent to another along the great circle, one pair per row; the same "
     "pairs for every method.",
