@@ -23,6 +23,7 @@ INDEX = "identities-2-" + digest(sorted(MOVED), 8)
 NOT_REPEATED = ("finished", "diverged", "running")
 # of several equal runs, the one whose status comes last here counts
 RANK = ("failed", "interrupted", "running", "diverged", "finished")
+RESUME = "`genbench resume`"  # in the reason of a run that can go on
 # settings of an evaluation that older configs lack, with the values that these had
 ADDED = {
     "split": "test",
@@ -95,7 +96,7 @@ class EarlierRuns:
             return  # damaged, or no run of genbench
         if known is None or known["study"] != study:
             return
-        earlier = EarlierRun(run, read_status(run).status)
+        earlier = EarlierRun(run, _standing(run))
         before = self._found.get(known["identity"])
         if before is None or RANK.index(earlier.status) >= RANK.index(before.status):
             self._found[known["identity"]] = earlier
@@ -114,6 +115,18 @@ class EarlierRuns:
         if earlier is None or not same_pictures(config, read_config(earlier.directory)):
             return None
         return earlier
+
+
+def _standing(run: Path) -> str:
+    """How a run ended. One that failed through no fault of its own and has a checkpoint counts as interrupted.
+
+    It was killed, or the disk was full: its reason says that `genbench resume` goes on.
+    """
+    status = read_status(run)
+    resumable = status.status == "failed" and RESUME in (status.reason or "")
+    return (
+        "interrupted" if resumable and any((run / "checkpoints").glob("*.ckpt")) else status.status
+    )
 
 
 def _study_and_identity(run: Path, index: Index) -> dict[str, Any] | None:

@@ -66,7 +66,8 @@ class Task:
     def __init__(self, argv: Sequence[str], worker: str) -> None:
         self.argv, self.worker = list(argv), worker
         self.jobs: list[EndedRun] = []
-        self._earlier: dict[tuple[Path, str], EarlierRuns] = {}
+        # by outputs and study, each with the time at which a run was last added
+        self._earlier: dict[tuple[Path, str], tuple[int | None, EarlierRuns]] = {}
         self._cache: dict[Any, Any] = {}
         self._is_original = True  # False in a copy that was pickled to another process
         self.tolerant = False  # while a search runs: its trials may fail
@@ -114,12 +115,21 @@ class Task:
         if config["run_id"] is not None or config["study"] is None or not again:
             return restarted_plan(plan)
         key = Path(config["paths"]["outputs"]), str(config["study"])
-        if key not in self._earlier or self.tolerant:  # other coordinators of a search add runs
-            self._earlier[key] = EarlierRuns(*key)
-        earlier = self._earlier[key].find(config)
+        earlier = self._earlier_runs(*key).find(config)
         if earlier is None:
             return plan
         return replace(plan, earlier=earlier.directory, complete=not earlier.resumable)
+
+    def _earlier_runs(self, outputs: Path, study: str) -> EarlierRuns:
+        """The runs of the study; read again if runs were added, by another command beside this one too."""
+        try:
+            changed = os.stat(outputs).st_mtime_ns
+        except OSError:
+            changed = None
+        known = self._earlier.get((outputs, study))
+        if known is None or known[0] != changed or self.tolerant:  # a search: other coordinators
+            known = self._earlier[outputs, study] = changed, EarlierRuns(outputs, study)
+        return known[1]
 
     def add(self, job: EndedRun) -> None:
         """Record a run that ended."""
