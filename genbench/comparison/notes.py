@@ -55,6 +55,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     notes += notes_on_search(as_trained(rows))
     notes += [f"{row.label}: {words}" for row in as_trained(rows) if (words := _outside(row))]
     notes += [f"{row.label}: {words}" for row in rows if (words := _copies(row))]
+    notes += [words for row in as_trained(rows) if (words := _other_pictures(row))]
     notes += [f"{row.label}: {words}" for row in rows for words in _worse_than_best(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:
@@ -133,6 +134,26 @@ def _copies(row: Row) -> str:
                 f"copies training images: copy rate {number(mean(values), 2)}, of new images {null}"
             )
     return ""
+
+
+def _other_pictures(row: Row) -> str:
+    """Say that runs of a row were trained on different pictures of one name; empty if they were not."""
+    seeds: dict[str, list[str]] = defaultdict(list)  # by the pictures
+    for run in row.runs:
+        real = next(
+            (s.card["real"] for s in run.scores if "fingerprint" in s.card.get("real", {})), {}
+        )
+        if real.get("fingerprint"):
+            seeds[f"{real['n']:,} images, sha256 {real['fingerprint'][:8]}"].append(str(run.seed))
+    if len(seeds) < 2:
+        return ""
+    said = "; ".join(
+        f"seed{'s' * (len(own) > 1)} {', '.join(own)} on {of}" for of, own in seeds.items()
+    )
+    return (
+        f"{row.label}: trained on DIFFERENT pictures that are all called {row.any_run().dataset} ({said}): "
+        "these are no seeds of one method; dataset.name=... tells pictures apart"
+    )
 
 
 def _worse_than_best(row: Row) -> Iterable[str]:

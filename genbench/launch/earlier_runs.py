@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genbench.errors import GenbenchError
+from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.config import read_config
-from genbench.runs.dataset_name import as_named_before, same_pictures
+from genbench.runs.dataset_name import as_named_before, other_pictures, same_pictures
 from genbench.runs.directory import run_names
 from genbench.runs.index import Index
 from genbench.runs.method import method
@@ -102,10 +102,21 @@ class EarlierRuns:
             self._found[known["identity"]] = earlier
 
     def find(self, config: Mapping[str, Any]) -> EarlierRun | None:
-        """The earlier run that is equal to this one, if it is done or can be resumed; else None."""
+        """The earlier run that is equal to this one, if it is done or can be resumed; else None.
+
+        UserMistake if it was trained on other pictures, of the same name.
+        """
         earlier = self._found.get(identity(config)) or self._named_before(config)
         if earlier is None or earlier.status not in (*NOT_REPEATED, "interrupted"):
             return None
+        other = other_pictures(config, read_config(earlier.directory))
+        if other is not None:
+            dataset = config["dataset"]
+            raise UserMistake(
+                f"this study has {earlier.directory.name} of the same settings, on other pictures that are called "
+                f"{dataset.get('name')} too, those of {other}: give those of {dataset.get('root')} a name of "
+                "their own (dataset.name=...), or another study"
+            )
         return earlier
 
     def _named_before(self, config: Mapping[str, Any]) -> EarlierRun | None:
