@@ -140,9 +140,8 @@ def _other_pictures(row: Row) -> str:
     """Say that runs of a row were trained on different pictures of one name; empty if they were not."""
     seeds: dict[str, list[str]] = defaultdict(list)  # by the pictures
     for run in row.runs:
-        real = next(
-            (s.card["real"] for s in run.scores if "fingerprint" in s.card.get("real", {})), {}
-        )
+        cards = (score.card.get("real", {}) for score in run.scores)
+        real: Mapping[str, Any] = next((card for card in cards if "fingerprint" in card), {})
         if real.get("fingerprint"):
             seeds[f"{real['n']:,} images, sha256 {real['fingerprint'][:8]}"].append(str(run.seed))
     if len(seeds) < 2:
