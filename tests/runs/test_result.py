@@ -161,3 +161,9 @@ def test_a_damaged_result_is_named_and_the_others_are_read(
 def test_runs_of_every_ending_are_read(tmp_path, finished, stopped):
     found = {result.run_id: result.status for result in load_results([], tmp_path)}
     assert found == {"finished": "finished", "stopped": "failed"}
+
+
+def test_a_renamed_directory_is_called_by_its_new_name_everywhere(finished):
+    run = finished.rename(finished.with_name("my-best"))
+    assert read_result(run).run_id == "my-best"
+    assert [result.run_id for result in load_results([], run.parent)] == ["my-best"]
