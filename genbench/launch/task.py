@@ -31,6 +31,7 @@ from genbench.launch.resumption import restarted
 from genbench.launch.run import RunPlan, execute, restarted_plan
 from genbench.launch.worker import external_launch
 from genbench.runs import paths
+from genbench.runs.config import read_config
 from genbench.runs.moved import renamed
 from genbench.runs.status import read_status
 from genbench.runs.versions import versions, with_versions
@@ -166,7 +167,7 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
 
 def ended_runs(argv: Sequence[str], worker: str = "genbench.work train") -> list[EndedRun]:
     """As `train`; returns the runs. Of those of a sweep a summary is printed."""
-    task = Task(argv, worker)
+    task, stopped = Task(argv, worker), False
     decorate = hydra.main(
         config_path=str(paths.config_root()), config_name="train", version_base="1.3"
     )
@@ -177,12 +178,21 @@ def ended_runs(argv: Sequence[str], worker: str = "genbench.work train") -> list
         ):
             decorate(task)()
     except StopSweep:
-        pass
+        stopped = True
     except Exception as error:
         raise mistakes.explain(error, _overrides(argv)) from error
     if is_sweep(argv) and task.jobs:
         print(summary(task.jobs))
+        if stopped and any(map(_has_study, task.jobs)):
+            print("stopped: the same command goes on, also with the runs that had not begun")
     return task.jobs
+
+
+def _has_study(job: EndedRun) -> bool:
+    try:
+        return bool(job.directory and read_config(job.directory).get("study"))
+    except GenbenchError:  # it was deleted meanwhile
+        return False
 
 
 def is_sweep(argv: Sequence[str]) -> bool:
