@@ -130,8 +130,7 @@ class Folder(Source):
         """Paths of all pictures relative to the root, with forward slashes, sorted."""
         if self._files is None:
             Image.init()
-            known = Image.registered_extensions()
-            kinds = Image.OPEN.keys() - NO_PICTURES
+            kinds, known = Image.OPEN.keys() - NO_PICTURES, Image.registered_extensions()
             endings = tuple(ending for ending, kind in known.items() if kind in kinds)
             self._files = [name for name in self.below.names() if name.lower().endswith(endings)]
         return self._files
