@@ -30,6 +30,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         by_protocol[_protocol(column.example)].append(bare(column))
     notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
     notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
+    notes += _judges(rows, columns)
     notes += _protocols_of_one_name(columns)
     most = max((len(row.values(c.key)) for row in rows for c in columns), default=0)
     if most >= SEEDS_FOR_SPREAD:
@@ -134,6 +135,20 @@ def _copies(row: Row) -> str:
                 f"copies training images: copy rate {number(mean(values), 2)}, of new images {null}"
             )
     return ""
+
+
+def _judges(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> Iterator[str]:
+    """Say how many real images the judge of a label accuracy names rightly: what it is to be read beside."""
+    for column in columns:
+        name = column.key[0].replace("label_accuracy_", "label_accuracy_heldout_", 1)
+        if column.example.quantity != "label_accuracy" or name == column.key[0]:
+            continue
+        keys = {key for row in rows for key in row.examples if key[0] == name}
+        values = [v for row in rows for key in keys for v in row.values(key).values()]
+        if values:
+            least, most = number(min(values)), number(max(values))
+            share = least if least == most else f"{least} to {most}"
+            yield f"{bare(column)}: its judge gives {share} of the real held-out images their label"
 
 
 def _other_pictures(row: Row) -> str:

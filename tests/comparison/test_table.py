@@ -254,3 +254,12 @@ def test_pictures_of_one_name_in_several_sizes_are_as_many_tables(tmp_path, fini
     tables = compare(load_results([], tmp_path))
     found = {one.title: [row[0].text for row in one.rows] for one in tables}
     assert found == {"digits, 24 x 24": ["gan", "vae"], "digits, 32 x 32": ["vae"]}
+
+
+def test_a_label_accuracy_is_told_beside_what_its_judge_gets_on_real_images(tmp_path, finished):
+    own = score("label_accuracy", 0.49)
+    judge = score("label_accuracy_heldout", 0.6, None)
+    finished([fd(10.0), own, judge])
+    assert "label accuracy: its judge gives 0.6 of the real held-out images their label" in (
+        table(tmp_path)[1].notes
+    )
