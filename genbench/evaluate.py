@@ -1,7 +1,9 @@
 """Scores of a model under one protocol. For a run that exists: `python -m genbench.work evaluate RUN config.yaml`."""
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,7 +96,8 @@ def score(
     `path` is the file of the protocol. Under the priors alone if it says so.
     """
     device, alone = model.device, bool(read_yaml(path).get(ALONE))
-    keep_walk(directory, model, data)
+    with suppress(OSError):  # nothing of the scores: a run of others may be read-only
+        keep_walk(directory, model, data)
     scores = [] if alone else evaluation(model, data, device, directory, protocol=path)
     fitted = fits(evaluation, priors, model, data, directory)
     draw_grids(fitted, model, data, directory)
@@ -122,6 +125,10 @@ def main(argv: list[str]) -> int:
     if len(argv) == 2:  # else the process that has started this one did so
         targets.check(directory)  # the protocol has parts of the run's
     content = read_yaml(path)
+    if OUT not in content and not os.access(directory, os.W_OK):
+        raise UserMistake(
+            f"{directory} cannot be written, and scores are kept in a run's own folder: score a copy of it"
+        )
     protocol = content["evaluation"]
     evaluation: Evaluation = instantiate(OmegaConf.create(protocol))
     model, data, config = loading.load_run(directory, checked=True)

@@ -22,6 +22,7 @@ from genbench.models.drawing import (
 )
 from genbench.models.reconstruction import reconstructing
 from genbench.priors.fitting import drawing_from, kept
+from genbench.runs.files import explain_os_error
 from genbench.runs.priors import slug
 from genbench.runs.walk import FOLDER
 from genbench.training import loading, trainer
@@ -106,7 +107,14 @@ def main(argv: list[str]) -> int:
         f"-{re.sub(r'[^A-Za-z0-9._-]+', '-', options.attributes or options.label)}" if label else ""
     )
     out = options.out or options.run / "samples" / f"{kind}-seed{options.seed}{tail}.png"
-    print(save_grid(data.to_pixels(images), data.levels, out, columns))
+    try:
+        print(save_grid(data.to_pixels(images), data.levels, out, columns))
+    except OSError as error:
+        raise UserMistake(
+            f"cannot write {out}: {explain_os_error(error)}; choose another file with --out"
+        ) from None
+    except ValueError:
+        raise UserMistake(f"--out {out}: give the name of a .png or .jpg file") from None
     return DONE
 
 

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from genbench.callable_module import make_callable
 from genbench.data.contract import ImageData
+from genbench.data.splits import SPLITS
 from genbench.device import check_extracting, keep_freed_memory, training_memory
 from genbench.errors import DONE, FAILED, UserMistake, notices_to
 from genbench.metrics.evaluation import Evaluation
@@ -36,7 +37,7 @@ from genbench.runs.per_image import FILENAME as PER_IMAGE
 from genbench.runs.per_image import write_per_image
 from genbench.runs.priors import prior_label, prior_of
 from genbench.runs.result import FILENAME, Result, write_result
-from genbench.runs.score import OF_WEIGHTS, Score
+from genbench.runs.score import OF_WEIGHTS, Score, bound_notes
 from genbench.runs.versions import versions, with_versions
 from genbench.training import loading, loggers, ranks, targets, trainer
 from genbench.training.callbacks.averaging import Averaging
@@ -296,6 +297,8 @@ def announce(config: Mapping[str, Any], engine: Engine, evaluation: Evaluation |
     counts = parameter_counts(model)
     players = " · ".join(f"{name} {count:,}" for name, count in counts.items())
     say(f"{choices['model']} on {dataset_name(config)}, seed {config['seed']}")
+    sizes = [f"{len(engine.brief.data.pixels(split)):,} {split}" for split in SPLITS]
+    say(f"  pictures: {', '.join(sizes)}")
     say(f"  parameters: {players or 'none'}")
     work = forward_multiply_adds(engine.brief.work)
     if each := " · ".join(f"{name} {work[name]:,}" for name in counts if work.get(name)):
@@ -321,6 +324,8 @@ def report(result: Result, directory: Path) -> None:
         marks += [prior_label(prior)] if prior else []
         name = f"{score.name} ({', '.join(marks)})" if marks else score.name
         say(f"  {name:<42} {value} {score.unit}".rstrip())
+    for note in bound_notes(result.scores):
+        say(f"  {note}")
     if not result.config["evaluation"]:
         say(f"  not scored: `genbench evaluate {result.run_id}`, where the weights are")
     say(f"  {directory}")

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from genbench.errors import GenbenchError
+from genbench.runs.files import explain_os_error
 
 SIGNAL = "scipy.signal"
 
@@ -56,11 +57,25 @@ def main(argv: Sequence[str]) -> int:
     try:
         code: int = program.main(list(argv[1:]))
         return code
-    except GenbenchError as error:
+    except Exception as error:
         if os.environ.get("GENBENCH_DEBUG"):
             raise
-        print(f"genbench: {error}", file=sys.stderr)
-        return error.exit_code
+        known = explained(error)
+        print(f"genbench: {known}", file=sys.stderr)
+        return known.exit_code
+
+
+def explained(error: BaseException) -> GenbenchError:
+    """The error as a sentence; Hydra wraps what a class says of its settings in one of its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GenbenchError):
+            return cause
+        cause = cause.__cause__
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        why = explain_os_error(error)
+        return GenbenchError(f"{error.filename}: {why}; make room there, or permit it")
+    return GenbenchError(f"{type(error).__name__}: {error} (GENBENCH_DEBUG=1 prints the traceback)")
 
 
 def leak_reports_left_out() -> None:

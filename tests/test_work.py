@@ -1,12 +1,16 @@
 """The garbage collector is off while a worker imports its modules, and on otherwise."""
 
+import gc
 import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from fixtures.places import slow_but
+from genbench import work
+from genbench.errors import UserMistake
 
 WORKER = """
 import gc, runpy, sys
@@ -98,3 +102,33 @@ def test_the_last_words_of_a_worker_are_those_of_its_exit_handlers(
     command = [sys.executable, "-c", END, imported]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == seen
+
+
+class Unmade(Exception):
+    """What Hydra raises around the error of a class that it makes."""
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "code"),
+    [
+        (UserMistake("evaluation.num_samples=-1: give more"), "evaluation.num_samples=-1: give", 2),
+        (OSError(30, "Read-only file system", "/x/y.png"), "/x/y.png: read-only file system; ", 1),
+        (KeyError("x"), "KeyError: 'x' (GENBENCH_DEBUG=1 prints the traceback)", 1),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_worker_says_in_a_sentence_why_it_failed(
+    monkeypatch, capsys, error, sentence, code, wrapped
+):
+    def fail(argv):
+        if wrapped and code == 2:
+            raise Unmade("several lines") from error
+        raise error
+
+    monkeypatch.setitem(sys.modules, "genbench.failing", SimpleNamespace(main=fail))
+    monkeypatch.delenv("GENBENCH_DEBUG", raising=False)
+    try:
+        assert work.main(["failing"]) == code
+    finally:
+        gc.unfreeze()
+    assert capsys.readouterr().err.startswith(f"genbench: {sentence}")

@@ -1,8 +1,10 @@
 """`genbench data`: list datasets, prepare one, or check one for problems that would stop a training."""
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from hydra import compose
@@ -13,9 +15,10 @@ from rich.table import Table
 
 from genbench.data import cache
 from genbench.data.contract import Split
+from genbench.data.folders import Folder
 from genbench.data.images import Images
 from genbench.data.splits import SPLITS
-from genbench.errors import DONE, MISTAKE, GenbenchError, UserMistake
+from genbench.errors import DONE, MISTAKE, GenbenchError, Notice, UserMistake
 from genbench.launch.hydra_internals import group_options
 from genbench.launch.mistakes import explained
 
@@ -111,7 +114,8 @@ def check(data: Images) -> int:
         print(f"genbench data: {problem}", file=sys.stderr)
         return MISTAKE
     count = 0
-    for problem in problems(data):
+    seen: dict[Split, set[bytes]] = {split: set() for split in SPLITS}
+    for problem in problems(data, seen):
         count += 1
         if count <= SHOWN:
             print(f"genbench data: {problem}", file=sys.stderr)
@@ -120,6 +124,15 @@ def check(data: Images) -> int:
     if count:
         return MISTAKE
     sizes = ", ".join(f"{len(data.source.split(split)):,} {split}" for split in SPLITS)
+    for split in ("validation", "test") if isinstance(data.source, Folder) else ():
+        if again := len(seen[split] & seen["train"]):
+            warnings.warn(
+                f"{again:,} of the {len(seen[split]):,} {split} pictures of {data.name} are training "
+                "pictures too, pixel for pixel: scores on held-out images are too good by them; remove "
+                "the copies",
+                Notice,
+                stacklevel=2,
+            )
     print(f"{data.name} is in order: {sizes} in {data.source.place}{_classes(data)}")
     return DONE
 
@@ -130,8 +143,11 @@ def _classes(data: Images) -> str:
     return f"; {len(names):,} classes: {shown}" if len(names) > 1 else ""
 
 
-def problems(data: Images) -> Iterator[str]:
-    """A sentence for each problem that would stop a training on `data`, or the use of its classes."""
+def problems(data: Images, seen: Mapping[Split, set[bytes]]) -> Iterator[str]:
+    """A sentence for each problem that would stop a training on `data`, or the use of its classes.
+
+    Digests of all pictures as they are decoded are added to `seen`.
+    """
     try:
         data.source.classes()
     except UserMistake as error:
@@ -141,16 +157,16 @@ def problems(data: Images) -> Iterator[str]:
         if not count:
             yield f"there are no {split} pictures: set dataset.{split} to set some aside"
             continue
-        yield from _bad_pictures(data, split, count)
+        yield from _bad_pictures(data, split, count, seen[split])
         yield from _bad_cache(data, split)
 
 
-def _bad_pictures(data: Images, split: Split, count: int) -> Iterator[str]:
+def _bad_pictures(data: Images, split: Split, count: int, seen: set[bytes]) -> Iterator[str]:
     decode = data.decode(split)
 
     def problem(i: int) -> str | None:
         try:
-            decode(i)
+            seen.add(hashlib.sha256(decode(i).tobytes()).digest())
         except GenbenchError as error:
             return str(error)
         return None
@@ -164,7 +180,10 @@ def _bad_pictures(data: Images, split: Split, count: int) -> Iterator[str]:
 
 
 def _bad_cache(data: Images, split: Split) -> Iterator[str]:
-    folder = data.folder(split)
+    try:
+        folder = data.folder(split)
+    except UserMistake:  # of a file that is not there any more, which was named among the pictures
+        return
     try:
         cache.read(folder, verify=True)
     except cache.Damaged as error:

@@ -6,6 +6,7 @@ only those that differ are written, in one transaction, so that a second export 
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,9 +86,7 @@ def main(argv: Sequence[str], worker: str = "genbench.work export") -> int:
             "export needs --to with a database or a parquet file for runs and scores, or --onnx or "
             "--safetensors with a file for the weights of a run"
         )
-    records = [r for r in read_records(options.select, options.outputs) if r.result is not None]
-    if not records:
-        raise UserMistake(f"there are no runs in {options.outputs} that could be exported")
+    records = _readable(read_records(options.select, options.outputs), options)
     runs, scores = tables(records)
     if options.to.endswith(".parquet"):
         if options.prune:
@@ -97,6 +96,22 @@ def main(argv: Sequence[str], worker: str = "genbench.work export") -> int:
         return DONE
     print(write_database(options.to, runs, scores, options.prune))
     return DONE
+
+
+def _readable(found: Sequence[Record], options: argparse.Namespace) -> list[Record]:
+    """The runs that can be read; the others are named, and keep `--prune` from deleting their rows."""
+    for record in found:
+        if record.result is None:
+            print(f"genbench: left out: {record.damage}", file=sys.stderr)
+    records = [record for record in found if record.result is not None]
+    if options.prune and len(records) < len(found):
+        raise UserMistake(
+            f"--prune would delete the rows of {len(found) - len(records)} runs that cannot be read: restore "
+            "them, move them out of the folder, or leave --prune out"
+        )
+    if not records:
+        raise UserMistake(f"there are no runs in {options.outputs} that could be exported")
+    return records
 
 
 def _export_weights(options: argparse.Namespace, argv: Sequence[str], worker: str) -> int:

@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,6 +20,7 @@ from genbench.errors import DONE, FAILED, UserMistake
 from genbench.launch.run import run_verb
 from genbench.runs import trust
 from genbench.runs.directory import find_run
+from genbench.runs.files import explain_os_error
 from genbench.runs.machine import processor
 from genbench.runs.result import FILENAME as RESULT
 from genbench.runs.score import Score
@@ -80,8 +84,14 @@ def main(argv: Sequence[str], worker: str = "genbench.work evaluate") -> int:
             options.tolerance,
             [one.name for one in beyond],
         )
-        write_verification(run, outcome)
         print(f"{run.name}: {outcome.words()}")
+        try:
+            write_verification(run, outcome)
+        except OSError as error:
+            print(
+                f"genbench: the outcome is not kept in {run}: {explain_os_error(error)}",
+                file=sys.stderr,
+            )
         print("".join(f"  {_told(one)}\n" for one in beyond[:SHOWN]), end="")
         worst = worst if outcome.passed else FAILED
     return worst
@@ -107,6 +117,8 @@ def _scored_again(
         content = {**protocol(trust.admitted(run, False), []), OUT: str(scores)}
         path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
         where = [] if device is None else ["--device", device]
+        if not os.access(run, os.W_OK):  # scoring keeps pieces in the run's folder
+            run = Path(shutil.copytree(run, Path(scratch) / run.name))
         code = run_verb([str(run), str(path), *where], "verify", argv, worker)
         if code != DONE:
             return code, []

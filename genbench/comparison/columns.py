@@ -1,5 +1,6 @@
 """Columns: one score under one protocol each; scores whose cards differ never share a column."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,10 +61,17 @@ def make_columns(
             return True
         return bool(names & set(wanted)) if wanted else show_all or is_default(score)
 
-    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, bool, bool, ScoreKey]:
+    # of one score those of the first row and of its first protocol come first, so that [a] is of the same
+    # runs and protocol in all scores
+    first: dict[ScoreKey, int] = {}
+    for row in rows:
+        for key in row.examples:
+            first.setdefault(key, len(first))
+
+    def place(item: tuple[ScoreKey, Score]) -> tuple[int, bool, bool, bool, str, str, int]:
         key, score = item
         behind = (score.split != "test", score.checkpoint != "final", _kind(score) != "raw")
-        return _rank(score, wanted), *behind, key
+        return _rank(score, wanted), *behind, *key[:2], first[key]
 
     shown = {key: score for key, score in found.items() if is_shown(score)}
     columns = [ScoreColumn(k, s, _header(s)) for k, s in sorted(shown.items(), key=place)]
@@ -158,9 +166,14 @@ def card_differences(cards: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = sorted({key for one in flat for key in one})
     differing = [k for k in keys if len({str(one.get(k)) for one in flat}) > 1]
     return [
-        ", ".join(f"{key.lstrip('.')}={plain(one[key])}" for key in differing if key in one)
+        ", ".join(f"{key.lstrip('.')}={_short(plain(one[key]))}" for key in differing if key in one)
         for one in flat
     ]
+
+
+def _short(text: str) -> str:
+    """A sha256 in eight digits, other values as they are."""
+    return text[:8] if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
 def bare(column: ScoreColumn) -> str:

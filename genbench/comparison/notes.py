@@ -30,6 +30,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
         by_protocol[_protocol(column.example)].append(bare(column))
     notes = [f"{', '.join(names)}: {words}" for words, names in by_protocol.items() if words]
     notes += list(dict.fromkeys(words for c in columns if (words := _ceiling(c.example))))
+    notes += _judges(rows, columns)
     notes += _protocols_of_one_name(columns)
     most = max((len(row.values(c.key)) for row in rows for c in columns), default=0)
     if most >= SEEDS_FOR_SPREAD:
@@ -55,6 +56,7 @@ def notes_on(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> list[str]:
     notes += notes_on_search(as_trained(rows))
     notes += [f"{row.label}: {words}" for row in as_trained(rows) if (words := _outside(row))]
     notes += [f"{row.label}: {words}" for row in rows if (words := _copies(row))]
+    notes += [words for row in as_trained(rows) if (words := _other_pictures(row))]
     notes += [f"{row.label}: {words}" for row in rows for words in _worse_than_best(row)]
     repeated = sum(row.repeated for row in rows)
     if repeated:
@@ -133,6 +135,39 @@ def _copies(row: Row) -> str:
                 f"copies training images: copy rate {number(mean(values), 2)}, of new images {null}"
             )
     return ""
+
+
+def _judges(rows: Sequence[Row], columns: Sequence[ScoreColumn]) -> Iterator[str]:
+    """Say how many real images the judge of a label accuracy names rightly: what it is to be read beside."""
+    for column in columns:
+        name = column.key[0].replace("label_accuracy_", "label_accuracy_heldout_", 1)
+        if column.example.quantity != "label_accuracy" or name == column.key[0]:
+            continue
+        keys = {key for row in rows for key in row.examples if key[0] == name}
+        values = [v for row in rows for key in keys for v in row.values(key).values()]
+        if values:
+            least, most = number(min(values)), number(max(values))
+            share = least if least == most else f"{least} to {most}"
+            yield f"{bare(column)}: its judge gives {share} of the real held-out images their label"
+
+
+def _other_pictures(row: Row) -> str:
+    """Say that runs of a row were trained on different pictures of one name; empty if they were not."""
+    seeds: dict[str, list[str]] = defaultdict(list)  # by the pictures
+    for run in row.runs:
+        cards = (score.card.get("real", {}) for score in run.scores)
+        real: Mapping[str, Any] = next((card for card in cards if "fingerprint" in card), {})
+        if real.get("fingerprint"):
+            seeds[f"{real['n']:,} images, sha256 {real['fingerprint'][:8]}"].append(str(run.seed))
+    if len(seeds) < 2:
+        return ""
+    said = "; ".join(
+        f"seed{'s' * (len(own) > 1)} {', '.join(own)} on {of}" for of, own in seeds.items()
+    )
+    return (
+        f"{row.label}: trained on DIFFERENT pictures that are all called {row.any_run().dataset} ({said}): "
+        "these are no seeds of one method; dataset.name=... tells pictures apart"
+    )
 
 
 def _worse_than_best(row: Row) -> Iterable[str]:

@@ -115,9 +115,29 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
             rows[key] = Row(key[1], key[0], key[1], [], runs)
         else:
             rows[home].unfinished += [r for r in runs if not _finished_later(r, rows[home])]
+    _tell_sizes_apart([*rows.values()])
     _label(list(rows.values()))
     parts = [part for row in rows.values() for part in _by_prior(row)]
     return sorted(parts, key=lambda row: (row.dataset, row.label))
+
+
+_SHAPE = {"image_size": "{0} x {0}", "channels": "{} channels", "levels": "{} levels"}
+
+
+def _tell_sizes_apart(rows: Sequence[Row]) -> None:
+    """Pictures of one name in several sizes are as many data sets, which no score compares: `pets, 32 x 32`."""
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_name[row.dataset].append(row)
+    for alike in by_name.values():
+        shapes = [[row.any_run().config["dataset"].get(key) for key in _SHAPE] for row in alike]
+        if any(None in shape for shape in shapes):  # of a user's own class
+            continue
+        differing = [len({*values}) > 1 for values in zip(*shapes, strict=True)]
+        for row, shape in zip(alike, shapes, strict=True):
+            parts = zip(_SHAPE.values(), shape, differing, strict=True)
+            words = [text.format(value) for text, value, differs in parts if differs]
+            row.dataset = ", ".join([row.dataset, *words])
 
 
 def as_trained(rows: Iterable[Row]) -> list[Row]:

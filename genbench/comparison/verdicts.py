@@ -235,8 +235,8 @@ def _unfinished(row: Row) -> Iterable[str]:
     lost = {run.run_id for run in row.lost}
     counts = Counter((run.status, run.run_id in lost) for run in row.unfinished)
     for (status, counted), count in sorted(counts.items()):
-        resumable = not counted and status == "interrupted"
-        note = " (can be resumed: does not count as lost)" if resumable else ""
+        why = {"interrupted": "can be resumed", "failed": "its seed was run again"}.get(status)
+        note = f" ({why}: does not count as lost)" if why and not counted else ""
         yield f"{count} of {total} runs of {row.label} {status}{note}"
 
 

@@ -5,13 +5,15 @@ import lzma
 import os
 import struct
 import threading
+import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from genbench.data.source import signatures
+from genbench.errors import Notice
 
 ENCRYPTED = 1  # bit of a zip entry's flags
 
@@ -87,15 +89,40 @@ class Directory(Files):
         )
 
     def names(self) -> list[str]:
-        """All files but those whose names begin with a dot, sorted."""
+        """All files, sorted; none that is hidden or lies in a hidden folder, none twice through a link."""
         if self._names is None:
-            self._names = sorted(
-                Path(folder, name).relative_to(self.root).as_posix()
-                for folder, _, names in os.walk(self.root, followlinks=True)
-                for name in names
-                if not name.startswith(".")
-            )
+            self._names = sorted(name for name in self._walk() if _is_shown(name))
         return self._names
+
+    def _walk(self) -> Iterator[str]:
+        """Files below the root, by links to folders elsewhere too; each folder once.
+
+        A link back into the root, or to a folder above it, would bring the same pictures under other
+        names, and so into other splits.
+        """
+        root = os.path.realpath(self.root)
+        met, again = {root}, []
+        for folder, below, names in os.walk(self.root, followlinks=True):
+            kept = []
+            for name in sorted(below):
+                path = os.path.join(folder, name)
+                if os.path.islink(path):
+                    target = os.path.realpath(path)
+                    if target in met or os.path.commonpath([root, target]) in (root, target):
+                        again.append(os.path.relpath(path, self.root))
+                        continue
+                    met.add(target)
+                kept.append(name)
+            below[:] = kept
+            yield from (Path(folder, name).relative_to(self.root).as_posix() for name in names)
+        if again:
+            more = f" (and {len(again) - 1:,} more)" if len(again) > 1 else ""
+            warnings.warn(
+                f"dataset.root={self.root}: the link {again[0]}{more} leads to a folder that is read "
+                "anyway, and is left out: else its pictures would count twice, in different splits",
+                Notice,
+                stacklevel=2,
+            )
 
     def has_folder(self, name: str) -> bool:
         """Look for it."""
@@ -201,7 +228,7 @@ class Archive(Files):
 
 
 def _is_shown(name: str) -> bool:
-    """Whether a zip's entry is a file, and neither hidden nor added by macOS."""
+    """Whether this is a file's name, neither hidden nor in a hidden folder nor added by macOS."""
     parts = name.split("/")
     hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
     return bool(parts[-1]) and not hidden and "__MACOSX" not in parts

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from genbench.data.cache import say
 from genbench.data.classes import LISTED, Classes, by_folder, by_list, listed
 from genbench.data.contract import Split
 from genbench.data.source import Source, signatures
-from genbench.data.splits import SPLITS, SplitIndices, part_sizes, set_aside
+from genbench.data.splits import SPLITS, SplitIndices, misread_folders, part_sizes, set_aside
 from genbench.data.transform import Picture
-from genbench.errors import UserMistake
+from genbench.errors import Notice, UserMistake
 
 OWN_SPLITS: dict[str, Split] = {
     "train": "train",
@@ -29,6 +30,13 @@ OWN_SPLITS: dict[str, Split] = {
     "val": "validation",
     "test": "test",
 }
+
+NO_PICTURES = {
+    "BUFR",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+}  # PIL knows such files without being able to decode them
 
 
 def open_picture(file: str | io.BytesIO, label: str, hint: str) -> Image.Image:
@@ -43,7 +51,12 @@ def open_picture(file: str | io.BytesIO, label: str, hint: str) -> Image.Image:
         raise UserMistake(f"{label} is not there any more: restore or remove it; {hint}") from None
     except UnidentifiedImageError:
         raise UserMistake(f"{label} is not a picture: remove it; {hint}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise UserMistake(
+            f"{label} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too many to be "
+            f"decoded: make it smaller or remove it; {hint}"
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserMistake(damaged(label, error, hint)) from error
 
 
@@ -117,8 +130,8 @@ class Folder(Source):
         """Paths of all pictures relative to the root, with forward slashes, sorted."""
         if self._files is None:
             Image.init()
-            known = Image.registered_extensions()
-            endings = tuple(ending for ending, kind in known.items() if kind in Image.OPEN)
+            kinds, known = Image.OPEN.keys() - NO_PICTURES, Image.registered_extensions()
+            endings = tuple(ending for ending, kind in known.items() if kind in kinds)
             self._files = [name for name in self.below.names() if name.lower().endswith(endings)]
         return self._files
 
@@ -140,7 +153,10 @@ class Folder(Source):
     def _split(self) -> SplitIndices:
         names = self.files()
         given: dict[Split, list[int]] = {split: [] for split in SPLITS}
-        if self.below.has_folder("train"):
+        divided = self.below.has_folder("train")
+        if said := misread_folders(names, OWN_SPLITS, divided):
+            warnings.warn(f"dataset.root={self.root}: {said}", Notice, stacklevel=2)
+        if divided:
             for number, name in enumerate(names):
                 given[OWN_SPLITS.get(name.split("/")[0], "train")].append(number)
         else:

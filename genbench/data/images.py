@@ -75,6 +75,10 @@ class Images(ImageData):
         self.transform = Transform(
             image_size, channels, grey, crop, resize, convert=convert, upscale=upscale
         )
+        if root is not None and not str(root).strip():  # Path("") would be the current folder
+            raise UserMistake(
+                "dataset.root= is empty: give the folder or zip with your pictures (is a variable unset?)"
+            )
         self.source = source(
             root=None if root is None else Path(root).expanduser(),
             download=download,

@@ -1,5 +1,7 @@
 """How pictures are divided into training, validation and test: the same way for every run."""
 
+from collections.abc import Collection, Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,3 +53,27 @@ def official(train: int, validation: Amount, test: int) -> SplitIndices:
     """Splits of a set with `train` and then `test` official pictures; validation is cut from train."""
     parts = set_aside(train, validation)
     return {**parts, "test": np.arange(train, train + test)}
+
+
+def misread_folders(names: Iterable[str], splits: Collection[str], divided: bool) -> str | None:
+    """A sentence on folders that look like splits and are none, or the reverse; None if all is plain.
+
+    `names` are the pictures' paths, `splits` the names of folders that are splits, which are used as
+    such if the pictures are `divided`, that is, if there is a folder train.
+    """
+    tops = sorted({name.split("/")[0] if "/" in name else "" for name in names})
+    if divided:
+        beside = [f"in {top}/" if top else "in no folder" for top in tops if top not in splits]
+        if not beside:
+            return None
+        return (
+            f"pictures that lie beside the folder train ({', '.join(beside[:5])}) count as training "
+            "pictures: move them if they are none"
+        )
+    alike = [top for top in tops if top.lower() in {*splits, "training", "testing"}]
+    if not alike:
+        return None
+    return (
+        f"what lies in {', '.join(alike)} is no split but divided with all other pictures: for splits "
+        "name the folders train, validation and test (there must be a train)"
+    )

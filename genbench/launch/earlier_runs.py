@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genbench.errors import GenbenchError
+from genbench.errors import GenbenchError, UserMistake
 from genbench.runs.config import read_config
-from genbench.runs.dataset_name import as_named_before, same_pictures
+from genbench.runs.dataset_name import as_named_before, other_pictures, same_pictures
 from genbench.runs.directory import run_names
 from genbench.runs.index import Index
 from genbench.runs.method import method
@@ -23,6 +23,7 @@ INDEX = "identities-2-" + digest(sorted(MOVED), 8)
 NOT_REPEATED = ("finished", "diverged", "running")
 # of several equal runs, the one whose status comes last here counts
 RANK = ("failed", "interrupted", "running", "diverged", "finished")
+RESUME = "`genbench resume`"  # in the reason of a run that can go on
 # settings of an evaluation that older configs lack, with the values that these had
 ADDED = {
     "split": "test",
@@ -95,16 +96,27 @@ class EarlierRuns:
             return  # damaged, or no run of genbench
         if known is None or known["study"] != study:
             return
-        earlier = EarlierRun(run, read_status(run).status)
+        earlier = EarlierRun(run, _standing(run))
         before = self._found.get(known["identity"])
         if before is None or RANK.index(earlier.status) >= RANK.index(before.status):
             self._found[known["identity"]] = earlier
 
     def find(self, config: Mapping[str, Any]) -> EarlierRun | None:
-        """The earlier run that is equal to this one, if it is done or can be resumed; else None."""
+        """The earlier run that is equal to this one, if it is done or can be resumed; else None.
+
+        UserMistake if it was trained on other pictures, of the same name.
+        """
         earlier = self._found.get(identity(config)) or self._named_before(config)
         if earlier is None or earlier.status not in (*NOT_REPEATED, "interrupted"):
             return None
+        other = other_pictures(config, read_config(earlier.directory))
+        if other is not None:
+            dataset = config["dataset"]
+            raise UserMistake(
+                f"this study has {earlier.directory.name} of the same settings, on other pictures that are called "
+                f"{dataset.get('name')} too, those of {other}: give those of {dataset.get('root')} a name of "
+                "their own (dataset.name=...), or another study"
+            )
         return earlier
 
     def _named_before(self, config: Mapping[str, Any]) -> EarlierRun | None:
@@ -114,6 +126,18 @@ class EarlierRuns:
         if earlier is None or not same_pictures(config, read_config(earlier.directory)):
             return None
         return earlier
+
+
+def _standing(run: Path) -> str:
+    """How a run ended. One that failed through no fault of its own and has a checkpoint counts as interrupted.
+
+    It was killed, or the disk was full: its reason says that `genbench resume` goes on.
+    """
+    status = read_status(run)
+    resumable = status.status == "failed" and RESUME in (status.reason or "")
+    return (
+        "interrupted" if resumable and any((run / "checkpoints").glob("*.ckpt")) else status.status
+    )
 
 
 def _study_and_identity(run: Path, index: Index) -> dict[str, Any] | None:

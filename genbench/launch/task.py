@@ -31,6 +31,7 @@ from genbench.launch.resumption import restarted
 from genbench.launch.run import RunPlan, execute, restarted_plan
 from genbench.launch.worker import external_launch
 from genbench.runs import paths
+from genbench.runs.config import read_config
 from genbench.runs.moved import renamed
 from genbench.runs.status import read_status
 from genbench.runs.versions import versions, with_versions
@@ -66,7 +67,8 @@ class Task:
     def __init__(self, argv: Sequence[str], worker: str) -> None:
         self.argv, self.worker = list(argv), worker
         self.jobs: list[EndedRun] = []
-        self._earlier: dict[tuple[Path, str], EarlierRuns] = {}
+        # by outputs and study, each with the time at which a run was last added
+        self._earlier: dict[tuple[Path, str], tuple[int | None, EarlierRuns]] = {}
         self._cache: dict[Any, Any] = {}
         self._is_original = True  # False in a copy that was pickled to another process
         self.tolerant = False  # while a search runs: its trials may fail
@@ -114,12 +116,21 @@ class Task:
         if config["run_id"] is not None or config["study"] is None or not again:
             return restarted_plan(plan)
         key = Path(config["paths"]["outputs"]), str(config["study"])
-        if key not in self._earlier or self.tolerant:  # other coordinators of a search add runs
-            self._earlier[key] = EarlierRuns(*key)
-        earlier = self._earlier[key].find(config)
+        earlier = self._earlier_runs(*key).find(config)
         if earlier is None:
             return plan
         return replace(plan, earlier=earlier.directory, complete=not earlier.resumable)
+
+    def _earlier_runs(self, outputs: Path, study: str) -> EarlierRuns:
+        """The runs of the study; read again if runs were added, by another command beside this one too."""
+        try:
+            changed = os.stat(outputs).st_mtime_ns
+        except OSError:
+            changed = None
+        known = self._earlier.get((outputs, study))
+        if known is None or known[0] != changed or self.tolerant:  # a search: other coordinators
+            known = self._earlier[outputs, study] = changed, EarlierRuns(outputs, study)
+        return known[1]
 
     def add(self, job: EndedRun) -> None:
         """Record a run that ended."""
@@ -156,7 +167,7 @@ def train(argv: Sequence[str], worker: str = "genbench.work train") -> int:
 
 def ended_runs(argv: Sequence[str], worker: str = "genbench.work train") -> list[EndedRun]:
     """As `train`; returns the runs. Of those of a sweep a summary is printed."""
-    task = Task(argv, worker)
+    task, stopped = Task(argv, worker), False
     decorate = hydra.main(
         config_path=str(paths.config_root()), config_name="train", version_base="1.3"
     )
@@ -167,12 +178,21 @@ def ended_runs(argv: Sequence[str], worker: str = "genbench.work train") -> list
         ):
             decorate(task)()
     except StopSweep:
-        pass
+        stopped = True
     except Exception as error:
         raise mistakes.explain(error, _overrides(argv)) from error
     if is_sweep(argv) and task.jobs:
         print(summary(task.jobs))
+        if stopped and any(map(_has_study, task.jobs)):
+            print("stopped: the same command goes on, also with the runs that had not begun")
     return task.jobs
+
+
+def _has_study(job: EndedRun) -> bool:
+    try:
+        return bool(job.directory and read_config(job.directory).get("study"))
+    except GenbenchError:  # it was deleted meanwhile
+        return False
 
 
 def is_sweep(argv: Sequence[str]) -> bool:

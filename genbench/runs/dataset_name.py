@@ -57,6 +57,39 @@ def same_pictures(config: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return own_name(roots[0]) == own_name(roots[1])
 
 
+def other_pictures(config: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
+    """The root of the earlier config if it has other pictures than this one's; None if not, or if not known.
+
+    Known they are where both roots are there: a folder that was moved, or is on another machine, is not.
+    """
+    mine, other = (_own_root(c) for c in (config, before))
+    if not mine or not other or not (os.path.exists(mine) and os.path.exists(other)):
+        return None
+    if os.path.realpath(mine) == os.path.realpath(other) or _sizes(mine) == _sizes(other):
+        return None
+    return str(other)
+
+
+def _own_root(config: Mapping[str, Any]) -> str | None:
+    """Where a user's own pictures are; None for data sets that are known by their name."""
+    dataset = dict(config["dataset"])
+    own = str((dataset.get("source") or {}).get("_target_", "")).endswith(".folders.Folder")
+    return str(dataset["root"]) if own and dataset.get("root") else None
+
+
+def _sizes(root: str) -> list[tuple[str, int]]:
+    """Names and sizes of the files below a folder, or the size of a zip."""
+    if not os.path.isdir(root):
+        return [("", os.path.getsize(root))]
+    found = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            size = os.path.getsize(path) if os.path.exists(path) else -1  # a link to nowhere
+            found.append((os.path.relpath(path, root), size))
+    return sorted(found)
+
+
 @cache
 def _shipped() -> frozenset[str]:
     """Options of genbench's own for the dataset."""

@@ -81,6 +81,14 @@ def run_names(outputs: Path) -> list[str]:
         return []
 
 
+def _made(run: Path) -> float:
+    """When a run was made, by its config; 0 if it is being deleted."""
+    try:
+        return (run / "config.yaml").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def find_run(reference: str, outputs: Path | None = None) -> Path:
     """Find a run by its id, a unique prefix of it, its path, or `latest` (the newest config.yaml).
 
@@ -93,7 +101,7 @@ def find_run(reference: str, outputs: Path | None = None) -> Path:
     if not runs:
         raise UserMistake(f"there are no runs in {outputs}: start one with `genbench train`")
     if reference == "latest":
-        return max(runs, key=lambda run: ((run / "config.yaml").stat().st_mtime, run.name))
+        return max(runs, key=lambda run: (_made(run), run.name))
     matches = [run for run in runs if run.name.startswith(reference)] if reference else []
     exact = [run for run in matches if run.name == reference]
     if exact or len(matches) == 1:

@@ -86,7 +86,9 @@ def read_result(run: Path) -> Result:
             )
         result = Result.from_dict(content)
     scores = [*result.scores, *_later_scores(run)]
-    return replace(result, scores=scores, tags=_tags(run, result.tags))
+    name = run.name if run.name not in ("", "..") else run.resolve().name
+    # a directory that was renamed is called by its new name everywhere
+    return replace(result, run_id=name, scores=scores, tags=_tags(run, result.tags))
 
 
 @contextmanager

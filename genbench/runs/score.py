@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -25,6 +26,7 @@ LOWER = (
 )  # fmt: skip
 
 
+NEAR = 0.95  # share of a bound from which an estimate tells nothing but the bound
 # in cards of scores of a model's weights, and in no others: what it generates, encodes, gives back or bounds
 OF_WEIGHTS = ("fake", "reconstructed", "encoded", "inverted", "likelihood", "codes")
 
@@ -109,10 +111,25 @@ def _as_now(card: Mapping[str, Any]) -> Mapping[str, Any]:
     return card
 
 
-def interval_notes(scores: Iterable[Score]) -> list[str]:
+def interval_notes(scores: Collection[Score]) -> list[str]:
     """A line for each kind of interval: the scores that have it, and what it covers."""
     quantities: dict[str, dict[str, None]] = {}
     for score in scores:
         if score.interval and score.low is not None:
             quantities.setdefault(score.interval, {})[score.quantity] = None
-    return [f"[] of {', '.join(names)}: {words}" for words, names in quantities.items()]
+    said = [f"[] of {', '.join(names)}: {words}" for words, names in quantities.items()]
+    return said + bound_notes(scores)
+
+
+def bound_notes(scores: Iterable[Score]) -> list[str]:
+    """A line for each bound of an estimate that its value has reached: log N of N images, for information."""
+    found = {}
+    for score in scores:
+        bound = str(score.card.get("estimator", {}).get("bound", ""))
+        number = re.search(r"= ([\d.]+) nats", bound)
+        if number and score.value is not None and score.value > NEAR * float(number[1]):
+            found[score.quantity] = (
+                f"{score.quantity} is at the bound of its estimate, {bound}: the information is larger, and "
+                "marginal_kl too large by as much"
+            )
+    return list(found.values())

@@ -1,5 +1,6 @@
 """A model and its data from a config, or from a run's directory and a checkpoint."""
 
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from genbench.models.contract import GenerativeModel
 from genbench.priors.contract import Prior
 from genbench.ranges import whole
 from genbench.runs.config import read_config
+from genbench.runs.files import first_line
 from genbench.runs.result import FILENAME
 from genbench.training import targets
 from genbench.training.callbacks.averaging import Averaging
@@ -69,9 +71,7 @@ def load_average(
     directory: Path, model: GenerativeModel, checkpoint: str = "final"
 ) -> Mapping[str, Any] | None:
     """Put a run's averaged weights into the decoder and return their card; None without any."""
-    state = torch.load(
-        directory / "checkpoints" / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True
-    )
+    state = _content(directory / "checkpoints" / f"{checkpoint}.ckpt")
     averaging = state.get("callbacks", {}).get(Averaging.__qualname__)
     if not averaging:
         return None
@@ -146,6 +146,16 @@ def has_weights(model: GenerativeModel, path: Path) -> bool:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    weights: dict[str, Any] = state["state_dict"]
+    weights: dict[str, Any] = _content(path)["state_dict"]
     return weights
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU. UserMistake if it is damaged."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserMistake(
+            f"{path} is damaged or half copied ({first_line(error).partition('.')[0]}): copy it again, or train anew"
+        ) from error
+    return state

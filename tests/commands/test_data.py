@@ -7,6 +7,7 @@ from PIL import Image
 from fixtures.data import draw, make_folder, write_idx
 from fixtures.places import slow_but
 from genbench.commands.data import main
+from genbench.errors import Notice
 from genbench.runs.paths import config_root
 
 DATASETS = sorted(path.stem for path in (config_root() / "dataset").glob("*.yaml"))
@@ -71,6 +72,25 @@ def test_check_names_every_bad_picture_of_a_folder(capsys, tmp_path):
     assert "aaa.png is not a picture" in said
     assert "aab.png is 80 x 30, which is smaller than dataset.image_size=64" in said
     assert len(said.splitlines()) == 2
+
+
+def test_a_dangling_link_hides_no_problem_of_the_other_splits(capsys, tmp_path):
+    root = tmp_path / "pictures"
+    for split in ("train", "test"):
+        make_folder(root / split, 10, size=(80, 70))
+    (root / "train" / "gone.png").symlink_to("nowhere.png")
+    (root / "test" / "text.png").write_text("no picture")
+    assert main(["check", "image-folder", f"dataset.root={root}"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "gone.png" in said[0] and "text.png" in said[1]
+
+
+def test_check_counts_test_pictures_that_are_training_pictures_too(tmp_path):
+    for split in ("train", "test"):
+        make_folder(tmp_path / split, 10, size=(80, 70))
+    draw((80, 70), seed=99).save(tmp_path / "test" / "cats" / "new.png")
+    with pytest.warns(Notice, match="of the 11 test pictures of .* are training pictures too"):
+        assert main(["check", "image-folder", f"dataset.root={tmp_path}"]) == 0
 
 
 def test_check_says_what_is_wrong_with_the_folder_itself(capsys, tmp_path):

@@ -131,6 +131,19 @@ def test_only_what_changed_is_written_and_only_what_is_gone_is_pruned(export, ru
     assert sorted(export.ask("SELECT value FROM scores")) == [(0.75,), (4.0,)]
 
 
+def test_a_damaged_run_is_named_and_pruning_does_not_delete_its_rows(runs, capsys):
+    to = ["export", "--to", "sqlite:///damaged.db"]
+    assert cli.main(to) == 0
+    (runs / "outputs" / "a" / "result.json").write_text("{")
+    capsys.readouterr()
+    assert cli.main([*to, "--prune"]) == 2
+    said = capsys.readouterr().err
+    assert "left out: " in said and "--prune would delete the rows of 1 runs" in said
+    assert cli.main(to) == 0
+    with sqlite3.connect("damaged.db") as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (3,)
+
+
 def test_the_query_of_the_docs_is_answered(export):
     export()
     (query,) = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)

@@ -16,7 +16,7 @@ def here(start, monkeypatch):
     assert code == 0
 
     def scored_here(arguments, verb, argv, worker):
-        assert verb == "verify" and arguments[0] == str(run)
+        assert verb == "verify" and arguments[0].endswith(f"/{run.name}")
         return evaluate.main([*arguments])
 
     monkeypatch.setattr(verify, "run_verb", scored_here)
@@ -30,6 +30,20 @@ def test_a_run_s_scores_follow_from_its_weights_and_show_says_so(here, capsys):
     assert "equal to the bit" in told and not (here / "evaluations").exists()
     show.main([str(here)])
     assert "verified     equal to the bit" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_written_is_verified_in_a_copy(here, capsys, monkeypatch):
+    def refuse(run, outcome):
+        raise OSError(30, "Read-only file system")
+
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    monkeypatch.setattr(verify.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(verify, "write_verification", refuse)
+    assert verify.main([str(here)]) == 0
+    told = capsys.readouterr()
+    assert "equal to the bit" in told.out and "not kept in" in told.err
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
 
 
 @pytest.mark.slow

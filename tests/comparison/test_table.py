@@ -216,3 +216,50 @@ def test_a_row_whose_decoder_is_not_the_networks_is_said_to_be_outside(tmp_path,
     (note,) = (note for note in only.notes if "arena" in note)
     expected = "flow-matching: not in the arena: it makes images by UNet, the others by MLPDecoder"
     assert note.startswith(expected)
+
+
+def of_pictures(fingerprint, seed=0, values=(10.0, 0.5)):
+    """FD and precision of a run on the training pictures of this sha256."""
+    real = {"dataset": "cats", "split": "train", "n": 320, "fingerprint": fingerprint * 8}
+    return [
+        replace(one, card={**one.card, "real": real})
+        for one in (fd(values[0]), score("precision", values[1]))
+    ]
+
+
+def test_runs_on_different_pictures_of_one_name_are_named_and_their_columns_have_one_letter(
+    tmp_path, finished
+):
+    pictures = {0: "deadbeef", 1: "0badcafe", 2: "12345678", 3: "0badcafe"}
+    for seed, fingerprint in pictures.items():
+        finished(of_pictures(fingerprint, values=(seed + 1.0, seed / 8)), seed=seed)
+    rows, only = table(tmp_path)
+    assert {head: text for head, text in rows["vae"].items() if "[" in head} == {
+        "FD ↓ lenet [a]": "1 (n=1)",
+        "FD ↓ lenet [b]": "3 (n=2)",
+        "FD ↓ lenet [c]": "3 (n=1)",
+        "precision ↑ lenet [a]": "0 (n=1)",
+        "precision ↑ lenet [b]": "0.25 (n=2)",
+        "precision ↑ lenet [c]": "0.25 (n=1)",
+    }
+    (note,) = (note for note in only.notes if "DIFFERENT pictures" in note)
+    assert "seeds 1, 3 on 320 images, sha256 0badcafe; seed 2 on 320 images" in note
+    assert "FD ↓ lenet [a]: fd_lenet with real.fingerprint=deadbeef" in only.notes
+
+
+def test_pictures_of_one_name_in_several_sizes_are_as_many_tables(tmp_path, finished):
+    sizes = {"dataset.channels": 3, "dataset.levels": 256}
+    for size, model in ((32, "vae"), (24, "vae"), (24, "gan")):
+        finished([fd(float(size))], model=model, **{"dataset.image_size": size}, **sizes)
+    tables = compare(load_results([], tmp_path))
+    found = {one.title: [row[0].text for row in one.rows] for one in tables}
+    assert found == {"digits, 24 x 24": ["gan", "vae"], "digits, 32 x 32": ["vae"]}
+
+
+def test_a_label_accuracy_is_told_beside_what_its_judge_gets_on_real_images(tmp_path, finished):
+    own = score("label_accuracy", 0.49)
+    judge = score("label_accuracy_heldout", 0.6, None)
+    finished([fd(10.0), own, judge])
+    assert "label accuracy: its judge gives 0.6 of the real held-out images their label" in (
+        table(tmp_path)[1].notes
+    )

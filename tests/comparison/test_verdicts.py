@@ -35,13 +35,15 @@ def test_a_verdict_names_scores_sizes_budgets_seeds_and_failures(tmp_path, finis
     seeds_of(finished, 10.0, others=[elbo(-90.0)], model="vae-gan")
     seeds_of(finished, 16.1, others=[elbo(-80.0)], model="gan")
     unfinished("interrupted", "stopped", model="vae-gan", seed=9)
+    unfinished("failed", "killed", model="gan", seed=0)
     interval = welch([10, 10.4, 9.6, 10.8, 9.2], [16.1, 16.5, 15.7, 16.9, 15.3])
     low, high = -interval.high, -interval.low
     assert sentences(tmp_path)["vae-gan"] == (
         f"vae-gan against gan: better on FD by 6.1 [{low:.3g}, {high:.3g}]; "
         f"worse on ELBO by 10 [{10 - (high - low) / 2:.3g}, {10 + (high - low) / 2:.3g}] nats; "
         "at equal images (128k); 5 seeds each; "
-        "1 of 6 runs of vae-gan interrupted (can be resumed: does not count as lost)"
+        "1 of 6 runs of vae-gan interrupted (can be resumed: does not count as lost); "
+        "1 of 6 runs of gan failed (its seed was run again: does not count as lost)"
     )
 
 

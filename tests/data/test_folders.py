@@ -7,7 +7,7 @@ from PIL import Image
 from fixtures.data import draw, make_folder, make_images
 from genbench.data.folders import Folder
 from genbench.data.splits import SPLITS
-from genbench.errors import UserMistake
+from genbench.errors import Notice, UserMistake
 
 
 def test_own_pictures_are_found_in_subfolders_and_in_any_format(tmp_path):
@@ -18,6 +18,56 @@ def test_own_pictures_are_found_in_subfolders_and_in_any_format(tmp_path):
     (root / ".hidden.png").write_text("no picture")
     data = make_images(tmp_path, Folder, channels=3, convert=True)
     assert sum(len(data.pixels(split)) for split in SPLITS) == 15
+
+
+def test_hidden_folders_and_files_that_pil_cannot_decode_are_left_out(tmp_path):
+    root = make_folder(tmp_path / "data", 9)
+    for folder in (".ipynb_checkpoints", "__MACOSX"):
+        (root / folder).mkdir()
+        draw(seed=50).save(root / folder / "copy.png")
+    for name in ("features.h5", "film.mpg"):
+        (root / name).write_text("no picture")
+    assert sum(map(len, names_by_split(tmp_path).values())) == 9
+
+
+def test_links_bring_no_picture_twice_and_links_to_elsewhere_are_followed(tmp_path):
+    root = make_folder(tmp_path / "data", 9)
+    elsewhere = make_folder(tmp_path / "elsewhere", 4)
+    (root / "more").symlink_to(elsewhere)
+    for name, target in (("loop", root), ("dogs/up", ".."), ("same", root / "cats")):
+        (root / name).symlink_to(target, target_is_directory=True)
+    (elsewhere / "back").symlink_to(root)
+    with pytest.warns(Notice, match=r"the link loop \(and 3 more\) leads to a folder that"):
+        names = names_by_split(tmp_path)
+    found = [name for split in SPLITS for name in names[split]]
+    assert len(found) == 13 and sum(name.startswith("more/") for name in found) == 4
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (("Train", "Test"), "what lies in Test, Train is no split"),
+        (("train", "extra"), r"beside the folder train \(in extra/\) count as training"),
+    ],
+)
+def test_folders_that_look_like_splits_and_are_none_are_named(tmp_path, folders, said):
+    for folder in folders:
+        make_folder(tmp_path / "data" / folder, 10)
+    with pytest.warns(Notice, match=said):
+        names_by_split(tmp_path)
+
+
+@pytest.mark.parametrize("root", ["", " "])
+def test_an_empty_root_is_not_the_current_folder(tmp_path, root):
+    with pytest.raises(UserMistake, match="dataset.root= is empty"):
+        make_images(tmp_path, Folder, root=root)
+
+
+def test_a_picture_of_too_many_pixels_is_not_called_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    make_folder(tmp_path / "data")
+    with pytest.raises(UserMistake, match="has more than 200 pixels"):
+        make_images(tmp_path, Folder, channels=3).prepare_data()
 
 
 def test_adding_a_picture_leaves_the_others_in_their_splits(tmp_path):

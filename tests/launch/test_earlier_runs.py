@@ -10,10 +10,12 @@ import pytest
 
 from genbench.errors import GenbenchError
 from genbench.launch.earlier_runs import INDEX, RANK, EarlierRuns, identity
+from genbench.launch.task import Task
 from genbench.runs import index
 from genbench.runs.config import read_config, write_config
 from genbench.runs.directory import iter_runs
 from genbench.runs.status import Status, read_status, write_status
+from genbench.runs.stops import explain_exit
 
 LONG = "a study whose name is so long that YAML breaks its line " * 3 + "into several"
 STUDIES = ["a", "ab", "1", "1.0", "null", "yes: no", "# x", "ümlaut", "'quoted'", LONG, None, 1, 16]
@@ -163,3 +165,37 @@ def test_an_identity_stays_what_it_is():
     """Indexes contain identities: with another formula, INDEX needs another number."""
     assert identity(CONFIG | {"seed": 3}) == "d4522cb45569"
     assert INDEX.startswith("identities-2-")
+
+
+@pytest.mark.parametrize(
+    ("reason", "checkpoint", "found"),
+    [
+        (explain_exit("the worker", -9), "last.ckpt", "interrupted"),
+        (explain_exit("the worker", -9), None, None),
+        ("ValueError: no", "last.ckpt", None),
+    ],
+)
+def test_a_killed_run_with_a_checkpoint_is_continued_and_other_failures_begin_anew(
+    tmp_path, reason, checkpoint, found
+):
+    run = tmp_path / "outputs" / "killed"
+    (run / "checkpoints").mkdir(parents=True)
+    config = {"study": "a", "seed": 0, **CONFIG}
+    write_config(run, config)
+    write_status(run, Status("failed", reason))
+    if checkpoint:
+        (run / "checkpoints" / checkpoint).touch()
+    earlier = EarlierRuns(tmp_path / "outputs", "a").find(config)
+    assert (earlier and earlier.status) == found
+    assert earlier is None or earlier.resumable
+
+
+def test_a_sweep_sees_runs_that_another_command_has_begun_meanwhile(tmp_path):
+    outputs, task = tmp_path / "outputs", Task([], "")
+    config = {"study": "a", "seed": 0, **CONFIG}
+    assert task._earlier_runs(outputs, "a").find(config) is None
+    (outputs / "other").mkdir(parents=True)
+    write_config(outputs / "other", config)
+    found = task._earlier_runs(outputs, "a")
+    assert found.find(config).status == "running"
+    assert task._earlier_runs(outputs, "a") is found  # nothing was added: not read again

@@ -314,13 +314,16 @@ def test_the_third_signal_kills_a_stubborn_worker(parent, room):
 def test_an_interrupted_sweep_stops_even_if_its_current_run_finished(room):
     (room / "stub_worker.py").write_text(SLOW.replace("sys.exit(75)", "sys.exit(0)"))
     code = "import sys; from genbench.launch import task; "
-    code += "argv = ['-m', 'seed=0,1', 'hydra.launcher.slots=1']; "
+    code += "argv = ['-m', 'seed=0,1', 'study=s', 'hydra.launcher.slots=1']; "
     code += "sys.exit(task.train(argv, worker='stub_worker'))"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
         wait_for(lambda: list(room.glob("outputs/*/pid")))
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 75
+        assert "stopped: the same command goes on" in process.stdout.read()
     assert len(runs()) == 1
 
 

@@ -122,6 +122,30 @@ def test_a_study_begun_when_all_folders_had_one_name_finds_its_runs(tmp_path, mo
     assert found.find(study(pictures("x/cats", "mine"))) is None
 
 
+@pytest.mark.parametrize("there", ["other", "copied", "gone"])
+def test_a_study_does_not_take_other_pictures_of_the_same_name_for_its_own(tmp_path, there):
+    roots = [tmp_path / "a" / "cats", tmp_path / "b" / "cats"]
+    for root, content in zip(roots, ("one", "one" if there == "copied" else "two!"), strict=True):
+        root.mkdir(parents=True)
+        (root / "1.png").write_text(content)
+    source = {"dataset.source": {"_target_": "genbench.data.folders.Folder"}}
+    before, now = (study(pictures(str(root), **source)) for root in roots)
+    run = tmp_path / "outputs" / "first"
+    run.mkdir(parents=True)
+    write_config(run, before)
+    write_status(run, Status("finished"))
+    if there == "gone":
+        (roots[0] / "1.png").unlink()
+        roots[0].rmdir()
+    found = EarlierRuns(tmp_path / "outputs", "s")
+    assert found.find(before).directory == run
+    if there == "other":
+        with pytest.raises(UserMistake, match="on other pictures that are called cats too.*a/cats"):
+            found.find(now)
+    else:
+        assert found.find(now).directory == run
+
+
 def test_a_restarted_command_resumes_such_a_run(tmp_path):
     run = new_run_directory(tmp_path, "old")
     before = pictures("x/cats", "image-folder")

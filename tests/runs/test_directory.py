@@ -80,6 +80,13 @@ def test_a_run_is_found_by_id_prefix_path_and_latest(outputs):
     assert find_run("latest", outputs) == new
 
 
+def test_latest_passes_over_a_run_that_is_being_deleted(outputs, monkeypatch):
+    run = make(outputs, "20260101-aa")
+    listed = [run, outputs / "20260202-deleted"]
+    monkeypatch.setattr("genbench.runs.directory.iter_runs", lambda _: iter(listed))
+    assert find_run("latest", outputs) == run
+
+
 def test_an_exact_id_wins_over_a_longer_one(outputs):
     make(outputs, "first-2")
     first = make(outputs, "first")

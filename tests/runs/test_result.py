@@ -12,7 +12,7 @@ from genbench.runs.files import write_json
 from genbench.runs.method import fingerprint
 from genbench.runs.records import load_results
 from genbench.runs.result import SCHEMA_VERSION, Result, read_result, write_result
-from genbench.runs.score import Score
+from genbench.runs.score import Score, interval_notes
 from genbench.runs.status import Status, write_status
 
 CONFIG = {
@@ -161,3 +161,18 @@ def test_a_damaged_result_is_named_and_the_others_are_read(
 def test_runs_of_every_ending_are_read(tmp_path, finished, stopped):
     found = {result.run_id: result.status for result in load_results([], tmp_path)}
     assert found == {"finished": "finished", "stopped": "failed"}
+
+
+def test_a_renamed_directory_is_called_by_its_new_name_everywhere(finished):
+    run = finished.rename(finished.with_name("my-best"))
+    assert read_result(run).run_id == "my-best"
+    assert [result.run_id for result in load_results([], run.parent)] == ["my-best"]
+
+
+@pytest.mark.parametrize(("value", "notes"), [(4.381, 1), (3.0, 0), (None, 0)])
+def test_information_at_the_bound_of_its_estimate_is_said(value, notes):
+    bound = {"bound": "log 80 = 4.382 nats"}
+    card = {"quantity": "mutual_information", "estimator": bound}
+    said = interval_notes([SCORE, Score("mutual_information", value, "nats", None, card)])
+    assert len(said) == notes
+    assert all("at the bound of its estimate, log 80 = 4.382 nats" in note for note in said)
