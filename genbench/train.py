@@ -83,6 +83,7 @@ def run(
     scores = score(evaluation, engine, made)
     ignore_signals()
     write_per_image(directory / PER_IMAGE, evaluation.per_image if evaluation else ())
+    engine.alarms.look_at_scores(scores, engine.training.images_shown)
     result = record(directory, recorded(config, engine), engine, evaluation, scores)
     write(directory, result, engine, sinks)
     report(result, directory)

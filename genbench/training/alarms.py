@@ -8,13 +8,16 @@
   or sharp images of something else. It has no unit, so that it means the same for 64 pixels and for
   3072, where a rate in nats does not. The warning says how many latents are active and what they carry:
   nothing where the encoder is dead, much where the decoder does not heed it.
+- *Samples of other classes*: half of them or more would have to change their class, as the extractor's
+  classifier reads it, for the classes to be as frequent as among training images (`class_tv`). Such samples differ, and are
+  a few of many digits.
 - *Symptoms of the model's own* (see the contract): a tracked mean stays below a value for a tenth of
   the budget. The first tenth of the budget is left out.
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +30,12 @@ from genbench.models.contract import GenerativeModel, HasPosterior, Reconstructs
 from genbench.models.drawing import evaluating
 from genbench.models.surgery import in_words
 from genbench.models.symptoms import Symptom
+from genbench.runs.priors import prior_of
+from genbench.runs.score import Score
 
 ALIKE = 0.05  # variance between samples over that between real images
 NEARER = 0.2  # least `nearness` of reconstructions
+OTHER_CLASSES = 0.5  # total variation of the samples' classes to those of training images
 LONG = 0.1  # share of the budget
 REAL, AT_ONCE = 512, 64  # validation images, and how many of them are reconstructed together
 log = logging.getLogger("genbench")
@@ -105,6 +111,24 @@ class Alarms:
                 f"decoder does not heed it{carried}. Look at the reconstructions; try a smaller model.beta for a "
                 "VAE, a larger model.gamma for a VAE-GAN, a lower learning rate, or a larger budget",
             )
+
+    def look_at_scores(self, scores: Iterable[Score], images: int) -> None:
+        """Check the classes of the final weights' samples after `images` images, under the prior of training."""
+        for score in scores:
+            drawn = score.card.get("fake", {})
+            final = (
+                score.checkpoint == "final"
+                and drawn.get("weights") == "raw"
+                and not prior_of(score)
+            )
+            far = score.quantity == "class_tv" and (score.value or 0) >= OTHER_CLASSES
+            if images and final and far:
+                self.warn(
+                    "classes",
+                    f"{score.value:.0%} of the samples would have to be of other classes for these to be as frequent "
+                    "as among training images: modes are missing, or most samples are like nothing. Look at them; try "
+                    "a stronger penalty on the discriminator (model.r1_gamma), a lower learning rate, or a larger budget",
+                )
 
     def _carried(self, model: GenerativeModel, images: Tensor, *labels: Tensor) -> str:
         """Which of the two it is: what the posteriors of these images say; empty for a model without."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genbench.models.contract import GenerativeModel
+from genbench.runs.score import Score
 from genbench.training.alarms import Alarms, nearness
 
 IMAGES, TOTAL = 200, 640  # validation images; of the budget
@@ -160,3 +161,20 @@ def test_the_warning_tells_a_dead_encoder_from_one_that_is_not_heeded(alarms, sa
     alarms.warnings.clear()
     alarms.look_at_reconstructions(Encoded(9.0), TOTAL)
     assert "(4 of 4 latents are active, with 5" in said[1]
+
+
+def of_classes(value, weights="raw", checkpoint="final", latents="prior"):
+    card = {"quantity": "class_tv", "fake": {"weights": weights, "latents": latents}}
+    return Score("class_tv_x", value, "", False, card, checkpoint=checkpoint)
+
+
+def test_samples_of_a_few_classes_alone_are_told(alarms, said):
+    few = of_classes(0.7)
+    alarms.look_at_scores([few], 0)  # untrained
+    others = [of_classes(0.7, weights="ema"), of_classes(0.7, checkpoint="best"), of_classes(None)]
+    alarms.look_at_scores(
+        [of_classes(0.4), *others, of_classes(0.7, latents={"kind": "flow"})], TOTAL
+    )
+    assert not said
+    alarms.look_at_scores([few], TOTAL)
+    assert said[0].startswith("warning: 70% of the samples would have to be of other classes")
