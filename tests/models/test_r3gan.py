@@ -27,7 +27,7 @@ def test_both_players_follow_the_relativistic_loss_with_both_penalties():
     fake, critic = draw().detach(), before.discriminator
     margins = critic(images) - critic(fake)
     penalties = input_gradient_square(critic, images) + input_gradient_square(critic, fake)
-    loss = -F.logsigmoid(margins).mean() + 1.0 / 2 * penalties  # gamma begins at 1
+    loss = -F.logsigmoid(margins).mean() + 10.0 / 2 * penalties  # gamma begins at 10
     assert_equal(d_gradients, gradients_of(loss, before, "discriminator"))
     before.load_state_dict(middle)
     loss = -F.logsigmoid(critic(draw()) - critic(images)).mean()
@@ -42,7 +42,7 @@ def test_gamma_and_beta2_follow_the_budget():
     )
     recorder = train(model, [images] * 5, total=12 * 20)  # the burn-in is the first 4 steps
     gammas = seen[:: len(seen) // 5]
-    expected = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * i / 4)) for i in range(5)]
+    expected = [1.0 + 9.0 * 0.5 * (1 + math.cos(math.pi * i / 4)) for i in range(5)]
     assert gammas == pytest.approx(expected, abs=1e-6)
     for seat in recorder.training.seats.values():
         assert seat.optimizer.param_groups[0]["betas"] == (0.0, 0.99)
