@@ -39,7 +39,8 @@ DEFAULTS_OF_BEFORE = {
         "~model.discriminate_reconstructions",
         "schedule=constant",
     ],
-    "gan-hinge,lsgan,wgan-gp,noise,replay,blur,mode-drop": [],
+    "lsgan": ["model.r1_gamma=1.0"],
+    "gan-hinge,wgan-gp,noise,replay,blur,mode-drop": [],
 }
 # what evaluation=quick was
 QUICK_OF_BEFORE = [
