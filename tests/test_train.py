@@ -80,6 +80,7 @@ def test_history_counts_images_and_names_every_loss(first_run):
     assert all(math.isfinite(float(row["loss/generator"])) for row in rows)
 
 
+@pytest.mark.slow
 def test_the_history_of_a_model_with_an_encoder_has_the_psnr_of_validation_images(first_run):
     for model in ("vae", "vae-gan"):
         points = read_history(first_run(model)[0])[PSNR]

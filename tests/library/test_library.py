@@ -238,6 +238,7 @@ def test_frames_of_pandas(outputs):
     assert [(x, y) for x, y in frame[name].dropna().items()] == run.history[name]
 
 
+@pytest.mark.slow
 def test_wrong_settings_raise_the_sentence_of_the_command(room, monkeypatch, capsys):
     with pytest.raises(UserMistake, match=r"^there is no setting modle: did you mean model\?"):
         genbench.train(["modle=gan"])

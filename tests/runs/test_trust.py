@@ -132,6 +132,7 @@ def test_trust_is_for_these_arguments_alone(run):
         trust.check(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_made_here_is_resumed_scored_and_sampled_wherever_it_lies(train, room):
     mine = "+callbacks.mine={_target_: mine.Callback, path: '\\${oc.env:HOME}', rows: [1, 0.5]}"
     assert train("run_id=run", mine) == 0

@@ -47,6 +47,7 @@ def test_a_run_without_a_condition_is_the_method_that_it_always_was(tmp_path, ca
     assert not [name for name in model.state_dict() if "label" in name]
 
 
+@pytest.mark.slow
 def test_steps_in_one_batch_replayed_or_in_parts_are_the_same_with_labels(tmp_path, cache):
     plain = trained(made(tmp_path / "a", cache, *RARELY))
     several = trained(made(tmp_path / "b", cache, *RARELY, "trainer.steps_per_batch=7"))

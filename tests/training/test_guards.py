@@ -107,6 +107,7 @@ def final(directory: Path):
     return torch.load(directory / "checkpoints" / "final.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_one_bad_batch_costs_one_step_and_is_in_the_record(start, capsys):
     settings = ["model=gan", "trainer.steps_per_batch=1", "trainer.log_every_images=128"]
     directory, code = start(*settings, *poisoned(3, 4))

@@ -67,6 +67,7 @@ def test_no_mixture_of_real_and_fake_is_drawn_twice(watched):
     assert len(values.unique()) > 0.99 * len(values)  # torch.rand has 2 ** 24 values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", slow_but(MOVES, "gan"))
 def test_equal_seeds_draw_equal_noise_and_another_seed_draws_none_of_it(watched, model):
     _, first, _ = watched(f"model={model}")

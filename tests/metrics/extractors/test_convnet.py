@@ -50,6 +50,7 @@ def test_folding_the_norms_changes_no_feature_beyond_rounding():
     assert torch.allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_residual_classifier_learns():
     network = fit(*two_classes(64), epochs=30)
     test, expected = two_classes(32)

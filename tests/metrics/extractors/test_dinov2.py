@@ -82,6 +82,7 @@ def test_missing_other_and_foreign_weights_are_answered(published, tmp_path):
         DINOv2(architecture="vitx", path=None, sha256=None)
 
 
+@pytest.mark.slow
 def test_scores_that_need_labels_stay_away(tmp_path, cache, published):
     choice = ["extractor=dinov2", "extractor.architecture=vits", f"extractor.path={published}"]
     fewer = ["dataset.validation=1500", "dataset.test=100", "evaluation.num_samples=64"]

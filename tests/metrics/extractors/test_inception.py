@@ -101,6 +101,7 @@ def test_grey_images_are_repeated_and_levels_stretched(network):
     assert torch.allclose(network(grey, 17).features, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_do_not_depend_on_the_batch(network, monkeypatch):
     pixels = draw_pixels(n=3)
     whole = network(pixels, 256).features
